@@ -1,0 +1,97 @@
+package faas
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Broker carries events and calls as bytes. Packages rabbit and memory are two
+// makes of it.
+type Broker interface {
+	// Publish returns nil once the broker has taken responsibility for the
+	// event. It fails with ErrUnroutable, ErrRefused, ErrBlocked,
+	// ErrUnavailable (none of these was taken) or ErrUnconfirmed.
+	Publish(ctx context.Context, e Event) error
+	// Call returns what the function answered. Every error is an *Error, the
+	// function's own included; its Executed says whether the function may have run.
+	Call(ctx context.Context, r Request) (Reply, error)
+}
+
+// Bus is how a function reaches others. Trace, deadline, correlation and
+// causation travel in ctx.
+type Bus interface {
+	// Publish returns nil once the broker has confirmed the event; see Broker.
+	Publish(ctx context.Context, m Message, options ...PublishOption) error
+	// Request calls the function that answers m's key; most want Call.
+	Request(ctx context.Context, m Message) (Reply, error)
+}
+
+// PublishOption says more about one publish.
+type PublishOption func(*Event)
+
+// To publishes to another exchange than the namespace's own.
+func To(exchange string) PublishOption { return func(e *Event) { e.Exchange = exchange } }
+
+// At delivers the event no sooner than t, at most 30 days from now.
+func At(t time.Time) PublishOption { return func(e *Event) { e.NotBefore = t } }
+
+// In delivers the event no sooner than d from now, at most 30 days.
+func In(d time.Duration) PublishOption { return At(time.Now().Add(d)) }
+
+// Call calls the function that answers in's routing key and decodes its reply.
+// Its error is an *Error.
+func Call[Out any](ctx context.Context, bus Bus, in Message) (Out, error) {
+	var out Out
+	reply, err := bus.Request(ctx, in)
+	if err != nil {
+		return out, err
+	}
+	if err := json.Unmarshal(reply.Body, &out); err != nil {
+		return out, &Error{Code: CodeLost, Detail: "the reply cannot be read", Cause: fmt.Errorf("decode the reply to %q: %w", in.RoutingKey(), err)}
+	}
+	return out, nil
+}
+
+// NewBus returns a Bus that encodes messages as JSON and sends them over b.
+func NewBus(b Broker) Bus { return &bus{b} }
+
+type bus struct{ broker Broker }
+
+func (b *bus) Publish(ctx context.Context, m Message, options ...PublishOption) error {
+	e, ok := m.(Event)
+	if !ok {
+		body, err := json.Marshal(m)
+		if err != nil {
+			return fmt.Errorf("encode %T: %w", m, err)
+		}
+		e = Event{Key: m.RoutingKey(), Body: body}
+	}
+	for _, o := range options {
+		o(&e)
+	}
+	meta := MetaOf(ctx)
+	e.Trace, e.Correlation, e.Causation = meta.Trace, meta.chain(), meta.ID
+	return b.broker.Publish(ctx, e)
+}
+
+func (b *bus) Request(ctx context.Context, m Message) (Reply, error) {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return Reply{}, &Error{Code: CodeInvalid, Detail: "the message cannot be encoded", Cause: err, Executed: ExecutedNo}
+	}
+	meta := MetaOf(ctx)
+	return b.broker.Call(ctx, Request{
+		Key: m.RoutingKey(), Body: body,
+		Trace: meta.Trace, Correlation: meta.chain(), Causation: meta.ID,
+	})
+}
+
+// chain is the id under which everything that follows from one beginning can be found.
+func (m Meta) chain() string {
+	if m.Correlation != "" {
+		return m.Correlation
+	}
+	return m.ID
+}

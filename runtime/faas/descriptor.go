@@ -1,0 +1,70 @@
+package faas
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Kind tells the two sorts of function apart.
+type Kind string
+
+// The kinds.
+const (
+	KindRequest Kind = "request" // answers one routing key with a reply
+	KindEvent   Kind = "event"   // reacts to events on one or more keys or patterns
+)
+
+// Descriptor is what a worker announces about a function: all that an ingress
+// or a command line needs to know to reach it. It travels as JSON; durations
+// are nanoseconds there.
+type Descriptor struct {
+	Name     string   `json:"name"`
+	Kind     Kind     `json:"kind"`
+	Keys     []string `json:"keys"`               // one for a request; patterns for an event
+	Exchange string   `json:"exchange,omitempty"` // of an event function; "" is the namespace's own
+	Route    *Route   `json:"route,omitempty"`
+
+	Input  json.RawMessage `json:"input,omitempty"`  // JSON Schema 2020-12 of the message
+	Output json.RawMessage `json:"output,omitempty"` // JSON Schema 2020-12 of the reply
+
+	Cache       *CachePolicy  `json:"cache,omitempty"`
+	Retry       Retry         `json:"retry,omitzero"` // of an event function
+	Timeout     time.Duration `json:"timeout"`
+	Concurrency int           `json:"concurrency"` // runs at once, per worker
+	Ordered     bool          `json:"ordered,omitempty"`
+	Repeatable  bool          `json:"repeatable,omitempty"` // safe or idempotent
+	Version     string        `json:"version"`              // changes when a cached result of before no longer fits
+}
+
+// Route is how a request function is reached over HTTP.
+type Route struct {
+	Method string `json:"method"`
+	Path   string `json:"path"`   // as in net/http.ServeMux, "/profiles/{id}"
+	Status int    `json:"status"` // on success
+}
+
+// CachePolicy says how long a result may be served again, and what makes it stale.
+type CachePolicy struct {
+	TTL  time.Duration `json:"ttl"`
+	Tags []string      `json:"tags,omitempty"` // templates over the input's fields: "profile:{id}"
+}
+
+// Retry says how an event that failed is tried again. The zero value is the
+// default policy. It is an Option of OnEvent.
+type Retry struct {
+	Max    int           `json:"max,omitempty"`    // attempts in all, the first included; 10
+	First  time.Duration `json:"first,omitempty"`  // wait after the first failure; 1 s
+	Factor float64       `json:"factor,omitempty"` // each wait is this much longer; 2
+	Cap    time.Duration `json:"cap,omitempty"`    // no wait is longer; 15 min
+	Jitter float64       `json:"jitter,omitempty"` // spread of each wait, 0 to 1; 0.2
+}
+
+// Has reports whether key is one of d's keys, or fits one of its patterns.
+func (d *Descriptor) Has(key string) bool {
+	for _, k := range d.Keys {
+		if k == key || d.Kind == KindEvent && Match(k, key) {
+			return true
+		}
+	}
+	return false
+}

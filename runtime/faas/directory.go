@@ -1,0 +1,156 @@
+package faas
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Announcement is what a worker says of itself, at start, every
+// AnnounceInterval, and when asked.
+type Announcement struct {
+	Worker    string       `json:"worker"` // unique per process
+	Host      string       `json:"host"`
+	PID       int          `json:"pid"`
+	Started   time.Time    `json:"started"`
+	Functions []Descriptor `json:"functions"`
+	Batch     bool         `json:"batch,omitempty"` // understands several calls in one message
+	Leaving   bool         `json:"leaving,omitempty"`
+}
+
+// A worker announces itself every AnnounceInterval and is taken for gone when
+// it has been silent for AnnounceLapse.
+const (
+	AnnounceInterval = 2 * time.Second
+	AnnounceLapse    = 7 * time.Second
+)
+
+// Live is one function as the directory sees it.
+type Live struct {
+	Descriptor
+	Workers []string `json:"workers"` // ids, sorted; empty when known but not hosted
+	Batch   bool     `json:"batch,omitempty"`
+}
+
+// Directory knows which functions exist and who hosts them, from what workers
+// announce. A function stays known after its last worker has gone. The zero
+// Directory is ready to use, by any number of goroutines.
+type Directory struct {
+	mu      sync.Mutex
+	workers map[string]seen
+	known   map[string]Descriptor
+	owner   map[string]time.Time // start of the worker that known's descriptor came from
+	list    []Live
+	changed chan struct{}
+}
+
+type seen struct {
+	Announcement
+	at time.Time
+}
+
+// Hear takes an announcement in, at time now.
+func (d *Directory) Hear(a Announcement, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.workers == nil {
+		d.workers, d.known, d.owner = map[string]seen{}, map[string]Descriptor{}, map[string]time.Time{}
+	}
+	if a.Leaving {
+		delete(d.workers, a.Worker)
+	} else {
+		d.workers[a.Worker] = seen{a, now}
+		for _, f := range a.Functions {
+			if !a.Started.Before(d.owner[f.Name]) {
+				d.known[f.Name], d.owner[f.Name] = f, a.Started
+			}
+		}
+	}
+	d.update()
+}
+
+// Lapse forgets workers that were last heard of before now - AnnounceLapse.
+func (d *Directory) Lapse(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, w := range d.workers {
+		if now.Sub(w.at) > AnnounceLapse {
+			delete(d.workers, id)
+		}
+	}
+	d.update()
+}
+
+// Functions lists what is known, sorted by name. The slice is shared: do not
+// change it.
+func (d *Directory) Functions() []Live {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.list
+}
+
+// Changed returns a channel that is closed at the next change.
+func (d *Directory) Changed() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.changed == nil {
+		d.changed = make(chan struct{})
+	}
+	return d.changed
+}
+
+// Find returns the function of that name, or else the request function that
+// answers that key.
+func (d *Directory) Find(nameOrKey string) (Live, bool) {
+	list := d.Functions()
+	for _, f := range list {
+		if f.Name == nameOrKey {
+			return f, true
+		}
+	}
+	for _, f := range list {
+		if f.Kind == KindRequest && f.Keys[0] == nameOrKey {
+			return f, true
+		}
+	}
+	return Live{}, false
+}
+
+// update makes the list anew and tells who waits if it differs.
+func (d *Directory) update() {
+	list := make([]Live, 0, len(d.known))
+	for _, f := range d.known {
+		live := Live{Descriptor: f, Batch: true}
+		for id, w := range d.workers {
+			if slices.ContainsFunc(w.Functions, func(o Descriptor) bool { return o.Name == f.Name }) {
+				live.Workers = append(live.Workers, id)
+				live.Batch = live.Batch && w.Batch
+			}
+		}
+		slices.Sort(live.Workers)
+		list = append(list, live)
+	}
+	slices.SortFunc(list, func(a, b Live) int { return strings.Compare(a.Name, b.Name) })
+	if slices.EqualFunc(list, d.list, sameLive) {
+		return
+	}
+	d.list = list
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
+}
+
+func sameLive(a, b Live) bool {
+	return a.Name == b.Name && a.Version == b.Version && a.Batch == b.Batch &&
+		slices.Equal(a.Workers, b.Workers) && sameDescriptor(&a.Descriptor, &b.Descriptor)
+}
+
+func sameDescriptor(a, b *Descriptor) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}

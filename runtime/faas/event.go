@@ -1,0 +1,87 @@
+package faas
+
+import (
+	"context"
+	"time"
+)
+
+// Event is a message as it travels: what a publisher hands to the broker and
+// what a function is run with. A function that takes an Event instead of a
+// message type of its own gets it undecoded.
+type Event struct {
+	Key         string         // routing key, 1 to 255 bytes
+	Exchange    string         // "" is the namespace's own events exchange
+	ID          string         // message id; filled in when empty
+	ContentType string         // "application/json" when empty
+	Type        string         // AMQP's type property, free for the publisher's use
+	Time        time.Time      // when it was published; filled in when zero
+	NotBefore   time.Time      // deliver no sooner; zero is at once
+	Headers     map[string]any // as they came, without the ones Rabbet keeps for itself
+	Body        []byte
+
+	Correlation string // id of the message or call that the whole chain began with
+	Causation   string // id of the message or call that led to this one
+	Trace       Trace
+
+	Attempt     int  // 1 on the first run; what is delivered always has at least 1
+	Redelivered bool // an earlier delivery of this very message was not settled
+}
+
+// RoutingKey makes Event a Message.
+func (e Event) RoutingKey() string { return e.Key }
+
+// Trace is the W3C trace context, carried as it came.
+type Trace struct {
+	Parent  string // traceparent
+	State   string // tracestate
+	Baggage string // baggage
+}
+
+// Request is one call of a request function.
+type Request struct {
+	Key         string    // routing key of the function
+	Function    string    // the function's name, when the caller knows it
+	ID          string    // call id; filled in when empty
+	ContentType string    // "application/json" when empty
+	Deadline    time.Time // the caller waits no longer; zero is ctx's, else DefaultTimeout from now
+	Repeatable  bool      // safe or idempotent: it may run again when a worker dies under it
+	Body        []byte
+
+	Correlation string
+	Causation   string
+	Trace       Trace
+}
+
+// Reply answers a Request.
+type Reply struct {
+	Body   []byte
+	Run    time.Duration // how long the function ran
+	Worker string        // id of the worker that ran it, when known
+}
+
+// DefaultTimeout bounds a run or a call that names no other limit.
+const DefaultTimeout = 30 * time.Second
+
+// Meta is what a delivery hands on to everything its function does.
+type Meta struct {
+	Function    string // name of the function that runs
+	ID          string // id of the message or call that it runs for
+	Correlation string
+	Causation   string
+	Trace       Trace
+	Attempt     int
+	Redelivered bool
+}
+
+type metaKey struct{}
+
+// WithMeta returns ctx with m in it. Runtimes call it; tests may.
+func WithMeta(ctx context.Context, m Meta) context.Context {
+	return context.WithValue(ctx, metaKey{}, m)
+}
+
+// MetaOf returns what the running delivery carries; the zero Meta outside of one.
+func MetaOf(ctx context.Context) Meta {
+	m, _ := ctx.Value(metaKey{}).(Meta)
+	return m
+}

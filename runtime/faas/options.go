@@ -1,0 +1,140 @@
+package faas
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Option says more about a function than its message does.
+type Option interface{ apply(*settings) }
+
+type settings struct {
+	keys        []string
+	exchange    string
+	route       string
+	status      int
+	cache       *CachePolicy
+	retry       Retry
+	timeout     time.Duration
+	concurrency int
+	ordered     bool
+	repeatable  bool
+	version     string
+	also        []any // reactionTo[D]
+}
+
+type optionFunc func(*settings)
+
+func (f optionFunc) apply(s *settings) { f(s) }
+
+func (r Retry) apply(s *settings) { s.retry = r }
+
+// HTTP gives a request function a route of its own, written as for
+// net/http.ServeMux with a method: "GET /profiles/{id}". A path parameter fills
+// the message's field of that JSON name; so does a query parameter; the rest
+// comes from the JSON body.
+func HTTP(route string) Option { return optionFunc(func(s *settings) { s.route = route }) }
+
+// Status is the HTTP status of a success; 200 by default, 204 for a function
+// that returns struct{}.
+func Status(code int) Option { return optionFunc(func(s *settings) { s.status = code }) }
+
+// Cached lets callers serve a result again for ttl (a second or more), until
+// one of its tags is invalidated. A tag is a template over the input's fields:
+// "profile:{id}".
+func Cached(ttl time.Duration, tags ...string) Option {
+	return optionFunc(func(s *settings) { s.cache = &CachePolicy{TTL: ttl, Tags: tags} })
+}
+
+// Timeout bounds one run; 30 s by default. A caller may ask for less.
+func Timeout(d time.Duration) Option { return optionFunc(func(s *settings) { s.timeout = d }) }
+
+// Concurrency is how many runs a worker has at once at the most: 128 by
+// default for a request function, 16 for an event function.
+func Concurrency(n int) Option { return optionFunc(func(s *settings) { s.concurrency = n }) }
+
+// Keys are the routing keys or topic patterns ("order.#") that an event
+// function reacts to, in place of its message's own.
+func Keys(keys ...string) Option {
+	return optionFunc(func(s *settings) { s.keys = append([]string(nil), keys...) })
+}
+
+// Exchange lets an event function listen on another topic exchange than the
+// namespace's own. It is declared if missing and used as it stands otherwise.
+func Exchange(name string) Option { return optionFunc(func(s *settings) { s.exchange = name }) }
+
+// Ordered runs an event function on one event at a time over all workers, in
+// the order in which the events were published.
+func Ordered() Option { return optionFunc(func(s *settings) { s.ordered = true }) }
+
+// Repeatable says that running the function twice does no more than running it
+// once, so that a call survives the death of its worker. GET, HEAD, PUT and
+// DELETE routes imply it.
+func Repeatable() Option { return optionFunc(func(s *settings) { s.repeatable = true }) }
+
+// Version names the version of the results; cached results of other versions
+// are not used. By default it follows the types of the message and the reply.
+func Version(v string) Option { return optionFunc(func(s *settings) { s.version = v }) }
+
+var (
+	routePattern = regexp.MustCompile(`^(GET|HEAD|POST|PUT|PATCH|DELETE) (/\S*)$`)
+	routeParam   = regexp.MustCompile(`\{([^{}]*)\}`)
+)
+
+// reserved are the paths that the ingress keeps for itself.
+var reserved = []string{"/functions", "/events", "/invocations", "/livez", "/readyz", "/openapi.json", "/asyncapi.json", "/docs"}
+
+func parseRoute(route string, status int) (r *Route, err error) {
+	m := routePattern.FindStringSubmatch(route)
+	if m == nil {
+		return nil, fmt.Errorf(`route %q: write a method and a path, such as "GET /profiles/{id}"`, route)
+	}
+	if status < 200 || status > 299 {
+		return nil, fmt.Errorf("status %d of a success: choose 200 to 299", status)
+	}
+	r = &Route{Method: m[1], Path: m[2], Status: status}
+	for _, p := range reserved {
+		if r.Path == p || strings.HasPrefix(r.Path, p+"/") {
+			return nil, fmt.Errorf("route %q: the ingress keeps %s for itself", route, p)
+		}
+	}
+	defer func() { // ServeMux alone knows its whole grammar, and panics on what does not fit it
+		if p := recover(); p != nil {
+			r, err = nil, fmt.Errorf("route %q: %v", route, p)
+		}
+	}()
+	http.NewServeMux().Handle(route, http.NotFoundHandler())
+	return r, nil
+}
+
+// params are the names of the path's parameters.
+func (r *Route) params() []string {
+	var names []string
+	for _, m := range routeParam.FindAllStringSubmatch(r.Path, -1) {
+		if name := strings.TrimSuffix(m[1], "..."); name != "" && name != "$" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// routesClash asks ServeMux whether one request could mean both routes with
+// neither being the more specific.
+func routesClash(a, b *Route) (clash bool) {
+	defer func() { clash = recover() != nil }()
+	mux := http.NewServeMux()
+	mux.Handle(a.Method+" "+a.Path, http.NotFoundHandler())
+	mux.Handle(b.Method+" "+b.Path, http.NotFoundHandler())
+	return false
+}
+
+func repeatableMethod(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}

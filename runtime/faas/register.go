@@ -1,0 +1,227 @@
+package faas
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// OnRequest registers fn as the request function called name: kebab-case, at
+// most 100 bytes. In's routing key is the key that it answers. It panics on
+// anything that cannot work, naming the place of the registration.
+func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(context.Context, *D, In) (Out, error), options ...Option) {
+	var in In
+	inType := newInput(reflect.TypeFor[In](), strict)
+	status := http.StatusOK
+	if reflect.TypeFor[Out]() == reflect.TypeFor[struct{}]() {
+		status = http.StatusNoContent
+	}
+	d := Descriptor{
+		Name: name, Kind: KindRequest, Keys: []string{in.RoutingKey()},
+		Input: inType.schema, Output: schemaOf(reflect.TypeFor[Out]()),
+		Concurrency: 128,
+	}
+	bind := func(deps *D) Handler {
+		return func(ctx context.Context, e *Event) ([]byte, error) {
+			var in In
+			if err := inType.decode(e.Body, &in); err != nil {
+				return nil, err
+			}
+			out, err := fn(ctx, deps, in)
+			if err != nil {
+				return nil, err
+			}
+			body, err := json.Marshal(out)
+			if err != nil {
+				return nil, fmt.Errorf("encode the reply: %w", err)
+			}
+			return body, nil
+		}
+	}
+	register(set, d, options, status, func(*settings) (func(*D) Handler, error) { return bind, nil })
+}
+
+// OnEvent registers fn as the event function called name. In's routing key is
+// the key that it reacts to; Keys names others, or patterns. A function that
+// takes an Event gets it undecoded and needs Keys.
+func OnEvent[D any, In Message](set *Set[D], name string, fn func(context.Context, *D, In) error, options ...Option) {
+	first := reaction(fn)
+	d := Descriptor{Name: name, Kind: KindEvent, Concurrency: 16}
+	register(set, d, options, 0, func(s *settings) (func(*D) Handler, error) {
+		if len(s.keys) > 0 {
+			first.keys = s.keys
+		}
+		reactions := []reactionTo[D]{first}
+		for _, also := range s.also {
+			r, ok := also.(reactionTo[D])
+			if !ok {
+				return nil, fmt.Errorf("faas.Also: its function takes other dependencies than the set's %v", reflect.TypeFor[*D]())
+			}
+			reactions = append(reactions, r)
+		}
+		s.keys = nil
+		for _, r := range reactions {
+			s.keys = append(s.keys, r.keys...)
+		}
+		return func(deps *D) Handler {
+			return func(ctx context.Context, e *Event) ([]byte, error) {
+				for _, r := range reactions {
+					if r.has(e.Key) {
+						return nil, r.run(ctx, deps, e)
+					}
+				}
+				return nil, Permanent("no part of the function reacts to the routing key %q", e.Key)
+			}
+		}, nil
+	})
+}
+
+// Also lets an event function react to another message type as well.
+func Also[D any, In Message](fn func(context.Context, *D, In) error) Option {
+	r := reaction(fn)
+	return optionFunc(func(s *settings) { s.also = append(s.also, r) })
+}
+
+// reactionTo is what an event function does about one message type.
+type reactionTo[D any] struct {
+	keys []string
+	run  func(context.Context, *D, *Event) error
+}
+
+func (r reactionTo[D]) has(key string) bool {
+	for _, k := range r.keys {
+		if Match(k, key) {
+			return true
+		}
+	}
+	return false
+}
+
+func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactionTo[D] {
+	var in In
+	r := reactionTo[D]{}
+	if key := in.RoutingKey(); key != "" {
+		r.keys = []string{key}
+	}
+	if raw, ok := any(fn).(func(context.Context, *D, Event) error); ok {
+		r.run = func(ctx context.Context, deps *D, e *Event) error { return raw(ctx, deps, *e) }
+		return r
+	}
+	inType := newInput(reflect.TypeFor[In](), tolerant)
+	r.run = func(ctx context.Context, deps *D, e *Event) error {
+		var in In
+		if err := inType.decode(e.Body, &in); err != nil {
+			return err
+		}
+		return fn(ctx, deps, in)
+	}
+	return r
+}
+
+var kebab = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+
+// register completes d by the options, checks it and adds it to set.
+func register[D any](set *Set[D], d Descriptor, options []Option, status int, bind func(*settings) (func(*D) Handler, error)) {
+	_, file, line, _ := runtime.Caller(2)
+	fail := func(err error) { panic(fmt.Sprintf("%s:%d: function %q: %v", file, line, d.Name, err)) }
+
+	s := settings{keys: d.Keys, status: status, concurrency: d.Concurrency}
+	for _, o := range options {
+		o.apply(&s)
+	}
+	bound, err := bind(&s)
+	if err != nil {
+		fail(err)
+	}
+	d.Keys, d.Exchange = s.keys, s.exchange
+	d.Cache, d.Retry, d.Ordered = s.cache, s.retry, s.ordered
+	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, DefaultTimeout)
+	if d.Ordered {
+		d.Concurrency = 1
+	}
+	if s.route != "" {
+		if d.Route, err = parseRoute(s.route, s.status); err != nil {
+			fail(err)
+		}
+	}
+	d.Repeatable = s.repeatable || d.Route != nil && repeatableMethod(d.Route.Method)
+	d.Version = cmp.Or(s.version, versionOf(d.Input, d.Output))
+	if err := check(&d, &s); err != nil {
+		fail(err)
+	}
+	set.add(entry[D]{descriptor: d, file: file, line: line, bind: bound})
+}
+
+// check says what about d cannot work.
+func check(d *Descriptor, s *settings) error {
+	if !kebab.MatchString(d.Name) || len(d.Name) > 100 {
+		return fmt.Errorf("name it in kebab-case (lower-case letters, digits, single hyphens), in at most 100 bytes")
+	}
+	if len(d.Keys) == 0 {
+		return fmt.Errorf("it has no routing key: return one from RoutingKey, or add faas.Keys")
+	}
+	for _, k := range d.Keys {
+		if k == "" || len(k) > 255 {
+			return fmt.Errorf("routing key %.40q: AMQP allows 1 to 255 bytes", k)
+		}
+		if d.Kind == KindRequest && strings.ContainsAny(k, "*#") {
+			return fmt.Errorf("routing key %q: a request function answers one key, not a pattern", k)
+		}
+	}
+	if d.Kind == KindRequest && (len(d.Keys) > 1 || s.exchange != "" || s.ordered || s.retry != (Retry{})) {
+		return fmt.Errorf("faas.Keys, faas.Exchange, faas.Ordered and faas.Retry are for event functions")
+	}
+	if d.Kind == KindEvent && (d.Route != nil || d.Cache != nil) {
+		return fmt.Errorf("faas.HTTP and faas.Cached are for request functions")
+	}
+	if d.Concurrency < 1 || d.Concurrency > 10_000 {
+		return fmt.Errorf("faas.Concurrency(%d): choose 1 to 10000", d.Concurrency)
+	}
+	if d.Timeout < time.Millisecond {
+		return fmt.Errorf("faas.Timeout(%v): choose at least a millisecond", d.Timeout)
+	}
+	if err := d.Retry.validate(); err != nil {
+		return err
+	}
+	if d.Route != nil {
+		for _, name := range d.Route.params() {
+			if !hasProperty(d.Input, name) {
+				return fmt.Errorf("route %q: the message has no field with the JSON name %q", d.Route.Path, name)
+			}
+		}
+	}
+	if d.Cache != nil {
+		return d.Cache.check(d.Input)
+	}
+	return nil
+}
+
+func (c *CachePolicy) check(input json.RawMessage) error {
+	if c.TTL < time.Second {
+		return fmt.Errorf("faas.Cached(%v): choose a second or more", c.TTL)
+	}
+	for _, tag := range c.Tags {
+		_, err := ExpandTag(tag, func(name string) (string, bool) { return "", hasProperty(input, name) })
+		if err != nil {
+			return fmt.Errorf("faas.Cached: %w", err)
+		}
+	}
+	return nil
+}
+
+// versionOf changes whenever the shape of the message or the reply does.
+func versionOf(in, out json.RawMessage) string {
+	h := sha256.New()
+	h.Write(in)
+	h.Write(out)
+	return hex.EncodeToString(h.Sum(nil)[:4])
+}

@@ -1,0 +1,65 @@
+package faas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+// Invocation tells how one run of a function went: what a log line or a metric
+// is made of.
+type Invocation struct {
+	Function string
+	Kind     Kind
+	Key      string
+	ID       string
+	Trace    Trace
+	Attempt  int
+	Wait     time.Duration // between its arrival at the worker and its start
+	Run      time.Duration
+	Outcome  Outcome
+	After    time.Duration // with Again
+	Err      error         // nil on success
+}
+
+// Observer is told of every run, after its outcome has taken effect. It must
+// be quick and safe for concurrent use.
+type Observer func(Invocation)
+
+// Run runs f on e with the function's own limit, or deadline if that is sooner
+// (zero: none), and turns a panic into an error. A run whose deadline has
+// passed already fails with CodeExpired and Executed "no".
+func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (body []byte, err error) {
+	limit := time.Now().Add(f.Timeout)
+	if deadline.IsZero() || limit.Before(deadline) {
+		deadline = limit
+	} else if !time.Now().Before(deadline) {
+		return nil, Expired(ExecutedNo)
+	}
+	ctx, cancel := context.WithDeadline(WithMeta(ctx, Meta{
+		Function: f.Name, ID: e.ID, Correlation: e.Correlation, Causation: e.Causation,
+		Trace: e.Trace, Attempt: e.Attempt, Redelivered: e.Redelivered,
+	}), deadline)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			body, err = nil, &Error{Code: CodePanic, Detail: "the function failed", Cause: fmt.Errorf("panic: %v", p), Stack: debug.Stack()}
+		}
+	}()
+	body, err = f.Handle(ctx, e)
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = &Error{Code: CodeExpired, Detail: "the deadline passed while the function ran", Cause: err, Executed: ExecutedUnknown}
+	}
+	return body, err
+}
+
+// Expired is the error of a call whose deadline passed.
+func Expired(executed Executed) *Error {
+	detail := "the deadline passed"
+	if executed == ExecutedNo {
+		detail = "the deadline passed before the function started"
+	}
+	return &Error{Code: CodeExpired, Detail: detail, Executed: executed}
+}

@@ -1,0 +1,134 @@
+package faas
+
+import (
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// schemaOf infers the JSON Schema (2020-12) of what encoding/json makes of t.
+// A field is required unless it is a pointer, omitempty or omitzero; its
+// description comes from the tag `doc`.
+func schemaOf(t reflect.Type) json.RawMessage {
+	b, err := json.Marshal(schemaNode(t, nil))
+	if err != nil {
+		panic(fmt.Sprintf("schema of %v: %v", t, err))
+	}
+	return b
+}
+
+type schema struct {
+	Type                 any                `json:"type,omitempty"`
+	Format               string             `json:"format,omitempty"`
+	Description          string             `json:"description,omitempty"`
+	ContentEncoding      string             `json:"contentEncoding,omitempty"`
+	Items                *schema            `json:"items,omitempty"`
+	Properties           map[string]*schema `json:"properties,omitempty"`
+	Required             []string           `json:"required,omitempty"`
+	AdditionalProperties any                `json:"additionalProperties,omitempty"`
+	Minimum              *int               `json:"minimum,omitempty"`
+}
+
+var (
+	timeType        = reflect.TypeFor[time.Time]()
+	unmarshalerType = reflect.TypeFor[json.Unmarshaler]()
+	textType        = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// opaque reports whether t decodes itself, so that its fields say nothing.
+func opaque(t reflect.Type) bool {
+	return reflect.PointerTo(t).Implements(unmarshalerType) || reflect.PointerTo(t).Implements(textType)
+}
+
+func schemaNode(t reflect.Type, above []reflect.Type) *schema {
+	switch {
+	case t == timeType:
+		return &schema{Type: "string", Format: "date-time"}
+	case t.Kind() == reflect.Pointer:
+		s := schemaNode(t.Elem(), above)
+		if name, ok := s.Type.(string); ok {
+			s.Type = []string{name, "null"}
+		}
+		return s
+	case reflect.PointerTo(t).Implements(unmarshalerType):
+		return &schema{}
+	case reflect.PointerTo(t).Implements(textType):
+		return &schema{Type: "string"}
+	}
+	for _, a := range above {
+		if a == t {
+			return &schema{} // recursive: anything goes below
+		}
+	}
+	above = append(above, t)
+	switch t.Kind() {
+	case reflect.String:
+		return &schema{Type: "string"}
+	case reflect.Bool:
+		return &schema{Type: "boolean"}
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return &schema{Type: "integer"}
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return &schema{Type: "integer", Minimum: new(0)}
+	case reflect.Float32, reflect.Float64:
+		return &schema{Type: "number"}
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 && t.Kind() == reflect.Slice {
+			return &schema{Type: "string", ContentEncoding: "base64"}
+		}
+		return &schema{Type: "array", Items: schemaNode(t.Elem(), above)}
+	case reflect.Map:
+		return &schema{Type: "object", AdditionalProperties: schemaNode(t.Elem(), above)}
+	case reflect.Struct:
+		s := &schema{Type: "object", Properties: map[string]*schema{}, AdditionalProperties: false}
+		for _, f := range fieldsOf(t) {
+			p := schemaNode(f.typ, above)
+			p.Description = f.doc
+			s.Properties[f.name] = p
+			if f.required {
+				s.Required = append(s.Required, f.name)
+			}
+		}
+		return s
+	}
+	return &schema{}
+}
+
+// field is one JSON member of a struct.
+type field struct {
+	name     string
+	doc      string
+	index    []int
+	typ      reflect.Type
+	required bool
+}
+
+// fieldsOf lists the members that encoding/json sees in the struct type t.
+func fieldsOf(t reflect.Type) []field {
+	var fields []field
+	for _, f := range reflect.VisibleFields(t) {
+		tag, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if tag == "-" && options == "" || !f.IsExported() || f.Anonymous && tag == "" && f.Type.Kind() == reflect.Struct {
+			continue
+		}
+		name := tag
+		if name == "" {
+			name = f.Name
+		}
+		optional := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero") || f.Type.Kind() == reflect.Pointer
+		fields = append(fields, field{name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, required: !optional})
+	}
+	return fields
+}
+
+// hasProperty reports whether the object that the schema describes has a
+// member of that name.
+func hasProperty(schema json.RawMessage, name string) bool {
+	var s struct {
+		Properties map[string]json.RawMessage `json:"properties"`
+	}
+	return json.Unmarshal(schema, &s) == nil && s.Properties[name] != nil
+}

@@ -1,0 +1,92 @@
+package faas
+
+import (
+	"fmt"
+	"iter"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Set is a collection of functions that all get the same dependencies, a *D.
+// The zero Set is ready to use.
+type Set[D any] struct {
+	mu      sync.Mutex
+	entries []entry[D]
+}
+
+type entry[D any] struct {
+	descriptor Descriptor
+	file       string
+	line       int
+	bind       func(*D) Handler
+}
+
+// Function is a function that can be run: what a worker hosts.
+type Function struct {
+	Descriptor
+	Handle Handler
+}
+
+// With returns the set's functions with their dependencies in place, those
+// named only (all without names), sorted by name. It fails on a name that the
+// set does not have.
+func (s *Set[D]) With(deps *D, names ...string) ([]Function, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		if !slices.ContainsFunc(s.entries, func(e entry[D]) bool { return e.descriptor.Name == name }) {
+			return nil, fmt.Errorf("there is no function %q", name)
+		}
+	}
+	var fns []Function
+	for _, e := range s.entries {
+		if len(names) == 0 || slices.Contains(names, e.descriptor.Name) {
+			fns = append(fns, Function{Descriptor: e.descriptor, Handle: e.bind(deps)})
+		}
+	}
+	slices.SortFunc(fns, func(a, b Function) int { return strings.Compare(a.Name, b.Name) })
+	return fns, nil
+}
+
+// Sources yields each function's name with the base name of the file that
+// registers it.
+func (s *Set[D]) Sources() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		s.mu.Lock()
+		entries := slices.Clone(s.entries)
+		s.mu.Unlock()
+		for _, e := range entries {
+			if !yield(e.descriptor.Name, filepath.Base(e.file)) {
+				return
+			}
+		}
+	}
+}
+
+// add registers e, or panics with both culprits named.
+func (s *Set[D]) add(e entry[D]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, old := range s.entries {
+		if clash := clashOf(&old.descriptor, &e.descriptor); clash != "" {
+			panic(fmt.Sprintf("%s: function %q (%s:%d) and function %q (%s:%d): keep one, or change the other",
+				clash, old.descriptor.Name, old.file, old.line, e.descriptor.Name, e.file, e.line))
+		}
+	}
+	s.entries = append(s.entries, e)
+}
+
+// clashOf says why a and b cannot stand in one set; "" if they can.
+func clashOf(a, b *Descriptor) string {
+	switch {
+	case a.Name == b.Name:
+		return "two functions with one name"
+	case a.Route != nil && b.Route != nil && routesClash(a.Route, b.Route):
+		return fmt.Sprintf("two functions on one HTTP route (%s %s)", b.Route.Method, b.Route.Path)
+	case a.Kind == KindRequest && b.Kind == KindRequest && a.Keys[0] == b.Keys[0]:
+		return fmt.Sprintf("two functions on one request key (%s)", b.Keys[0])
+	}
+	return ""
+}

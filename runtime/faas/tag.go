@@ -1,0 +1,29 @@
+package faas
+
+import (
+	"fmt"
+	"strings"
+)
+
+// ExpandTag fills a tag template such as "profile:{id}" in. field gives the
+// value of an input field as text.
+func ExpandTag(template string, field func(name string) (string, bool)) (string, error) {
+	var b strings.Builder
+	for rest := template; ; {
+		before, after, found := strings.Cut(rest, "{")
+		b.WriteString(before)
+		if !found {
+			return b.String(), nil
+		}
+		name, tail, closed := strings.Cut(after, "}")
+		if !closed || name == "" {
+			return "", fmt.Errorf("tag %q: write a field as {name}", template)
+		}
+		value, ok := field(name)
+		if !ok {
+			return "", fmt.Errorf("tag %q: the input has no field %q", template, name)
+		}
+		b.WriteString(value)
+		rest = tail
+	}
+}
