@@ -1,0 +1,78 @@
+package rabbit
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// Config says how a Broker is reached and what this process is called on it.
+type Config struct {
+	URL       string        // amqp:// or amqps://; several, separated by commas, are tried in turn; required
+	Namespace string        // prefix of every exchange and queue; "rabbet"
+	Process   string        // unique id of this process, and so of its worker; a fresh one
+	NoBatch   bool          // send every call in a message of its own
+	Grace     time.Duration // how long running work may take to finish on the way out; 25 s
+	Observe   faas.Observer // told of every run; nil: nobody watches
+	Log       *zap.Logger   // nil: nothing is logged
+}
+
+func (c Config) withDefaults() Config {
+	c.Namespace = cmp.Or(c.Namespace, "rabbet")
+	c.Process = cmp.Or(c.Process, faas.NewID())
+	c.Grace = cmp.Or(c.Grace, 25*time.Second)
+	if c.Observe == nil {
+		c.Observe = func(faas.Invocation) {}
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	return c
+}
+
+var namespacePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+
+func (c Config) validate() error {
+	if !namespacePattern.MatchString(c.Namespace) {
+		return fmt.Errorf("namespace %q: choose 1 to 100 letters, digits, dots, hyphens and underscores, the first a letter or a digit", c.Namespace)
+	}
+	if c.Grace < 0 {
+		return fmt.Errorf("grace %v: choose zero or more", c.Grace)
+	}
+	_, err := c.addresses()
+	return err
+}
+
+// address is one broker address to try.
+type address struct {
+	url string // with its password: never to be shown
+	uri amqp.URI
+}
+
+func (a address) String() string { return fmt.Sprintf("%s:%d", a.uri.Host, a.uri.Port) }
+
+// addresses takes the URL apart. Its errors keep quiet about the URL itself:
+// one that cannot be parsed may hold a password anywhere.
+func (c Config) addresses() ([]address, error) {
+	if strings.TrimSpace(c.URL) == "" {
+		return nil, errors.New("the broker URL is empty: write amqp://user:password@host:5672/vhost")
+	}
+	var list []address
+	for i, u := range strings.Split(c.URL, ",") {
+		u = strings.TrimSpace(u)
+		uri, err := amqp.ParseURI(u)
+		if err != nil {
+			return nil, fmt.Errorf("broker URL %d cannot be read: write amqp://user:password@host:5672/vhost (or amqps://), with special characters of the password percent-encoded", i+1)
+		}
+		list = append(list, address{url: u, uri: uri})
+	}
+	return list, nil
+}

@@ -1,0 +1,92 @@
+package rabbit
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// gatherLimit bounds what waits to be written: beyond it a writer waits as on
+// any connection.
+const gatherLimit = 1 << 20
+
+// gatheringConn lets what is written while an earlier write is under way leave
+// with one system call. The AMQP client flushes after every message; under
+// load several messages share a flush this way.
+type gatheringConn struct {
+	net.Conn
+	mu      sync.Mutex
+	pending []byte
+	spare   []byte
+	err     error
+	closing bool
+	work    sync.Cond // something is pending, or the connection is closing
+	room    sync.Cond // pending has been taken
+	done    chan struct{}
+}
+
+func newGatheringConn(c net.Conn) *gatheringConn {
+	g := &gatheringConn{Conn: c, done: make(chan struct{})}
+	g.work.L, g.room.L = &g.mu, &g.mu
+	go g.write() // ended and awaited by Close
+	return g
+}
+
+// Write takes p over; an error of the connection shows with the next Write.
+func (g *gatheringConn) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.pending) > gatherLimit && g.err == nil && !g.closing {
+		g.room.Wait()
+	}
+	if g.err != nil {
+		return 0, g.err
+	}
+	if g.closing {
+		return 0, net.ErrClosed
+	}
+	g.pending = append(g.pending, p...)
+	g.work.Signal()
+	return len(p), nil
+}
+
+// Close writes what is pending, for a moment, and closes the connection.
+func (g *gatheringConn) Close() error {
+	_ = g.Conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	g.mu.Lock()
+	g.closing = true
+	g.work.Signal()
+	g.room.Broadcast()
+	g.mu.Unlock()
+	<-g.done
+	return g.Conn.Close()
+}
+
+func (g *gatheringConn) write() {
+	defer close(g.done)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for {
+		for len(g.pending) == 0 && !g.closing {
+			g.work.Wait()
+		}
+		if len(g.pending) == 0 {
+			return
+		}
+		batch := g.pending
+		g.pending, g.spare = g.spare[:0], nil
+		g.room.Broadcast()
+		g.mu.Unlock()
+		_, err := g.Conn.Write(batch)
+		g.mu.Lock()
+		if cap(batch) <= gatherLimit { // a burst is not kept for ever
+			g.spare = batch[:0]
+		}
+		if err != nil {
+			g.err, g.pending = err, nil
+			g.room.Broadcast()
+			_ = g.Conn.SetReadDeadline(time.Now()) // the reader learns of it, and ends the connection
+			return
+		}
+	}
+}

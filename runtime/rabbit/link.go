@@ -1,0 +1,244 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+)
+
+const (
+	heartbeat        = 5 * time.Second // a silent peer is given up after three of them
+	handshakeTimeout = 10 * time.Second
+	closeTimeout     = 2 * time.Second
+	firstPause       = 100 * time.Millisecond
+	longestPause     = 5 * time.Second
+	settleTime       = 2 * time.Second // a user that runs this long is taken to be well
+)
+
+// link is one AMQP connection that heals itself: lost, it is made anew, for as
+// long as it takes. It never uses the client's own recovery, which lets an
+// acknowledgement from before it hit a message from after it.
+type link struct {
+	role      string
+	name      string
+	addresses []address
+	log       *zap.Logger
+
+	mu       sync.Mutex
+	live     *session         // nil while there is no connection
+	changed  chan struct{}    // closed when live changes
+	problem  error            // why there is no connection; nil with one
+	problems map[string]error // by user: why it cannot do its work
+	blocked  string           // the broker's reason to take nothing; "" when it does
+	unblock  chan struct{}    // closed when blocked ends; nil when it is not blocked
+}
+
+// session is the life of one connection.
+type session struct {
+	conn *amqp.Connection
+	over chan struct{} // closed when conn is
+}
+
+func newLink(cfg Config, role string) *link {
+	addresses, _ := cfg.addresses() // Open has validated them
+	return &link{
+		role: role, name: cfg.Namespace + " " + role + " " + cfg.Process,
+		addresses: addresses, log: cfg.Log.With(zap.String("link", role)),
+		changed: make(chan struct{}), problems: map[string]error{},
+		problem: errors.New("not connected to RabbitMQ yet"),
+	}
+}
+
+// use calls fn with each connection that comes up, until ctx is done; then it
+// returns. fn's ctx ends when ctx or the connection does. An fn that returns
+// while its connection lives is called again after a pause.
+func (l *link) use(ctx context.Context, name string, fn func(ctx context.Context, conn *amqp.Connection) error) {
+	var pause backoff
+	var last string
+	for {
+		s := l.next(ctx)
+		if s == nil {
+			return
+		}
+		began := time.Now()
+		err := l.lend(ctx, s, name, fn)
+		if ctx.Err() != nil {
+			return
+		}
+		if s.isOver() {
+			last = ""
+			continue
+		}
+		if err != nil {
+			l.setProblem(name, err)
+			if err.Error() != last { // the same trouble over and over is one line
+				last = err.Error()
+				l.log.Warn("broker user stopped, it is started again", zap.String("user", name), zap.Error(err))
+			}
+		}
+		if time.Since(began) > longestPause {
+			pause = 0
+		}
+		if !pause.wait(ctx) {
+			return
+		}
+	}
+}
+
+// lend runs fn for as long as s lives.
+func (l *link) lend(ctx context.Context, s *session, name string, fn func(context.Context, *amqp.Connection) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { // ends with fn, or with the connection
+		select {
+		case <-s.over:
+			cancel()
+		case <-ended:
+		}
+	})
+	well := time.AfterFunc(settleTime, func() { l.setProblem(name, nil) })
+	err := fn(ctx, s.conn)
+	well.Stop()
+	close(ended)
+	watch.Wait()
+	return err
+}
+
+// run connects, and connects again, until ctx is done; then it closes the
+// connection.
+func (l *link) run(ctx context.Context) {
+	var pause backoff
+	var last string
+	for i := 0; ctx.Err() == nil; i++ {
+		a := l.addresses[i%len(l.addresses)]
+		conn, err := l.dial(ctx, a)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			err = explainDial(a, err)
+			l.down(err)
+			if err.Error() != last {
+				last = err.Error()
+				l.log.Warn("no connection to the broker, trying on", zap.Error(err))
+			}
+			// All addresses are tried before the pause grows.
+			if (i+1)%len(l.addresses) == 0 && !pause.wait(ctx) {
+				return
+			}
+			continue
+		}
+		last = ""
+		l.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", conn.Properties["version"]))
+		began := time.Now()
+		if l.keep(ctx, a, conn); time.Since(began) > longestPause {
+			pause = 0
+		}
+		if !pause.wait(ctx) {
+			return
+		}
+	}
+}
+
+// keep holds conn until it is lost or ctx is done.
+func (l *link) keep(ctx context.Context, a address, conn *amqp.Connection) {
+	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
+	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
+	s := &session{conn: conn, over: make(chan struct{})}
+	l.up(s)
+	defer close(s.over)
+	for {
+		select {
+		case <-ctx.Done():
+			// Close waits for ever on a blocked connection; CloseDeadline does not.
+			_ = conn.CloseDeadline(time.Now().Add(closeTimeout))
+			l.down(errors.New("the connection to RabbitMQ is closed"))
+			return
+		case b, ok := <-blocked:
+			if !ok {
+				blocked = nil
+				continue
+			}
+			l.setBlocked(b)
+		case reason := <-closed:
+			var err error = amqp.ErrClosed
+			if reason != nil {
+				err = reason
+			}
+			l.down(explainLoss(a, err))
+			l.log.Warn("lost the connection to the broker", zap.Stringer("address", a), zap.Error(err))
+			return
+		}
+	}
+}
+
+func (l *link) dial(ctx context.Context, a address) (*amqp.Connection, error) {
+	properties := amqp.NewConnectionProperties()
+	properties.SetClientConnectionName(l.name)
+	properties["product"] = "rabbet"
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	var raw net.Conn
+	stop := func() bool { return true }
+	conn, err := amqp.DialConfig(a.url, amqp.Config{
+		Heartbeat:  heartbeat,
+		Properties: properties,
+		Dial: func(network, addr string) (net.Conn, error) {
+			var d net.Dialer
+			c, err := d.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			raw = newGatheringConn(c)
+			// A broker that accepts and keeps mute ends with ctx.
+			stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
+			return raw, nil
+		},
+	})
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		if raw != nil {
+			_ = raw.Close()
+		}
+		return nil, err
+	}
+	return conn, nil
+}
+
+// next returns the living session, and waits for one; nil when ctx is done.
+func (l *link) next(ctx context.Context) *session {
+	for {
+		l.mu.Lock()
+		s, changed := l.live, l.changed
+		l.mu.Unlock()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if s != nil && !s.isOver() {
+			return s
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (s *session) isOver() bool {
+	select {
+	case <-s.over:
+		return true
+	default:
+		return s.conn.IsClosed()
+	}
+}

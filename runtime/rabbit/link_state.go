@@ -1,0 +1,125 @@
+package rabbit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+)
+
+// up makes s the living session.
+func (l *link) up(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live, l.problem = s, nil
+	l.announce()
+}
+
+// down says that there is no living session, and why.
+func (l *link) down(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live, l.problem = nil, why
+	l.endBlock()
+	l.announce()
+}
+
+// announce wakes who waits for a change. l.mu is held.
+func (l *link) announce() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *link) setBlocked(b amqp.Blocking) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !b.Active {
+		if l.endBlock() {
+			l.log.Info("the broker takes messages again")
+		}
+		return
+	}
+	l.blocked = cmp.Or(b.Reason, "no reason given")
+	if l.unblock == nil {
+		l.unblock = make(chan struct{})
+	}
+	l.log.Warn("the broker takes no messages", zap.String("reason", l.blocked))
+}
+
+// endBlock reports whether there was a block to end. l.mu is held.
+func (l *link) endBlock() bool {
+	if l.unblock == nil {
+		return false
+	}
+	close(l.unblock)
+	l.blocked, l.unblock = "", nil
+	return true
+}
+
+// blocking returns the broker's reason to take nothing at present and a
+// channel that is closed when that ends; nil when it takes messages.
+func (l *link) blocking() (reason string, ends <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.blocked, l.unblock
+}
+
+func (l *link) setProblem(user string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		delete(l.problems, user)
+		return
+	}
+	l.problems[user] = err
+}
+
+// health is nil, or what is wrong now in a sentence.
+func (l *link) health() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.problem != nil {
+		return l.problem
+	}
+	if users := slices.Sorted(maps.Keys(l.problems)); len(users) > 0 {
+		return l.problems[users[0]]
+	}
+	if l.blocked != "" {
+		return errors.New("RabbitMQ takes no messages at present (" + l.blocked + "): give it memory or disk")
+	}
+	return nil
+}
+
+// ready waits for a living session. It fails with what is wrong when ctx is done.
+func (l *link) ready(ctx context.Context) error {
+	if l.next(ctx) != nil {
+		return nil
+	}
+	if err := l.health(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// backoff is the pause before the next try: it doubles, and is jittered so
+// that a thousand processes do not come back as one.
+type backoff time.Duration
+
+// wait reports false when ctx was done first.
+func (b *backoff) wait(ctx context.Context) bool {
+	*b = max(backoff(firstPause), min(2*(*b), backoff(longestPause)))
+	t := time.NewTimer(time.Duration(*b)/2 + rand.N(time.Duration(*b)/2+1))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
