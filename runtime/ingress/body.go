@@ -1,0 +1,139 @@
+package ingress
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// bodyTimeout is how long a client may take to send a body.
+const bodyTimeout = 30 * time.Second
+
+// body reads and checks the JSON body of a call; nil if there is none.
+func (x *exchange) body(input *shape) ([]byte, *problem) {
+	r := x.request
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return nil, refuse(http.StatusBadRequest, "a %s request has no body: put its input into path and query", r.Method)
+	}
+	if p := wantJSON(r); p != nil {
+		return nil, p
+	}
+	body, p := x.read()
+	if p != nil || len(body) == 0 {
+		return nil, p
+	}
+	if p := malformed(body); p != nil {
+		return nil, p
+	}
+	if input.object && !startsObject(body) {
+		return nil, unfit(faas.FieldError{Detail: "want an object"})
+	}
+	return body, nil
+}
+
+// malformed is the problem of a body that is not JSON; nil if it is.
+func malformed(body []byte) *problem {
+	if json.Valid(body) {
+		return nil
+	}
+	var v any
+	err := json.Unmarshal(body, &v)
+	p := refuse(http.StatusBadRequest, "the body is not JSON")
+	p.Type = typeOf(faas.CodeMalformed)
+	if s, ok := errors.AsType[*json.SyntaxError](err); ok {
+		p = refuse(http.StatusBadRequest, "the body is not JSON: %v (at byte %d)", s, s.Offset)
+	}
+	p.Type = typeOf(faas.CodeMalformed)
+	return p
+}
+
+// wantJSON refuses a body whose type is not JSON.
+func wantJSON(r *http.Request) *problem {
+	if p := plainEncoding(r); p != nil {
+		return p
+	}
+	contentType := r.Header.Get("Content-Type")
+	if isJSON(contentType) || unlabelled(r, contentType) {
+		return nil
+	}
+	return refuse(http.StatusUnsupportedMediaType, "the body is %q: send JSON, with Content-Type: application/json", limited(contentType))
+}
+
+func plainEncoding(r *http.Request) *problem {
+	if c := r.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
+		return refuse(http.StatusUnsupportedMediaType, "the body is encoded as %q: send it as it is", limited(c))
+	}
+	return nil
+}
+
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	t, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (t == "application/json" || strings.HasSuffix(t, "+json"))
+}
+
+// unlabelled reports whether the client did not say what it sends: no content
+// type, or the one that curl -d puts there by itself. From a browser neither
+// is taken for JSON: it lets any page send both without asking first.
+func unlabelled(r *http.Request, contentType string) bool {
+	if r.Header["Origin"] != nil || r.Header["Sec-Fetch-Site"] != nil {
+		return false
+	}
+	return contentType == "" || contentType == "application/x-www-form-urlencoded"
+}
+
+// read returns the whole body. Nobody else gets its memory: a broker may keep
+// it for longer than the request lasts.
+func (x *exchange) read() ([]byte, *problem) {
+	r, limit := x.request, x.ingress.cfg.MaxBody
+	if r.ContentLength > limit {
+		return nil, x.tooLarge()
+	}
+	control := http.NewResponseController(x.ResponseWriter)
+	// Not every ResponseWriter has deadlines; a connection has.
+	if control.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil {
+		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	}
+	const trusted = 64 << 10 // bytes to set aside on the client's word
+	var body []byte
+	var err error
+	if n := r.ContentLength; n >= 0 && n <= trusted {
+		body = make([]byte, n)
+		_, err = io.ReadFull(r.Body, body)
+	} else {
+		var b bytes.Buffer
+		_, err = b.ReadFrom(http.MaxBytesReader(x.ResponseWriter, r.Body, limit))
+		body = b.Bytes()
+	}
+	if err == nil {
+		return body, nil
+	}
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, x.tooLarge()
+	}
+	x.set("Connection", "close")
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, refuse(http.StatusRequestTimeout, "the body did not arrive within %v", bodyTimeout)
+	}
+	p := refuse(http.StatusBadRequest, "the body cannot be read")
+	p.cause = err
+	return nil, p
+}
+
+func (x *exchange) tooLarge() *problem {
+	x.set("Connection", "close") // rather than read what is left of it
+	return refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", x.ingress.cfg.MaxBody)
+}

@@ -1,0 +1,143 @@
+package ingress
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// accepted is the body of a 202.
+type accepted struct {
+	ID string `json:"id"`
+}
+
+// publish serves POST /events/{key}. The body is the event, byte by byte; it
+// must be JSON if that is what its content type says, or if it has none.
+func (x *exchange) publish(*routes) {
+	r := x.request
+	e := faas.Event{Key: r.PathValue("key"), ID: x.id, Correlation: x.id, Trace: traceOf(r.Header)}
+	p := checkKey(e.Key)
+	if p == nil && r.URL.RawQuery != "" {
+		p = refuse(http.StatusUnprocessableEntity, "an event takes no query parameters: put them into the body")
+	}
+	if p == nil {
+		e.ContentType, e.Body, p = x.eventBody()
+	}
+	if p != nil {
+		x.fail(p)
+		return
+	}
+	if p := x.send(func(ctx context.Context) *problem { return x.hand(ctx, e) }); p != nil {
+		x.fail(p)
+		return
+	}
+	x.accept(http.StatusAccepted, accepted{e.ID})
+}
+
+// eventBody reads the body of an event and its content type.
+func (x *exchange) eventBody() (contentType string, body []byte, p *problem) {
+	r := x.request
+	if p := plainEncoding(r); p != nil {
+		return "", nil, p
+	}
+	contentType = r.Header.Get("Content-Type")
+	switch {
+	case unlabelled(r, contentType):
+		contentType = "application/json"
+	case contentType == "" || contentType == "application/x-www-form-urlencoded":
+		return "", nil, refuse(http.StatusUnsupportedMediaType, "say what the event is with Content-Type: application/json")
+	case len(contentType) > maxShort:
+		return "", nil, refuse(http.StatusUnsupportedMediaType, "the content type is longer than %d bytes", maxShort)
+	}
+	if body, p = x.read(); p != nil {
+		return "", nil, p
+	}
+	if isJSON(contentType) {
+		if len(body) == 0 {
+			body = []byte("{}")
+		}
+		p = malformed(body)
+	}
+	return contentType, body, p
+}
+
+// maxShort is how long a short string of AMQP 0-9-1 can be: a routing key, a
+// message id, a content type, a type.
+const maxShort = 255
+
+func checkKey(key string) *problem {
+	switch {
+	case key == "" || len(key) > maxShort:
+		return refuse(http.StatusBadRequest, "the routing key has %d bytes: AMQP allows 1 to %d", len(key), maxShort)
+	case strings.ContainsAny(key, "*#"):
+		return refuse(http.StatusBadRequest, "the routing key %q contains * or #, which only a pattern does", limited(key))
+	}
+	return nil
+}
+
+// send runs publish within the limits that a call has: one place at the
+// ingress, and the client's patience.
+func (x *exchange) send(publish func(context.Context) *problem) *problem {
+	patience, p := timeout(x.request.Header, faas.DefaultTimeout)
+	if p != nil {
+		return p
+	}
+	if p := x.ingress.enter(); p != nil {
+		return p
+	}
+	defer x.ingress.leave()
+	ctx, cancel := context.WithTimeout(x.request.Context(), patience)
+	defer cancel()
+	return publish(ctx)
+}
+
+// hand gives e to the broker and returns once it is confirmed.
+func (x *exchange) hand(ctx context.Context, e faas.Event) *problem {
+	x.sent = true
+	err := x.ingress.cfg.Broker.Publish(ctx, e)
+	if err == nil {
+		return nil
+	}
+	failure := faas.AsError(err)
+	p := problemOf(failure, false)
+	switch failure.Code {
+	case faas.CodeUnroutable:
+		// Nothing is wrong with the event or the broker: what the key names,
+		// somebody who listens, is not there.
+		p = refuse(http.StatusNotFound, "nobody listens to %q: the event was not published", limited(e.Key))
+		p.Type, p.cause = typeOf(failure.Code), err
+	case faas.CodeUnconfirmed:
+		p.Executed = faas.ExecutedUnknown
+	case faas.CodeRefused, faas.CodeBlocked, faas.CodeUnavailable:
+		p.Executed, p.Retryable = faas.ExecutedNo, true
+	default:
+		p.Detail = "the event may or may not have been published"
+		p.Executed = faas.ExecutedUnknown
+	}
+	return p
+}
+
+// accept answers that events were taken.
+func (x *exchange) accept(status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // never: it is made of strings and numbers
+		panic(err)
+	}
+	x.set("Content-Type", "application/json")
+	x.set("Cache-Control", "no-store")
+	x.write(status, append(body, '\n'))
+}
+
+// eventTime is the time at which an event happened; the broker fills in now
+// for none.
+func eventTime(text string) (time.Time, bool) {
+	if text == "" {
+		return time.Time{}, true
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	return t, err == nil
+}

@@ -1,0 +1,129 @@
+package ingress
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// exchange is one request and its response on the way: the ResponseWriter that
+// every handler of the ingress gets. It holds all that a request needs in one
+// allocation.
+type exchange struct {
+	http.ResponseWriter
+	ingress *Ingress
+	request *http.Request
+	id      string
+	start   time.Time
+
+	function *function // once known
+	sent     bool      // the call or event was handed to the broker
+	status   int       // once written
+	gone     bool      // the client left before the answer
+	cause    error     // why it failed, for the log
+
+	values [12]string // backs the response's header fields
+	n      int
+}
+
+// set sets a response header field whose name is in canonical form already.
+func (x *exchange) set(name, value string) {
+	if x.n == len(x.values) {
+		x.Header()[name] = []string{value}
+		return
+	}
+	x.values[x.n] = value
+	x.Header()[name] = x.values[x.n : x.n+1 : x.n+1]
+	x.n++
+}
+
+// WriteHeader notes the status for the log.
+func (x *exchange) WriteHeader(status int) {
+	x.status = status
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+func (x *exchange) log() {
+	log := x.ingress.cfg.Log
+	status, level := x.status, zapcore.InfoLevel
+	if x.gone {
+		status = statusClientGone
+	}
+	switch {
+	case status >= 500:
+		level = zapcore.WarnLevel
+	case x.request.URL.Path == "/livez" || x.request.URL.Path == "/readyz":
+		level = zapcore.DebugLevel
+	}
+	line := log.Check(level, "request")
+	if line == nil {
+		return
+	}
+	function := ""
+	if x.function != nil {
+		function = x.function.Name
+	}
+	line.Write(
+		zap.String("method", x.request.Method),
+		zap.String("path", limited(x.request.URL.Path)),
+		zap.Int("status", status),
+		zap.Duration("took", time.Since(x.start)),
+		zap.String("function", function),
+		zap.String("id", x.id),
+		zap.String("client", x.ingress.client(x.request)),
+		zap.Error(x.cause),
+	)
+}
+
+// limited keeps a log line from growing with what a client sends.
+func limited(s string) string {
+	if len(s) > 256 {
+		return s[:256] + "…"
+	}
+	return s
+}
+
+// client is the address that the request came from: the peer's, or what a
+// trusted proxy says.
+func (i *Ingress) client(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !i.trusts(peer.Addr()) {
+		host, _, found := strings.Cut(r.RemoteAddr, ":")
+		if err != nil && !found {
+			return host
+		}
+		return peer.Addr().String()
+	}
+	if real, err := netip.ParseAddr(r.Header.Get("X-Real-Ip")); err == nil {
+		return real.String()
+	}
+	// Each proxy appends whom it got the request from: the last one that is
+	// not a proxy of ours is as far as anybody can be believed.
+	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for n := len(hops) - 1; n >= 0; n-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[n]))
+		if err != nil {
+			break
+		}
+		if !i.trusts(hop) {
+			return hop.String()
+		}
+	}
+	return peer.Addr().String()
+}
+
+func (i *Ingress) trusts(a netip.Addr) bool {
+	for _, p := range i.cfg.TrustProxy {
+		if p.Contains(a.Unmap()) {
+			return true
+		}
+	}
+	return false
+}

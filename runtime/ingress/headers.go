@@ -1,0 +1,150 @@
+package ingress
+
+import (
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// callID is the id that the client gave the call, if it is well formed, else a
+// fresh one.
+func callID(h http.Header) string {
+	for _, name := range [...]string{"X-Call-Id", "X-Request-Id"} {
+		if v := h[name]; len(v) == 1 && wellFormedID(v[0]) {
+			return v[0]
+		}
+	}
+	return faas.NewID()
+}
+
+// wellFormedID accepts 1 to 128 characters that need no quoting anywhere.
+func wellFormedID(id string) bool {
+	if id == "" || len(id) > 128 {
+		return false
+	}
+	for n := range len(id) {
+		c := id[n]
+		if !isAlphanumeric(c) && c != '-' && c != '_' && c != '.' && c != ':' {
+			return false
+		}
+	}
+	return true
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// traceOf takes over the W3C trace context, as far as it is well formed: what
+// is not is dropped, as the recommendation asks for.
+func traceOf(h http.Header) (t faas.Trace) {
+	if v := h["Traceparent"]; len(v) == 1 && wellFormedParent(v[0]) {
+		t.Parent = v[0]
+		t.State = printable(h["Tracestate"], 512)
+	}
+	t.Baggage = printable(h["Baggage"], 8192)
+	return t
+}
+
+// wellFormedParent checks "version-trace-parent-flags" in lower-case hex.
+// Later versions may go on after the flags.
+func wellFormedParent(s string) bool {
+	if len(s) < 55 || len(s) > 255 || s[:2] == "ff" || s[:2] == "00" && len(s) != 55 || len(s) > 55 && s[55] != '-' {
+		return false
+	}
+	trace, parent := false, false // neither may be all zero
+	for n := range 55 {
+		c := s[n]
+		switch {
+		case n == 2 || n == 35 || n == 52:
+			if c != '-' {
+				return false
+			}
+			continue
+		case ('0' > c || c > '9') && ('a' > c || c > 'f'):
+			return false
+		}
+		trace = trace || n < 35 && n > 2 && c != '0'
+		parent = parent || n < 52 && n > 35 && c != '0'
+	}
+	return trace && parent && printable([]string{s}, 255) != ""
+}
+
+// printable joins the values of a field; "" if they are too long or contain
+// anything but printable ASCII.
+func printable(values []string, limit int) string {
+	if len(values) == 0 {
+		return ""
+	}
+	s := values[0]
+	if len(values) > 1 {
+		s = strings.Join(values, ",")
+	}
+	if len(s) > limit {
+		return ""
+	}
+	for n := range len(s) {
+		if s[n] < ' ' || s[n] > '~' {
+			return ""
+		}
+	}
+	return s
+}
+
+// timeout is how long the client waits at the most: its Request-Timeout, in
+// seconds, capped by limit.
+func timeout(h http.Header, limit time.Duration) (time.Duration, *problem) {
+	if limit <= 0 {
+		limit = faas.DefaultTimeout
+	}
+	values := h["Request-Timeout"]
+	if len(values) == 0 {
+		return limit, nil
+	}
+	text := values[0]
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || len(values) > 1 || strings.Trim(text, "0123456789.") != "" || seconds <= 0 {
+		return 0, refuse(http.StatusBadRequest, "Request-Timeout: %q: write seconds, more than none, such as 2 or 0.5", limited(text))
+	}
+	if seconds >= limit.Seconds() {
+		return limit, nil
+	}
+	return max(time.Duration(seconds*float64(time.Second)), time.Millisecond), nil
+}
+
+// accepts reports whether the Accept header field allows what is written as
+// major/minor (RFC 9110, section 12.5.1): the most specific range that fits
+// decides.
+func accepts(h http.Header, major, minor string) bool {
+	values := h["Accept"]
+	if len(values) == 0 || len(values) == 1 && (values[0] == "*/*" || values[0] == "") {
+		return true
+	}
+	best, allowed := -1, false
+	for _, value := range values {
+		for item := range strings.SplitSeq(value, ",") {
+			t, params, err := mime.ParseMediaType(item)
+			if err != nil {
+				continue
+			}
+			specific := -1
+			switch t {
+			case "*/*":
+				specific = 0
+			case major + "/*":
+				specific = 1
+			case major + "/" + minor:
+				specific = 2
+			}
+			if specific > best {
+				q, err := strconv.ParseFloat(params["q"], 64)
+				best, allowed = specific, err != nil || q > 0
+			}
+		}
+	}
+	return allowed
+}

@@ -1,0 +1,205 @@
+package ingress
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// part is one member of a message under construction: text of a parameter, or
+// a raw value out of the body.
+type part struct {
+	name string
+	text string
+	raw  []byte // from the body; nil for a parameter
+	kind kind
+	list bool // text is one item of an array
+	path bool // text comes from the path
+}
+
+// message makes the bytes that the function gets of path, query and body. A
+// body that nothing needs to be merged with passes through as it is; otherwise
+// the members are written in the order of their names, so that equal requests
+// make equal bytes.
+func (x *exchange) message(f *function, params []string) ([]byte, *problem) {
+	body, p := x.body(&f.input)
+	if p != nil {
+		return nil, p
+	}
+	r := x.request
+	if len(params) == 0 && r.URL.RawQuery == "" {
+		if body == nil {
+			return []byte("{}"), nil
+		}
+		return body, nil
+	}
+	var room [8]part // most messages need no more
+	parts, mistakes := room[:0], []faas.FieldError(nil)
+	for _, name := range params {
+		parts = append(parts, part{name: name, text: r.PathValue(name), path: true})
+	}
+	if parts, p = queryParts(parts, r.URL.RawQuery); p != nil {
+		return nil, p
+	}
+	mistakes = check(parts, &f.input)
+	if body != nil {
+		if !startsObject(body) {
+			return nil, unfit(faas.FieldError{Detail: "want an object"})
+		}
+		parts, mistakes = merge(parts, body, mistakes)
+	}
+	if len(mistakes) > 0 {
+		return nil, unfit(mistakes...)
+	}
+	slices.SortStableFunc(parts, func(a, b part) int { return strings.Compare(a.name, b.name) })
+	return render(parts), nil
+}
+
+// queryParts appends the parameters of a query.
+func queryParts(parts []part, query string) ([]part, *problem) {
+	for query != "" {
+		var pair string
+		if pair, query, _ = strings.Cut(query, "&"); pair == "" {
+			continue
+		}
+		name, text, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(name)
+		if err == nil {
+			text, err = url.QueryUnescape(text)
+		}
+		if err != nil {
+			return nil, refuse(http.StatusBadRequest, "the query is not well formed: %v", err)
+		}
+		parts = append(parts, part{name: name, text: text})
+	}
+	return parts, nil
+}
+
+// check gives each parameter its kind and says which do not fit.
+func check(parts []part, input *shape) (mistakes []faas.FieldError) {
+	wrong := func(name, detail string) {
+		mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: detail})
+	}
+	for n := range parts {
+		p := &parts[n]
+		m, known := input.member(p.name)
+		if !known {
+			wrong(p.name, "there is no such field")
+			continue
+		}
+		p.kind = m.kind
+		if m.kind == kindArray {
+			p.kind, p.list = m.item, true
+		}
+		twice := slices.ContainsFunc(parts[:n], func(o part) bool { return o.name == p.name && (!p.list || o.path) })
+		if twice {
+			wrong(p.name, "it is given more than once")
+		} else if !utf8.ValidString(p.text) {
+			wrong(p.name, "it is not UTF-8")
+		} else if detail := p.kind.mistake(p.text); detail != "" {
+			wrong(p.name, detail)
+		}
+	}
+	return mistakes
+}
+
+// merge adds the members of body, a valid JSON object. Names are compared as
+// encoding/json does, without regard to case: a body must not slip another
+// value in for what the path says.
+func merge(parts []part, body []byte, mistakes []faas.FieldError) ([]part, []faas.FieldError) {
+	given := len(parts)
+	for name, raw := range members(body) {
+		n := slices.IndexFunc(parts[:given], func(p part) bool { return strings.EqualFold(p.name, name) })
+		switch {
+		case n < 0:
+			parts = append(parts, part{name: name, raw: raw})
+		case !parts[n].same(raw):
+			where := "the query"
+			if parts[n].path {
+				where = "the path"
+			}
+			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: "the body says otherwise than " + where})
+		}
+	}
+	return parts, mistakes
+}
+
+// same reports whether raw is the parameter's value.
+func (p *part) same(raw []byte) bool {
+	if p.list {
+		return false
+	}
+	if p.kind != kindString {
+		return string(raw) == p.text
+	}
+	var s string
+	return json.Unmarshal(raw, &s) == nil && s == p.text && raw[0] == '"'
+}
+
+// render writes sorted parts as an object.
+func render(parts []part) []byte {
+	size := 2
+	for _, p := range parts {
+		size += len(p.name) + len(p.text) + len(p.raw) + len(`"":[""],`)
+	}
+	b := append(make([]byte, 0, size), '{')
+	for n := range parts {
+		p := &parts[n]
+		if p.list && n > 0 && parts[n-1].list && parts[n-1].name == p.name {
+			b = p.appendText(append(b[:len(b)-1], ','))
+			b = append(b, ']')
+			continue
+		}
+		if n > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, p.name), ':')
+		switch {
+		case p.raw != nil:
+			b = append(b, p.raw...)
+		case p.list:
+			b = append(p.appendText(append(b, '[')), ']')
+		default:
+			b = p.appendText(b)
+		}
+	}
+	return append(b, '}')
+}
+
+func (p *part) appendText(b []byte) []byte {
+	if p.kind == kindString {
+		return appendString(b, p.text)
+	}
+	return append(b, p.text...)
+}
+
+// appendString appends s as a JSON string.
+func appendString(b []byte, s string) []byte {
+	for n := range len(s) {
+		if c := s[n]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, err := json.Marshal(s)
+			if err != nil { // never: every string can be encoded
+				panic(err)
+			}
+			return append(b, quoted...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
+// startsObject reports whether valid JSON is an object.
+func startsObject(body []byte) bool {
+	body = bytes.TrimLeft(body, " \t\r\n")
+	return len(body) > 0 && body[0] == '{'
+}
+
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
+
+// pointer is the JSON pointer (RFC 6901) to a member of the message.
+func pointer(name string) string { return "/" + pointerEscapes.Replace(limited(name)) }

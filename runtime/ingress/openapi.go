@@ -1,0 +1,156 @@
+package ingress
+
+import (
+	"cmp"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// object is a JSON object under construction.
+type object map[string]any
+
+// openAPI serves GET /openapi.json: the request functions that are known now.
+func (x *exchange) openAPI(t *routes) {
+	x.set("Content-Type", "application/json")
+	x.set("Cache-Control", "no-cache")
+	x.write(http.StatusOK, t.openAPI())
+}
+
+// describe makes the OpenAPI 3.1 document of the functions in list. A function
+// stands under its own route, and under its name if it has none.
+func (t *routes) describe(list []faas.Live) []byte {
+	paths := map[string]object{}
+	for n := range list {
+		d := &list[n].Descriptor
+		if d.Kind != faas.KindRequest {
+			continue
+		}
+		route := &faas.Route{Method: http.MethodPost, Path: "/functions/" + d.Name, Status: http.StatusOK}
+		if t.own[d.Name] != "" {
+			route = d.Route
+		}
+		path := strings.NewReplacer("...}", "}", "{$}", "").Replace(route.Path)
+		if paths[path] == nil {
+			paths[path] = object{}
+		}
+		paths[path][strings.ToLower(route.Method)] = operation(d, route)
+	}
+	b, err := json.Marshal(object{
+		"openapi": "3.1.0",
+		"info":    object{"title": "Rabbet functions", "version": "1"},
+		"paths":   paths,
+		"components": object{
+			"schemas": object{"Problem": problemSchema},
+			"responses": object{"Problem": object{
+				"description": "Why it did not work (RFC 9457)",
+				"content":     object{"application/problem+json": object{"schema": object{"$ref": "#/components/schemas/Problem"}}},
+			}},
+		},
+	})
+	if err != nil { // a worker announced a schema that is not JSON: it would not have been decoded
+		panic(err)
+	}
+	return append(b, '\n')
+}
+
+var problemSchema = object{
+	"type":     "object",
+	"required": []string{"type", "title", "status", "callId", "executed", "retryable"},
+	"properties": object{
+		"type":      object{"type": "string", "format": "uri-reference"},
+		"title":     object{"type": "string"},
+		"status":    object{"type": "integer"},
+		"detail":    object{"type": "string"},
+		"instance":  object{"type": "string"},
+		"function":  object{"type": "string"},
+		"callId":    object{"type": "string"},
+		"attempt":   object{"type": "integer"},
+		"executed":  object{"enum": []string{"yes", "no", "unknown"}},
+		"retryable": object{"type": "boolean"},
+		"errors": object{"type": "array", "items": object{
+			"type":       "object",
+			"properties": object{"pointer": object{"type": "string"}, "detail": object{"type": "string"}},
+		}},
+	},
+}
+
+func operation(d *faas.Descriptor, route *faas.Route) object {
+	status := cmp.Or(route.Status, http.StatusOK)
+	success := object{"description": "What the function answers"}
+	if status != http.StatusNoContent {
+		success["content"] = jsonContent(d.Output)
+	}
+	op := object{
+		"operationId": d.Name,
+		"responses":   object{strconv.Itoa(status): success, "default": object{"$ref": "#/components/responses/Problem"}},
+	}
+	params := pathParams(route.Path)
+	var input schemaNode
+	if json.Unmarshal(d.Input, &input) != nil || input.Properties == nil {
+		if hasBody(route.Method) {
+			op["requestBody"] = object{"required": true, "content": jsonContent(d.Input)}
+		}
+		return op
+	}
+	parameters := []object{}
+	for _, name := range params {
+		parameters = append(parameters, parameter(name, "path", true, input.Properties[name]))
+	}
+	rest := maps.Clone(input.Properties)
+	for _, name := range params {
+		delete(rest, name)
+	}
+	names := slices.Sorted(maps.Keys(rest))
+	required := slices.DeleteFunc(slices.Clone(input.Required), func(name string) bool { return slices.Contains(params, name) })
+	if hasBody(route.Method) && len(rest) > 0 {
+		body := object{"type": "object", "properties": rest}
+		if len(required) > 0 {
+			body["required"] = required
+		}
+		if input.AdditionalProperties != nil {
+			body["additionalProperties"] = input.AdditionalProperties
+		}
+		op["requestBody"] = object{"required": len(required) > 0, "content": object{"application/json": object{"schema": body}}}
+	} else {
+		for _, name := range names {
+			parameters = append(parameters, parameter(name, "query", slices.Contains(required, name), rest[name]))
+		}
+	}
+	if len(parameters) > 0 {
+		op["parameters"] = parameters
+	}
+	return op
+}
+
+func hasBody(method string) bool {
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
+}
+
+func parameter(name, in string, required bool, schema json.RawMessage) object {
+	p := object{"name": name, "in": in, "schema": orAnything(schema)}
+	if required {
+		p["required"] = true
+	}
+	var s schemaNode
+	if json.Unmarshal(schema, &s) == nil && s.Description != "" {
+		p["description"] = s.Description
+	}
+	return p
+}
+
+func jsonContent(schema json.RawMessage) object {
+	return object{"application/json": object{"schema": orAnything(schema)}}
+}
+
+func orAnything(schema json.RawMessage) json.RawMessage {
+	if len(schema) == 0 {
+		return json.RawMessage("{}")
+	}
+	return schema
+}

@@ -1,0 +1,167 @@
+package ingress
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// statusClientGone is what NGINX logs for a client that left: nobody gets it.
+const statusClientGone = 499
+
+// problem is an RFC 9457 problem document, and what its response says in
+// header fields.
+type problem struct {
+	Type      string            `json:"type"`
+	Title     string            `json:"title"`
+	Status    int               `json:"status"`
+	Detail    string            `json:"detail,omitempty"`
+	Instance  string            `json:"instance,omitempty"` // the path of the request
+	Function  string            `json:"function,omitempty"`
+	CallID    string            `json:"callId"`
+	Attempt   int               `json:"attempt"` // how often the call was handed to the broker: 0 or 1
+	Executed  faas.Executed     `json:"executed"`
+	Retryable bool              `json:"retryable"`
+	Errors    []faas.FieldError `json:"errors,omitempty"`
+
+	after       time.Duration // Retry-After
+	proxyStatus string        // error type of RFC 9209
+	allow       string        // Allow
+	cause       error         // for the log
+}
+
+// refuse is the problem of a request that the ingress itself turns down.
+func refuse(status int, format string, a ...any) *problem {
+	return &problem{
+		Type: "about:blank", Title: titleOf(status), Status: status,
+		Detail: fmt.Sprintf(format, a...), Executed: faas.ExecutedNo,
+	}
+}
+
+// unfit is the problem of an input that does not fit the function's schema.
+func unfit(fields ...faas.FieldError) *problem {
+	p := refuse(http.StatusUnprocessableEntity, "the input does not fit")
+	p.Type, p.Errors = typeOf(faas.CodeInvalid), fields
+	return p
+}
+
+func typeOf(c faas.Code) string { return "urn:rabbet:" + string(c) }
+
+func titleOf(status int) string {
+	if status == statusClientGone {
+		return "Client Closed Request"
+	}
+	return http.StatusText(status)
+}
+
+// answer is how a code looks over HTTP.
+type answer struct {
+	status      int
+	transient   bool   // the same request may succeed later
+	hidden      bool   // the detail is not for the caller
+	proxyStatus string // RFC 9209, where the way to the function is to blame
+}
+
+var answers = map[faas.Code]answer{
+	faas.CodeInvalid:      {status: http.StatusUnprocessableEntity},
+	faas.CodeMalformed:    {status: http.StatusBadRequest},
+	faas.CodeUnauthorized: {status: http.StatusUnauthorized},
+	faas.CodeForbidden:    {status: http.StatusForbidden},
+	faas.CodeNotFound:     {status: http.StatusNotFound},
+	faas.CodeConflict:     {status: http.StatusConflict},
+	faas.CodeGone:         {status: http.StatusGone},
+	faas.CodePrecondition: {status: http.StatusPreconditionFailed},
+	faas.CodeThrottled:    {status: http.StatusTooManyRequests, transient: true},
+	faas.CodePermanent:    {status: http.StatusInternalServerError},
+	faas.CodeExhausted:    {status: http.StatusInternalServerError, hidden: true},
+	faas.CodeInternal:     {status: http.StatusInternalServerError, transient: true, hidden: true},
+	faas.CodePanic:        {status: http.StatusInternalServerError, hidden: true},
+	faas.CodeUnroutable:   {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "destination_unavailable"},
+	faas.CodeRefused:      {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "connection_limit_reached"},
+	faas.CodeBlocked:      {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "connection_limit_reached"},
+	faas.CodeUnavailable:  {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "destination_unavailable"},
+	faas.CodeUnconfirmed:  {status: http.StatusGatewayTimeout, transient: true, proxyStatus: "connection_terminated"},
+	faas.CodeExpired:      {status: http.StatusGatewayTimeout, transient: true, proxyStatus: "http_response_timeout"},
+	faas.CodeLost:         {status: http.StatusBadGateway, transient: true, proxyStatus: "http_response_incomplete"},
+	faas.CodeCanceled:     {status: statusClientGone, transient: true},
+}
+
+// problemOf is how a failed call looks over HTTP. repeatable says whether the
+// call may safely be made twice.
+func problemOf(err error, repeatable bool) *problem {
+	e := faas.AsError(err)
+	a, known := answers[e.Code]
+	if !known {
+		a = answers[faas.CodeInternal]
+	}
+	p := &problem{
+		Type: typeOf(e.Code), Title: titleOf(a.status), Status: a.status,
+		Detail: e.Detail, Errors: e.Fields, Executed: e.Executed,
+		after: e.After, proxyStatus: a.proxyStatus, cause: err,
+	}
+	if p.Executed == "" {
+		p.Executed = faas.ExecutedYes
+	}
+	if a.hidden || !known {
+		p.Detail = "the function failed"
+	}
+	if p.Executed == faas.ExecutedYes && e.Code == faas.CodeUnavailable {
+		p.proxyStatus = "" // the function's own word, see faas.RetryAfter
+	}
+	p.Retryable = a.transient && (repeatable || p.Executed == faas.ExecutedNo || e.Code == faas.CodeThrottled)
+	return p
+}
+
+// fail writes the problem as the response.
+func (x *exchange) fail(p *problem) {
+	r := x.request
+	x.cause = p.cause
+	if errors.Is(r.Context().Err(), context.Canceled) {
+		x.gone = true
+	}
+	p.Instance, p.CallID = limited(r.URL.EscapedPath()), x.id
+	if x.function != nil {
+		p.Function = x.function.Name
+	}
+	if x.sent {
+		p.Attempt = 1
+	}
+	body, err := json.Marshal(p)
+	if err != nil { // never: there is nothing in a problem that JSON lacks
+		panic(err)
+	}
+	x.set("Content-Type", "application/problem+json")
+	x.set("Cache-Control", "no-store")
+	x.set("X-Content-Type-Options", "nosniff")
+	if p.allow != "" {
+		x.set("Allow", p.allow)
+	}
+	if p.Status == http.StatusUnauthorized {
+		x.set("Www-Authenticate", "Bearer")
+	}
+	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests {
+		x.set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(p.after.Seconds())))))
+	}
+	if p.proxyStatus != "" {
+		x.set("Proxy-Status", "Rabbet; error="+p.proxyStatus)
+	}
+	x.write(p.Status, body)
+}
+
+// write sends a response whose header fields are set but for Content-Length.
+func (x *exchange) write(status int, body []byte) {
+	x.set("Content-Length", strconv.Itoa(len(body)))
+	x.WriteHeader(status)
+	if x.request.Method != http.MethodHead {
+		if _, err := x.Write(body); err != nil && x.cause == nil {
+			x.gone, x.cause = true, err
+		}
+	}
+}
