@@ -1,0 +1,46 @@
+package functions
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/mail"
+
+	"github.com/rabbet-fn/rabbet/events"
+	"github.com/rabbet-fn/rabbet/functions/stores"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func init() {
+	faas.OnEvent(&All, "send-email", sendEmail, faas.Also(mailAboutProfile))
+}
+
+// sendEmail sends the mail that an event asks for.
+func sendEmail(ctx context.Context, d *Deps, in events.EmailRequested) error {
+	return send(ctx, d, stores.Message{To: in.To, Subject: in.Subject, Text: in.Text})
+}
+
+// mailAboutProfile tells the owner of a profile that it has changed.
+func mailAboutProfile(ctx context.Context, d *Deps, in events.ProfileUpdated) error {
+	profile := events.Profile(in)
+	if in.Name == "" || in.Email == "" {
+		stored, err := d.Profiles.ByID(ctx, in.ID)
+		if err != nil {
+			return outcome(err)
+		}
+		profile.Name, profile.Email = cmp.Or(in.Name, stored.Name), cmp.Or(in.Email, stored.Email)
+	}
+	return send(ctx, d, stores.Message{
+		To:      (&mail.Address{Name: profile.Name, Address: profile.Email}).String(),
+		Subject: "Your profile has changed",
+		Text: fmt.Sprintf("Hello %s,\n\nyour profile has changed. It now reads:\n\n  Name:   %s\n  E-mail: %s\n\nIf you did not expect this, please answer this mail.\n",
+			profile.Name, profile.Name, profile.Email),
+	})
+}
+
+// send mails message under the id of the event that led to it, so that a copy
+// sent twice can be recognised.
+func send(ctx context.Context, d *Deps, message stores.Message) error {
+	message.ID = faas.MetaOf(ctx).ID
+	return outcome(d.Mail.Send(ctx, message))
+}

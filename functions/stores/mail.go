@@ -1,0 +1,114 @@
+package stores
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/mail"
+	"strings"
+
+	gomail "github.com/wneessen/go-mail"
+)
+
+// Message is one mail of plain text.
+type Message struct {
+	// ID is the same whenever the same mail is sent again, so that whoever
+	// gets it twice can tell: the Message-ID is derived from it.
+	ID      string
+	To      string // one address, "ada@example.com" or "Ada <ada@example.com>"
+	Subject string
+	Text    string
+}
+
+// Mail sends mail over SMTP. It is safe for concurrent use.
+type Mail struct{ server *server }
+
+// OpenMail returns a sender for the server at url. It
+// connects once per mail, so the server need not be up yet.
+//
+//	smtp://host:25?from=Shop+<shop@example.com>            STARTTLS if the server offers it
+//	smtp://user:password@host:587?from=…&tls=required      STARTTLS, or no mail
+//	smtp://host:1025?from=…&tls=none                       never STARTTLS
+//	smtps://user:password@host:465?from=…                  TLS from the first byte
+//
+// ca=/path/to/ca.pem trusts a certificate authority that the system does not
+// know. A password is never sent in the clear but to this very machine.
+func OpenMail(url string) (*Mail, error) {
+	s, err := parseServer(url)
+	if err != nil {
+		return nil, err
+	}
+	return &Mail{s}, nil
+}
+
+// Send returns nil once the server has accepted the message. It fails with
+// ErrRejected if the server, or the address itself, says that it never will.
+func (m *Mail) Send(ctx context.Context, msg Message) error {
+	letter, err := m.compose(msg)
+	if err != nil {
+		return err
+	}
+	var line line
+	client, err := m.server.client(&line)
+	if err != nil {
+		return fmt.Errorf("send mail over %s: %w", m.server.name, err)
+	}
+	defer line.hangUp()                         // the client leaves it open when the greeting fails
+	defer context.AfterFunc(ctx, line.hangUp)() // and heeds ctx only while it dials
+
+	err = client.DialAndSendWithContext(ctx, letter)
+	switch {
+	case letter.IsDelivered():
+		return nil // what failed after that is the goodbye
+	case err == nil:
+		return fmt.Errorf("send mail over %s: the server did not say that it took it", m.server.name)
+	case ctx.Err() != nil:
+		return fmt.Errorf("send mail over %s: %w", m.server.name, context.Cause(ctx))
+	case rejected(letter):
+		return fmt.Errorf("send mail over %s: %w: %w", m.server.name, ErrRejected, err)
+	}
+	return fmt.Errorf("send mail over %s: %w", m.server.name, err)
+}
+
+// compose builds the mail. Header values with line breaks are refused, so that
+// no text of a user's becomes a header.
+func (m *Mail) compose(msg Message) (*gomail.Msg, error) {
+	to, err := mail.ParseAddress(msg.To)
+	if err != nil {
+		return nil, fmt.Errorf("mail to %q: %w: %w", msg.To, ErrRejected, err)
+	}
+	if strings.ContainsAny(msg.To+msg.Subject, "\r\n\x00") {
+		return nil, fmt.Errorf("mail to %q: %w: a line break in its address or subject", msg.To, ErrRejected)
+	}
+	letter := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
+	letter.FromMailAddress(m.server.from)
+	letter.ToMailAddress(to)
+	letter.Subject(msg.Subject)
+	letter.SetDate()
+	letter.SetMessageIDWithValue(m.messageID(msg.ID))
+	letter.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no out-of-office answers
+	letter.SetBodyString(gomail.TypeTextPlain, msg.Text)
+	return letter, nil
+}
+
+// messageID hashes id, which may hold anything, into what RFC 5322 allows.
+func (m *Mail) messageID(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	_, domain, _ := strings.Cut(m.server.from.Address, "@")
+	return hex.EncodeToString(sum[:16]) + "@" + domain
+}
+
+// rejected reports whether the server refused this very mail for good. A
+// refused login is not the mail's fault and may be mended.
+func rejected(letter *gomail.Msg) bool {
+	e, ok := letter.SendError().(*gomail.SendError)
+	if !ok || e.ErrorCode() < 500 || e.ErrorCode() == 530 {
+		return false
+	}
+	switch e.Reason {
+	case gomail.ErrSMTPMailFrom, gomail.ErrSMTPRcptTo, gomail.ErrSMTPData, gomail.ErrSMTPDataClose:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,5 @@
+CREATE TABLE profiles (
+	id    TEXT PRIMARY KEY,
+	name  TEXT NOT NULL,
+	email TEXT NOT NULL
+);

@@ -1,0 +1,227 @@
+package stores
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rabbet-fn/rabbet/events"
+)
+
+// databases returns the URL of a fresh database of each make.
+func databases(t *testing.T) map[string]func(*testing.T) string {
+	t.Helper()
+	return map[string]func(*testing.T) string{"sqlite": sqliteURL, "postgres": postgresURL}
+}
+
+func sqliteURL(t *testing.T) string {
+	return "sqlite://" + filepath.Join(t.TempDir(), "a folder", "100% odd#name.db")
+}
+
+// postgresURL makes a database of the test's own and drops it at its end.
+func postgresURL(t *testing.T) string {
+	if testing.Short() {
+		t.Skip("needs PostgreSQL")
+	}
+	server := os.Getenv("RABBET_TEST_POSTGRES_URL")
+	if server == "" {
+		t.Fatal("set RABBET_TEST_POSTGRES_URL, or run scripts/test, which starts one")
+	}
+	db, err := sql.Open("pgx", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("stores_%d_%s", os.Getpid(), strings.ToLower(rand.Text()))
+	if _, err := db.Exec("CREATE DATABASE " + name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := db.Exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+		db.Close()
+	})
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+func mustOpen(t *testing.T, url string) *Profiles {
+	t.Helper()
+	p, err := Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+func TestProfiles(t *testing.T) {
+	for name, fresh := range databases(t) {
+		t.Run(name, func(t *testing.T) {
+			at := fresh(t)
+			p := mustOpen(t, at)
+			if _, err := p.ByID(t.Context(), "9"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("a profile that nobody saved: got %v, want ErrNotFound", err)
+			}
+			for _, want := range []events.Profile{
+				{ID: "9", Name: "Ada", Email: "ada@example.com"},
+				{ID: "9", Name: "Ada Lovelace", Email: "ada@example.org"},
+				{ID: "'; DROP TABLE profiles; --", Name: `"Bobby" ünïcode 🙂`, Email: "b@example.com"},
+			} {
+				if err := p.Save(t.Context(), want); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := p.ByID(t.Context(), want.ID); err != nil || got != want {
+					t.Errorf("got %+v, %v; want %+v", got, err, want)
+				}
+			}
+			p.Close()
+			again := mustOpen(t, at)
+			if got, err := again.ByID(t.Context(), "9"); err != nil || got.Name != "Ada Lovelace" {
+				t.Errorf("after opening it again: got %+v, %v", got, err)
+			}
+			if err := again.Ping(t.Context()); err != nil {
+				t.Errorf("Ping: %v", err)
+			}
+		})
+	}
+}
+
+func TestSeedKeepsWhatIsThere(t *testing.T) {
+	for name, fresh := range databases(t) {
+		t.Run(name, func(t *testing.T) {
+			p := mustOpen(t, fresh(t))
+			mine := events.Profile{ID: "42", Name: "Mine", Email: "mine@example.com"}
+			if err := p.Save(t.Context(), mine); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if err := p.Seed(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, err := p.ByID(t.Context(), "42"); err != nil || got != mine {
+				t.Errorf("got %+v, %v; want %+v", got, err, mine)
+			}
+			if got, err := p.ByID(t.Context(), "1"); err != nil || got != samples[0] {
+				t.Errorf("got %+v, %v; want %+v", got, err, samples[0])
+			}
+		})
+	}
+}
+
+// Each Open has connections of its own, as separate processes have.
+func TestOpenAtOnce(t *testing.T) {
+	for name, fresh := range databases(t) {
+		t.Run(name, func(t *testing.T) {
+			at := fresh(t)
+			var all sync.WaitGroup
+			for i := range 8 {
+				all.Go(func() {
+					p, err := Open(t.Context(), at)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer p.Close()
+					for j := range 10 {
+						if err := p.Save(t.Context(), events.Profile{ID: fmt.Sprint(i, "-", j), Name: "n", Email: "e"}); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			all.Wait()
+			var rows int
+			if err := mustOpen(t, at).db.QueryRow(`SELECT count(*) FROM profiles`).Scan(&rows); err != nil || rows != 80 {
+				t.Errorf("got %d rows, %v; want 80", rows, err)
+			}
+		})
+	}
+}
+
+func TestLockedDatabase(t *testing.T) {
+	at := sqliteURL(t)
+	p, other := mustOpen(t, at), mustOpen(t, at)
+	tx, err := other.db.BeginTx(t.Context(), nil) // immediate: it has the lock from here on
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = p.Save(t.Context(), events.Profile{ID: "1"})
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("while it is locked: got %v, want ErrUnavailable and who is to blame", err)
+	}
+	if _, err := p.ByID(t.Context(), "1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a read beside a writer: got %v, want ErrNotFound", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Save(t.Context(), events.Profile{ID: "1"}); err != nil {
+		t.Errorf("after the lock is gone: %v", err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	noDatabase := filepath.Join(t.TempDir(), "no.db")
+	if err := os.WriteFile(noDatabase, []byte(strings.Repeat("this is a text, not a database. ", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ url, want string }{
+		{"", "sqlite://path"},
+		{"profiles.db", "has no scheme"},
+		{"mysql://root:secret@localhost/x", `scheme "mysql"`},
+		{"sqlite://", "name a file"},
+		{"sqlite://:memory:", "name a file"},
+		{"sqlite://x.db?mode=ro", "name a file"},
+		{"sqlite:///dev/null/x.db", "make its folder"},
+		{"sqlite://" + noDatabase, "move it away"},
+		{"sqlite://" + t.TempDir(), "check that this user may write"},
+		{"postgres://me:secret@localhost:port/x", "cannot be read"},
+		{"postgres://me:se%zzcret@localhost/x", "cannot be read"},
+		{"postgres://me:secret@127.0.0.1:1/x?sslmode=disable", "check host and port"},
+	} {
+		p, err := Open(t.Context(), tt.url)
+		if err == nil {
+			p.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("Open(%q): got %v, want it to say %q", tt.url, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("Open(%q) shows the password: %v", tt.url, err)
+		}
+	}
+}
+
+func TestPostgresWithoutDatabase(t *testing.T) {
+	u, err := url.Parse(postgresURL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/there_is_none"
+	if _, err := Open(t.Context(), u.String()); err == nil || !strings.Contains(err.Error(), "create it first") {
+		t.Errorf("got %v, want it to say what to do", err)
+	}
+}
+
+func TestCanceledContext(t *testing.T) {
+	p := mustOpen(t, sqliteURL(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Save(ctx, events.Profile{ID: "1"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+}

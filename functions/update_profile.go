@@ -1,0 +1,58 @@
+package functions
+
+import (
+	"context"
+	"net/mail"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/events"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func init() {
+	faas.OnRequest(&All, "update-profile", updateProfile,
+		faas.HTTP("PUT /profiles/{id}"))
+}
+
+// updateProfile stores a profile, new or not, and says so to whom it may concern.
+func updateProfile(ctx context.Context, d *Deps, in events.UpdateProfile) (events.Profile, error) {
+	profile := events.Profile{ID: in.ID, Name: strings.TrimSpace(in.Name), Email: strings.TrimSpace(in.Email)}
+	if err := checkProfile(profile); err != nil {
+		return events.Profile{}, err
+	}
+	if err := d.Profiles.Save(ctx, profile); err != nil {
+		return events.Profile{}, outcome(err)
+	}
+	// Before the answer, so that whoever has it never reads the old profile. If
+	// the cache is out of reach, invalidate-cache makes up for it once it is back.
+	if err := d.Results.Invalidate(ctx, "profile:"+profile.ID); err != nil {
+		d.Log.Warn("cached results not invalidated yet", zap.String("profile", profile.ID), zap.Error(err))
+	}
+	if err := d.Bus.Publish(ctx, events.ProfileUpdated(profile)); err != nil {
+		return events.Profile{}, err
+	}
+	return profile, nil
+}
+
+// checkProfile says which field cannot stand as it is.
+func checkProfile(p events.Profile) error {
+	switch {
+	case p.ID == "" || len(p.ID) > 200 || !printable(p.ID):
+		return faas.InvalidField("/id", "want 1 to 200 bytes of printable text")
+	case p.Name == "" || utf8.RuneCountInString(p.Name) > 200 || !printable(p.Name):
+		return faas.InvalidField("/name", "want 1 to 200 printable characters")
+	}
+	// A bare address only: "Ada <ada@example.com>" is none to be stored.
+	if address, err := mail.ParseAddress(p.Email); err != nil || address.Address != p.Email || len(p.Email) > 254 {
+		return faas.InvalidField("/email", "want an address such as ada@example.com")
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
