@@ -60,7 +60,7 @@ halt() {
 	local signal=$1 deadline=$((SECONDS + $2)) part pid
 	shift 2
 	for part in "$@"; do
-		pid=$(pid_of "$part") && kill -s "$signal" "$pid" 2>/dev/null || true
+		! pid=$(pid_of "$part") || kill -s "$signal" "$pid" 2>/dev/null || true
 	done
 	for part in "$@"; do
 		while pid=$(pid_of "$part"); do

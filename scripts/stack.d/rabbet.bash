@@ -14,11 +14,15 @@ build_rabbet() {
 # write_env: what every process of the stack has in common, and what you need
 # to join it: . .rabbet/stack/env
 write_env() {
-	local cache=redis://127.0.0.1:$REDIS_PORT/0
-	[ "$CACHE" = redis ] || cache=memcached://127.0.0.1:$MEMCACHED_PORT
+	local cache_url
+	case $cache in
+	redis) cache_url=redis://127.0.0.1:$REDIS_PORT/0 ;;
+	memcached) cache_url=memcached://127.0.0.1:$MEMCACHED_PORT ;;
+	*) die "RABBET_STACK_CACHE=$cache cannot be used: choose redis or memcached" ;;
+	esac
 	cat >"$dir/env" <<-END
 		export RABBET_BROKER_URL=amqp://rabbet:rabbet@127.0.0.1:$AMQP_PORT/
-		export RABBET_CACHE_URL=$cache
+		export RABBET_CACHE_URL=$cache_url
 		export RABBET_DATABASE_URL='postgres://rabbet:rabbet@127.0.0.1:$POSTGRES_PORT/postgres?sslmode=disable'
 		export RABBET_SMTP_URL=\${RABBET_SMTP_URL:-'smtp://127.0.0.1:$SMTP_PORT?from=rabbet@localhost'}
 		export RABBET_DIR='$dir'
