@@ -9,13 +9,9 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
-
-// bodyTimeout is how long a client may take to send a body.
-const bodyTimeout = 30 * time.Second
 
 // body reads and checks the JSON body of a call; nil if there is none.
 func (x *exchange) body(input *shape) ([]byte, *problem) {
@@ -50,7 +46,6 @@ func malformed(body []byte) *problem {
 	var v any
 	err := json.Unmarshal(body, &v)
 	p := refuse(http.StatusBadRequest, "the body is not JSON")
-	p.Type = typeOf(faas.CodeMalformed)
 	if s, ok := errors.AsType[*json.SyntaxError](err); ok {
 		p = refuse(http.StatusBadRequest, "the body is not JSON: %v (at byte %d)", s, s.Offset)
 	}
@@ -102,11 +97,6 @@ func (x *exchange) read() ([]byte, *problem) {
 	if r.ContentLength > limit {
 		return nil, x.tooLarge()
 	}
-	control := http.NewResponseController(x.ResponseWriter)
-	// Not every ResponseWriter has deadlines; a connection has.
-	if control.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil {
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	}
 	const trusted = 64 << 10 // bytes to set aside on the client's word
 	var body []byte
 	var err error
@@ -126,7 +116,7 @@ func (x *exchange) read() ([]byte, *problem) {
 	}
 	x.set("Connection", "close")
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, refuse(http.StatusRequestTimeout, "the body did not arrive within %v", bodyTimeout)
+		return nil, refuse(http.StatusRequestTimeout, "the request did not arrive within %v", readTimeout)
 	}
 	p := refuse(http.StatusBadRequest, "the body cannot be read")
 	p.cause = err

@@ -94,11 +94,10 @@ func limited(s string) string {
 // trusted proxy says.
 func (i *Ingress) client(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil || !i.trusts(peer.Addr()) {
-		host, _, found := strings.Cut(r.RemoteAddr, ":")
-		if err != nil && !found {
-			return host
-		}
+	if err != nil {
+		return r.RemoteAddr // a unix socket's
+	}
+	if !i.trusts(peer.Addr()) {
 		return peer.Addr().String()
 	}
 	if real, err := netip.ParseAddr(r.Header.Get("X-Real-Ip")); err == nil {

@@ -11,10 +11,14 @@ import (
 // calls that may last longer and live tails put it off.
 const writeTimeout = 90 * time.Second
 
+// readTimeout is how long a client may take to send a request, its body
+// included. It does not count while a handler works.
+const readTimeout = 40 * time.Second
+
 // NewServer returns an http.Server for h with limits that a public port needs:
-// 10 s for a request's header fields and 32 KiB in all (431 above), 120 s
-// between requests. Its own complaints go to log at debug: they are about
-// clients. Bodies and answers have their limits in the handler.
+// 10 s and 32 KiB for a request's header fields (431 above), 40 s for all
+// of it (408), 120 s between requests. Its own complaints go to log at debug:
+// they are about clients. The handler limits the size of bodies.
 func NewServer(h http.Handler, log *zap.Logger) *http.Server {
 	if log == nil {
 		log = zap.NewNop()
@@ -25,6 +29,7 @@ func NewServer(h http.Handler, log *zap.Logger) *http.Server {
 	}
 	return &http.Server{
 		Handler:           h,
+		ReadTimeout:       readTimeout,
 		ReadHeaderTimeout: 10 * time.Second,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       120 * time.Second,
