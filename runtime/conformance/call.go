@@ -1,0 +1,295 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func echo(by string) faas.Function {
+	return onAsk("echo", func(_ context.Context, in ask) (told, error) { return told{in.ID, by}, nil })
+}
+
+// errorOf is what a failed call failed with.
+func (s *system) errorOf(b Broker, ctx context.Context, r faas.Request) *faas.Error {
+	s.Helper()
+	reply, err := b.Call(ctx, r)
+	e, ok := err.(*faas.Error)
+	if !ok {
+		s.Fatalf("got %s and %#v, want an *faas.Error", reply.Body, err)
+	}
+	return e
+}
+
+func (s *system) wantError(e *faas.Error, code faas.Code, executed ...faas.Executed) {
+	s.Helper()
+	if e.Code != code {
+		s.Errorf("got %v, want the code %s", e, code)
+	}
+	for _, x := range executed {
+		if e.Executed == x {
+			return
+		}
+	}
+	s.Errorf("%s: got executed %q, want one of %q", code, e.Executed, executed)
+}
+
+func callReply(s *system) {
+	w := s.serve(echo("one"))
+	b := s.broker()
+	reply, err := b.Call(s.within(), asking("42"))
+	if err != nil || string(reply.Body) != `{"id":"42","by":"one"}` {
+		s.Fatalf("got %s, %v", reply.Body, err)
+	}
+	live, _ := w.broker.Directory().Find("echo")
+	if len(live.Workers) != 1 || reply.Worker != live.Workers[0] {
+		s.Errorf("got a reply of worker %q, want one of %q", reply.Worker, live.Workers)
+	}
+	out, err := faas.Call[told](s.within(), faas.NewBus(b), ask{"43"})
+	if err != nil || out.ID != "43" {
+		s.Errorf("faas.Call: got %v, %v", out, err)
+	}
+}
+
+func sharedByWorkers(s *system) {
+	// Each worker has one run at a time and holds it until the other has one
+	// too: only if both get calls does either answer.
+	met := make(chan string)
+	f := func(by string) faas.Function {
+		return onAsk("meet", func(ctx context.Context, in ask) (told, error) {
+			select {
+			case met <- by:
+			case <-met:
+			case <-ctx.Done():
+				return told{}, ctx.Err()
+			}
+			return told{in.ID, by}, nil
+		}, faas.Concurrency(1))
+	}
+	s.serve(f("one"))
+	s.serve(f("two"))
+	b := s.broker()
+	by := make(chan string, 2)
+	for i := range 2 {
+		go func() {
+			out, err := faas.Call[told](s.within(), faas.NewBus(b), ask{fmt.Sprint(i)})
+			if err != nil {
+				s.Errorf("call: %v", err)
+			}
+			by <- out.By
+		}()
+	}
+	if x, y := receive(s.T, by, "a reply"), receive(s.T, by, "a reply"); x == y {
+		s.Errorf("%q answered both calls that had to run at once", x)
+	}
+}
+
+func callErrors(s *system) {
+	s.serve(onAsk("fail", func(_ context.Context, in ask) (told, error) {
+		switch in.ID {
+		case "fields":
+			return told{}, faas.InvalidField("/id", "no such %s", "thing")
+		case "notfound":
+			return told{}, fmt.Errorf("look it up: %w", faas.NotFound("no thing %q", "x"))
+		case "later":
+			return told{}, faas.RetryAfter(7*time.Second, errors.New("secret inside"))
+		case "plain":
+			return told{}, errors.New("secret inside")
+		case "panic":
+			panic("secret inside")
+		}
+		return told{ID: in.ID}, nil
+	}))
+	b := s.broker()
+	ran := []faas.Executed{faas.ExecutedYes, ""}
+	for id, code := range map[string]faas.Code{
+		"fields": faas.CodeInvalid, "notfound": faas.CodeNotFound, "later": faas.CodeUnavailable,
+		"plain": faas.CodeInternal, "panic": faas.CodePanic,
+	} {
+		e := s.errorOf(b, s.within(), asking(id))
+		s.wantError(e, code, ran...)
+		if strings.Contains(e.Error(), "secret") || e.Stack != nil {
+			s.Errorf("%s: the caller sees internals: %v", id, e)
+		}
+		switch id {
+		case "fields":
+			if len(e.Fields) != 1 || e.Fields[0] != (faas.FieldError{Pointer: "/id", Detail: "no such thing"}) {
+				s.Errorf("got the fields %v", e.Fields)
+			}
+		case "notfound":
+			if e.Detail != `no thing "x"` {
+				s.Errorf("got the detail %q", e.Detail)
+			}
+		case "later":
+			if e.After != 7*time.Second {
+				s.Errorf("got after %v, want 7s", e.After)
+			}
+		}
+	}
+	bad := asking("")
+	bad.Body = []byte(`{"id":3}`)
+	if e := s.errorOf(b, s.within(), bad); e.Code != faas.CodeInvalid || len(e.Fields) != 1 || e.Fields[0].Pointer != "/id" {
+		s.Errorf("input that does not fit: got %v", e)
+	}
+	bad.Body = []byte(`{`)
+	if e := s.errorOf(b, s.within(), bad); e.Code != faas.CodeMalformed {
+		s.Errorf("input that is no JSON: got %v", e)
+	}
+	if _, err := b.Call(s.within(), asking("fine")); err != nil {
+		s.Errorf("a call after the panic: %v", err)
+	}
+}
+
+func unroutableCall(s *system) {
+	e := s.errorOf(s.broker(), s.within(), faas.Request{Key: "nobody.answers", Body: []byte(`{}`)})
+	s.wantError(e, faas.CodeUnroutable, faas.ExecutedNo)
+}
+
+func unroutableAfterTheLast(s *system) {
+	first, second := s.serve(echo("one")), s.serve(echo("two"))
+	first.stop()
+	b := s.broker()
+	if _, err := b.Call(s.within(), asking("1")); err != nil {
+		s.Errorf("call with one of two workers gone: %v", err)
+	}
+	second.stop()
+	// RabbitMQ keeps the queue for a while, in case a worker comes back: then
+	// the call waits. It never runs, and its caller is told so.
+	ctx, cancel := context.WithTimeout(s.Context(), 300*time.Millisecond)
+	defer cancel()
+	e := s.errorOf(b, ctx, asking("2"))
+	if e.Code != faas.CodeUnroutable && e.Code != faas.CodeExpired || e.Executed != faas.ExecutedNo && e.Executed != faas.ExecutedUnknown {
+		s.Errorf("got %v (executed %q), want unroutable, or expired", e, e.Executed)
+	}
+}
+
+func expiredNeverStarts(s *system) {
+	started, release := make(chan string, 10), make(chan struct{})
+	s.serve(onAsk("busy", func(ctx context.Context, in ask) (told, error) {
+		started <- in.ID
+		if in.ID == "first" {
+			<-release
+		}
+		return told{ID: in.ID}, nil
+	}, faas.Concurrency(1)))
+	b := s.broker()
+	first := make(chan error, 1)
+	go func() {
+		_, err := b.Call(s.within(), asking("first"))
+		first <- err
+	}()
+	receive(s.T, started, "the start of the first call")
+	late := asking("late")
+	late.Deadline = time.Now().Add(200 * time.Millisecond)
+	e := s.errorOf(b, s.within(), late)
+	s.wantError(e, faas.CodeExpired, faas.ExecutedNo, faas.ExecutedUnknown)
+	past := asking("past")
+	past.Deadline = time.Now().Add(-time.Second)
+	s.wantError(s.errorOf(b, s.within(), past), faas.CodeExpired, faas.ExecutedNo)
+	close(release)
+	if err := receive(s.T, first, "the first reply"); err != nil {
+		s.Errorf("the first call: %v", err)
+	}
+	if _, err := b.Call(s.within(), asking("third")); err != nil {
+		s.Errorf("the third call: %v", err)
+	}
+	if id := receive(s.T, started, "the start of the third call"); id != "third" {
+		s.Errorf("%q started though it had expired", id)
+	}
+}
+
+// waiting makes a request function that runs until its ctx is done, and says
+// that it started and why it ended.
+func waiting(started chan<- struct{}, ended chan<- error) faas.Function {
+	return onAsk("wait", func(ctx context.Context, _ ask) (told, error) {
+		started <- struct{}{}
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return told{}, ctx.Err()
+	})
+}
+
+func deadlineWhileRunning(s *system) {
+	started, ended := make(chan struct{}, 1), make(chan error, 1)
+	s.serve(waiting(started, ended))
+	b := s.broker()
+	r := asking("1")
+	r.Deadline = time.Now().Add(500 * time.Millisecond)
+	e := s.errorOf(b, s.within(), r)
+	s.wantError(e, faas.CodeExpired, faas.ExecutedUnknown)
+	receive(s.T, started, "the start")
+	receive(s.T, ended, "the end of the function's ctx")
+}
+
+func cancelReaches(s *system) {
+	started, ended := make(chan struct{}, 1), make(chan error, 1)
+	s.serve(waiting(started, ended))
+	b := s.broker()
+	ctx, cancel := context.WithCancel(s.within())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := b.Call(ctx, asking("1"))
+		failed <- err
+	}()
+	receive(s.T, started, "the start")
+	cancel()
+	if e := faas.AsError(receive(s.T, failed, "the end of the call")); e == nil || e.Code != faas.CodeCanceled || e.Executed != faas.ExecutedUnknown {
+		s.Errorf("got %v, want canceled with executed unknown", e)
+	}
+	if err := receive(s.T, ended, "the end of the function's ctx"); !errors.Is(err, context.Canceled) {
+		s.Errorf("the function's ctx: got %v, want context.Canceled", err)
+	}
+}
+
+func metadata(s *system) {
+	b := s.broker()
+	bus := faas.NewBus(b)
+	inner := make(chan faas.Meta, 1)
+	event := make(chan faas.Event, 1)
+	s.serve(
+		echoMeta(inner),
+		onEvent("follow", into(event), faas.Keys("followed")),
+		onOuter(func(ctx context.Context) error {
+			if err := bus.Publish(ctx, faas.Event{Key: "followed"}); err != nil {
+				return err
+			}
+			_, err := faas.Call[told](ctx, bus, ask{"1"})
+			return err
+		}),
+	)
+	trace := faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "s=1", Baggage: "b=2"}
+	body, _ := json.Marshal(outer{})
+	if _, err := b.Call(s.within(), faas.Request{Key: outer{}.RoutingKey(), ID: "call-1", Body: body, Trace: trace}); err != nil {
+		s.Fatalf("call: %v", err)
+	}
+	m := receive(s.T, inner, "the inner call")
+	if m.Correlation != "call-1" || m.Causation != "call-1" || m.Trace != trace || m.Function != "echo" || m.ID == "call-1" || m.ID == "" {
+		s.Errorf("the inner call: got %+v", m)
+	}
+	e := receive(s.T, event, "the event")
+	if e.Correlation != "call-1" || e.Causation != "call-1" || e.Trace != trace {
+		s.Errorf("the event: got correlation %q, causation %q, trace %v", e.Correlation, e.Causation, e.Trace)
+	}
+}
+
+func echoMeta(ch chan<- faas.Meta) faas.Function {
+	return onAsk("echo", func(ctx context.Context, in ask) (told, error) {
+		ch <- faas.MetaOf(ctx)
+		return told{ID: in.ID}, nil
+	})
+}
+
+type outer struct{}
+
+func (outer) RoutingKey() string { return "thing.outer" }
+
+func onOuter(fn func(context.Context) error) faas.Function {
+	var set faas.Set[none]
+	faas.OnRequest(&set, "outer", func(ctx context.Context, _ *none, _ outer) (struct{}, error) { return struct{}{}, fn(ctx) })
+	return only(&set)
+}

@@ -1,0 +1,157 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// quick is a retry policy whose waits a test can afford.
+var quick = faas.Retry{Max: 3, First: 100 * time.Millisecond, Factor: 1}
+
+// attempt is one run that a function saw.
+type attempt struct {
+	id string
+	n  int
+	at time.Time
+}
+
+// trying makes an event function that records each run and then does as fn says.
+func trying(ch chan<- attempt, fn func(e faas.Event) error, options ...faas.Option) faas.Function {
+	return onEvent("try", func(_ context.Context, e faas.Event) error {
+		ch <- attempt{e.ID, e.Attempt, time.Now()}
+		return fn(e)
+	}, append(options, faas.Keys("x"))...)
+}
+
+// untilLast publishes an event that comes well after every retry that is due
+// by then, and returns the runs up to it.
+func (s *system) untilLast(b Broker, got <-chan attempt) (runs []attempt) {
+	s.Helper()
+	s.publish(b, faas.Event{Key: "x", ID: "last", NotBefore: time.Now().Add(time.Second)})
+	for {
+		a := receive(s.T, got, "a run")
+		if a.id == "last" {
+			return runs
+		}
+		runs = append(runs, a)
+	}
+}
+
+func numbers(runs []attempt) (list []int) {
+	for _, a := range runs {
+		list = append(list, a.n)
+	}
+	return list
+}
+
+func attemptsCounted(s *system) {
+	got := make(chan attempt, 100)
+	s.serve(trying(got, func(e faas.Event) error {
+		if e.ID == "1" && e.Attempt < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	}, quick))
+	b := s.broker()
+	s.publish(b, faas.Event{Key: "x", ID: "1"})
+	for n := 1; n <= 3; n++ {
+		if a := receive(s.T, got, "an attempt"); a.n != n {
+			s.Errorf("got attempt %d, want %d", a.n, n)
+		}
+	}
+	if more := s.untilLast(b, got); len(more) > 0 {
+		s.Errorf("it ran again after it had succeeded: attempts %v", numbers(more))
+	}
+}
+
+func retryAfter(s *system) {
+	got := make(chan attempt, 100)
+	s.serve(trying(got, func(e faas.Event) error {
+		if e.Attempt == 1 {
+			return faas.RetryAfter(500*time.Millisecond, errors.New("busy"))
+		}
+		return nil
+	}, quick))
+	s.publish(s.broker(), faas.Event{Key: "x", ID: "1"})
+	first, second := receive(s.T, got, "the first attempt"), receive(s.T, got, "the second attempt")
+	if waited := second.at.Sub(first.at); waited < 500*time.Millisecond {
+		s.Errorf("it came back after %v, want at least 500ms", waited)
+	}
+}
+
+func panicIsRetried(s *system) {
+	got := make(chan attempt, 100)
+	s.serve(trying(got, func(e faas.Event) error {
+		if e.Attempt == 1 {
+			panic("once")
+		}
+		return nil
+	}, quick))
+	s.publish(s.broker(), faas.Event{Key: "x", ID: "1"})
+	for n := 1; n <= 2; n++ {
+		if a := receive(s.T, got, "an attempt"); a.n != n {
+			s.Errorf("got attempt %d, want %d", a.n, n)
+		}
+	}
+}
+
+func permanentIsNot(s *system) {
+	got := make(chan attempt, 100)
+	s.serve(trying(got, func(e faas.Event) error {
+		if e.ID == "last" {
+			return nil
+		}
+		return faas.Permanent("never")
+	}, quick))
+	b := s.broker()
+	s.publish(b, faas.Event{Key: "x", ID: "1"})
+	if runs := s.untilLast(b, got); !slices.Equal(numbers(runs), []int{1}) {
+		s.Errorf("got attempts %v, want the first only", numbers(runs))
+	}
+}
+
+func exhausted(s *system) {
+	got := make(chan attempt, 100)
+	s.serve(trying(got, func(e faas.Event) error {
+		if e.ID == "last" {
+			return nil
+		}
+		return errors.New("always")
+	}, quick))
+	b := s.broker()
+	s.publish(b, faas.Event{Key: "x", ID: "1"})
+	var runs []attempt
+	for range quick.Max {
+		runs = append(runs, receive(s.T, got, "an attempt"))
+	}
+	runs = append(runs, s.untilLast(b, got)...)
+	if !slices.Equal(numbers(runs), []int{1, 2, 3}) {
+		s.Errorf("got attempts %v, want 1, 2, 3", numbers(runs))
+	}
+}
+
+func delaysNoOther(s *system) {
+	got := make(chan attempt, 100)
+	s.serve(trying(got, func(e faas.Event) error {
+		if e.ID == "poison" && e.Attempt == 1 {
+			return faas.RetryAfter(1500*time.Millisecond, errors.New("busy"))
+		}
+		return nil
+	}, quick, faas.Concurrency(1)))
+	b := s.broker()
+	s.publish(b, faas.Event{Key: "x", ID: "poison"})
+	for range 5 {
+		s.publish(b, faas.Event{Key: "x", ID: "good"})
+	}
+	var ids []string
+	for range 7 {
+		ids = append(ids, receive(s.T, got, "a run").id)
+	}
+	if want := []string{"poison", "good", "good", "good", "good", "good", "poison"}; !slices.Equal(ids, want) {
+		s.Errorf("got %v, want %v", ids, want)
+	}
+}

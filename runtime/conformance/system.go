@@ -1,0 +1,108 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// again calls fn every 50 ms until done is closed: what is best effort may
+// have to be said twice.
+func again(done <-chan struct{}, fn func()) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		fn()
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func broadcast(s *system) {
+	one, two := s.broker(), s.broker()
+	heard := make(chan string, 1000)
+	defer one.Listen("news", func(body []byte) { heard <- "one " + string(body) })()
+	defer two.Listen("news", func(body []byte) { heard <- "two " + string(body) })()
+	defer two.Listen("other", func(body []byte) { heard <- "other " + string(body) })()
+	done, ended := make(chan struct{}), make(chan struct{})
+	ctx := s.within()
+	go func() {
+		defer close(ended)
+		again(done, func() {
+			if err := one.Broadcast(ctx, "news", []byte("x")); err != nil {
+				s.Errorf("broadcast: %v", err)
+			}
+		})
+	}()
+	defer func() { close(done); <-ended }()
+	missing := map[string]bool{"one x": true, "two x": true}
+	for len(missing) > 0 {
+		h := receive(s.T, heard, "a broadcast")
+		if h == "other x" {
+			s.Fatal("a broadcast reached a listener of another topic")
+		}
+		delete(missing, h)
+	}
+}
+
+func tail(s *system) {
+	s.serve(onEvent("sink", func(context.Context, faas.Event) error { return nil }, faas.Keys("#")))
+	b, watcher := s.broker(), s.broker()
+	ctx, cancel := context.WithCancel(s.within())
+	seen, ended := make(chan faas.Event, 1000), make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = watcher.Tail(ctx, "profile.*", func(e faas.Event) { seen <- e })
+	}()
+	done, published := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(published)
+		again(done, func() {
+			for _, key := range []string{"order.placed", "profile.updated"} {
+				if err := b.Publish(ctx, faas.Event{Key: key, Body: []byte(`{"id":"1"}`)}); err != nil {
+					s.Errorf("publish: %v", err)
+				}
+			}
+		})
+	}()
+	e := receive(s.T, seen, "a copy of an event")
+	close(done)
+	<-published
+	cancel()
+	receive(s.T, ended, "the end of Tail")
+	if e.Key != "profile.updated" || string(e.Body) != `{"id":"1"}` {
+		s.Errorf("got %s %s", e.Key, e.Body)
+	}
+	close(seen)
+	for e := range seen {
+		if e.Key != "profile.updated" {
+			s.Errorf("got a copy of %s, which does not fit the pattern", e.Key)
+		}
+	}
+}
+
+func closed(s *system) {
+	b := s.broker()
+	if err := b.Health(); err != nil {
+		s.Errorf("Health of an open broker: %v", err)
+	}
+	if err := b.Close(); err != nil {
+		s.Errorf("Close: %v", err)
+	}
+	if err := b.Close(); err != nil {
+		s.Errorf("Close once more: %v", err)
+	}
+	if err := b.Publish(s.within(), faas.Event{Key: "x"}); !errors.Is(err, faas.ErrUnavailable) {
+		s.Errorf("publish on a closed broker: got %v, want faas.ErrUnavailable", err)
+	}
+	e := s.errorOf(b, s.within(), asking("1"))
+	s.wantError(e, faas.CodeUnavailable, faas.ExecutedNo)
+	if err := b.Health(); err == nil {
+		s.Error("Health of a closed broker: got nil")
+	}
+}

@@ -1,0 +1,113 @@
+package memory
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// maxLosses is how many workers may die under one event before it is taken for
+// what kills them, as the delivery limit of a quorum queue does.
+const maxLosses = 20
+
+// settle gives a run's result its effect: an answer, a retry, a dead letter.
+// Only the first one counts: the broker may have taken the message away from
+// its worker before.
+func (b *Broker) settle(d *delivery, r result) faas.Verdict {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !d.release() {
+		return faas.Verdict{Outcome: faas.Again}
+	}
+	m, q := d.message, d.message.queue
+	defer q.dispatch()
+	switch {
+	case r.returned:
+		b.giveBack(d, &faas.Error{Code: faas.CodeLost, Detail: "the worker stopped while the function ran", Executed: faas.ExecutedUnknown})
+		return faas.Verdict{Outcome: faas.Again}
+	case m.call != nil && r.err != nil:
+		err := forCaller(r.err)
+		m.call.reply(faas.Reply{}, err)
+		return faas.Verdict{Outcome: faas.Failed, Err: err}
+	case m.call != nil:
+		m.call.reply(faas.Reply{Body: r.body, Run: r.run, Worker: d.worker().announcement.Worker}, nil)
+		return faas.Verdict{Outcome: faas.Done}
+	}
+	v := d.consumer.function.Retry.Judge(r.err, d.event.Attempt)
+	switch v.Outcome {
+	case faas.Again:
+		m.event.Attempt++
+		m.event.Redelivered = false
+		q.pushAt(m, time.Now().Add(v.After))
+	case faas.Dead:
+		b.bury(d, v.Err)
+	}
+	return v
+}
+
+// lose takes away everything that w still has: its process died, or its grace
+// period is over.
+func (b *Broker) lose(w *worker) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leaveLocked(w)
+	var runs []*delivery
+	for d := range w.runs {
+		runs = append(runs, d)
+	}
+	slices.SortFunc(runs, func(x, y *delivery) int { return cmp.Compare(y.message.sequence, x.message.sequence) })
+	for _, d := range runs { // the youngest first, as each goes to the front
+		d.release()
+		d.message.losses++
+		b.giveBack(d, &faas.Error{Code: faas.CodeLost, Detail: "the worker died while the function ran", Executed: faas.ExecutedUnknown})
+	}
+	for _, d := range runs {
+		d.message.queue.dispatch()
+	}
+}
+
+// giveBack puts the message of a run that was cut short back to the front of
+// its queue without burning an attempt. A call that must not run twice, or
+// that nobody else can take, is answered with err instead.
+func (b *Broker) giveBack(d *delivery, err *faas.Error) {
+	m := d.message
+	switch {
+	case m.call != nil && (m.call.answered || !m.call.repeatable || len(m.queue.consumers) == 0):
+		m.call.reply(faas.Reply{}, err)
+	case m.losses >= maxLosses && m.call == nil:
+		b.bury(d, err)
+	case m.losses >= maxLosses:
+		m.call.reply(faas.Reply{}, err)
+	case !b.stopped:
+		m.event.Redelivered = true
+		m.queue.pushFront(m)
+	}
+}
+
+// release takes d out of its worker's hands and reports whether it was there.
+func (d *delivery) release() bool {
+	if _, held := d.worker().runs[d]; !held {
+		return false
+	}
+	delete(d.worker().runs, d)
+	d.consumer.running--
+	d.message.queue.running--
+	if d.message.call != nil {
+		d.message.call.run = nil
+	}
+	return true
+}
+
+func (d *delivery) worker() *worker { return d.consumer.worker }
+
+// forCaller is what of a function's error travels: the cause and the stack of
+// a panic stay with the worker, here as over RabbitMQ.
+func forCaller(err error) *faas.Error {
+	e := faas.AsError(err)
+	return &faas.Error{
+		Code: e.Code, Detail: e.Detail, Fields: e.Fields, After: e.After,
+		Executed: cmp.Or(e.Executed, faas.ExecutedYes),
+	}
+}
