@@ -1,0 +1,291 @@
+package rabbit
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// Calls that were waiting at the same moment for the same function, and
+// replies that are ready at the same moment for the same caller, share a
+// message. Its content type says so:
+//
+//	application/vnd.rabbet.calls+v1
+//	application/vnd.rabbet.replies+v1
+//
+// Only a process that announced that it understands frames is sent one; a
+// message of any other content type is one call, or one reply.
+//
+// A frame is
+//
+//	byte     1, the version
+//	uvarint  number of records, 1 to 4096
+//	records
+//
+// and ends with its last record. A record is
+//
+//	uvarint  length of the head, in bytes
+//	head
+//	uvarint  length of the body, in bytes
+//	body
+//
+// uvarint is the unsigned LEB128 of encoding/binary; a string is a uvarint
+// with its length in bytes and then the bytes. The head of a call is
+//
+//	string   tag: what the reply is matched by, as AMQP's correlation-id is;
+//	         255 bytes at the most
+//	uvarint  deadline, in milliseconds since 1970 (UTC); 0 is none
+//	string   id of the call
+//	string   content type of the body; empty is application/json
+//	string   correlation: id of what the chain began with, or empty
+//	string   causation: id of what led to this call, or empty
+//	string   traceparent, or empty
+//	string   tracestate, or empty
+//	string   baggage, or empty
+//
+// and the head of a reply is
+//
+//	string   tag of the call that it answers
+//	uvarint  how long the function ran, in microseconds
+//	string   error code; empty on success
+//
+// A reply's body is what the function answered, or, with a code, the JSON of
+// a failure. What follows in a head is skipped: later writers may add to it.
+const (
+	contentTypeCalls   = "application/vnd.rabbet.calls+v1"
+	contentTypeReplies = "application/vnd.rabbet.replies+v1"
+
+	frameVersion    = 1
+	frameMaxRecords = 4096
+)
+
+// wireCall is one call as it travels, in a message of its own or in a frame.
+type wireCall struct {
+	tag         string
+	id          string
+	deadline    int64 // unix milliseconds; 0 is none
+	contentType string
+	correlation string
+	causation   string
+	trace       faas.Trace
+	body        []byte
+}
+
+// wireReply is one reply as it travels.
+type wireReply struct {
+	tag  string
+	run  time.Duration
+	code faas.Code // "" on success
+	body []byte    // the JSON of a failure if there is a code
+}
+
+// size is about what c takes in a frame.
+func (c *wireCall) size() int {
+	return 40 + len(c.tag) + len(c.id) + len(c.contentType) + len(c.correlation) + len(c.causation) +
+		len(c.trace.Parent) + len(c.trace.State) + len(c.trace.Baggage) + len(c.body)
+}
+
+// size is about what r takes in a frame.
+func (r *wireReply) size() int { return 24 + len(r.tag) + len(r.code) + len(r.body) }
+
+// encodeCalls makes a frame of calls: 1 to frameMaxRecords.
+func encodeCalls(calls []wireCall) []byte {
+	size := 16
+	for i := range calls {
+		size += calls[i].size()
+	}
+	frame := startFrame(size, len(calls))
+	var head []byte
+	for i := range calls {
+		c := &calls[i]
+		head = appendString(head[:0], c.tag)
+		head = binary.AppendUvarint(head, uint64(max(c.deadline, 0)))
+		head = appendString(head, c.id)
+		head = appendString(head, c.contentType)
+		head = appendString(head, c.correlation)
+		head = appendString(head, c.causation)
+		head = appendString(head, c.trace.Parent)
+		head = appendString(head, c.trace.State)
+		head = appendString(head, c.trace.Baggage)
+		frame = appendRecord(frame, head, c.body)
+	}
+	return frame
+}
+
+// decodeCalls reads what encodeCalls wrote. The bodies are parts of frame.
+func decodeCalls(frame []byte) ([]wireCall, error) {
+	n, rest, err := openFrame(frame)
+	if err != nil {
+		return nil, err
+	}
+	calls := make([]wireCall, n)
+	for i := range calls {
+		c := &calls[i]
+		var head fields
+		if head, c.body, rest, err = cutRecord(rest); err != nil {
+			return nil, fmt.Errorf("call %d of %d: %w", i+1, n, err)
+		}
+		c.tag = head.string()
+		c.deadline = int64(min(head.uvarint(), 1<<62))
+		c.id = head.string()
+		c.contentType = head.string()
+		c.correlation = head.string()
+		c.causation = head.string()
+		c.trace.Parent = head.string()
+		c.trace.State = head.string()
+		c.trace.Baggage = head.string()
+		if head.short {
+			return nil, fmt.Errorf("call %d of %d: %w", i+1, n, errFrameShort)
+		}
+		if len(c.tag) > maxShort {
+			return nil, fmt.Errorf("call %d of %d: its tag has %d bytes: AMQP allows %d", i+1, n, len(c.tag), maxShort)
+		}
+	}
+	return calls, endFrame(rest)
+}
+
+// encodeReplies makes a frame of replies: 1 to frameMaxRecords.
+func encodeReplies(replies []wireReply) []byte {
+	size := 16
+	for i := range replies {
+		size += replies[i].size()
+	}
+	frame := startFrame(size, len(replies))
+	var head []byte
+	for i := range replies {
+		r := &replies[i]
+		head = appendString(head[:0], r.tag)
+		head = binary.AppendUvarint(head, uint64(max(r.run, 0).Microseconds()))
+		head = appendString(head, string(r.code))
+		frame = appendRecord(frame, head, r.body)
+	}
+	return frame
+}
+
+// decodeReplies reads what encodeReplies wrote. The bodies are parts of frame.
+func decodeReplies(frame []byte) ([]wireReply, error) {
+	n, rest, err := openFrame(frame)
+	if err != nil {
+		return nil, err
+	}
+	replies := make([]wireReply, n)
+	for i := range replies {
+		r := &replies[i]
+		var head fields
+		if head, r.body, rest, err = cutRecord(rest); err != nil {
+			return nil, fmt.Errorf("reply %d of %d: %w", i+1, n, err)
+		}
+		r.tag = head.string()
+		r.run = time.Duration(min(head.uvarint(), uint64(maxRunMicros))) * time.Microsecond
+		r.code = faas.Code(head.string())
+		if head.short {
+			return nil, fmt.Errorf("reply %d of %d: %w", i+1, n, errFrameShort)
+		}
+	}
+	return replies, endFrame(rest)
+}
+
+// maxRunMicros keeps a hostile run time from overflowing a Duration.
+const maxRunMicros = int64(1<<63-1) / int64(time.Microsecond)
+
+var errFrameShort = errors.New("it ends too early")
+
+func startFrame(size, records int) []byte {
+	frame := append(make([]byte, 0, size), frameVersion)
+	return binary.AppendUvarint(frame, uint64(records))
+}
+
+// openFrame checks the version and the number of records, which it limits to
+// what could be there: memory is never set aside on the word of a frame alone.
+func openFrame(frame []byte) (records int, rest []byte, err error) {
+	if len(frame) == 0 {
+		return 0, nil, errors.New("the frame is empty")
+	}
+	if frame[0] != frameVersion {
+		return 0, nil, fmt.Errorf("version %d of the frame is not known here: this process knows version %d", frame[0], frameVersion)
+	}
+	n, width := binary.Uvarint(frame[1:])
+	if width <= 0 {
+		return 0, nil, errFrameShort
+	}
+	rest = frame[1+width:]
+	const smallest = 2 // a record has at least its two lengths
+	if n == 0 || n > frameMaxRecords || n > uint64(len(rest)/smallest) {
+		return 0, nil, fmt.Errorf("the frame cannot hold %d records", n)
+	}
+	return int(n), rest, nil
+}
+
+func endFrame(rest []byte) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("%d bytes follow the last record", len(rest))
+	}
+	return nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendRecord(frame, head, body []byte) []byte {
+	frame = append(binary.AppendUvarint(frame, uint64(len(head))), head...)
+	return append(binary.AppendUvarint(frame, uint64(len(body))), body...)
+}
+
+// cutRecord takes the first record off b.
+func cutRecord(b []byte) (head fields, body, rest []byte, err error) {
+	h, b, ok := cutBytes(b)
+	if !ok {
+		return fields{}, nil, nil, errFrameShort
+	}
+	body, rest, ok = cutBytes(b)
+	if !ok {
+		return fields{}, nil, nil, errFrameShort
+	}
+	return fields{text: string(h)}, body, rest, nil
+}
+
+// cutBytes takes a length and that many bytes off b.
+func cutBytes(b []byte) (cut, rest []byte, ok bool) {
+	n, width := binary.Uvarint(b)
+	if width <= 0 || n > uint64(len(b)-width) {
+		return nil, nil, false
+	}
+	end := width + int(n)
+	return b[width:end:end], b[end:], true
+}
+
+// fields reads a head. It is one string, so that all strings in it together
+// cost one allocation.
+type fields struct {
+	text  string
+	short bool // something was missing
+}
+
+func (f *fields) string() string {
+	n := f.uvarint()
+	if n > uint64(len(f.text)) {
+		f.short, f.text = true, ""
+		return ""
+	}
+	s := f.text[:n]
+	f.text = f.text[n:]
+	return s
+}
+
+func (f *fields) uvarint() uint64 {
+	var v uint64
+	for i := 0; i < len(f.text) && i < binary.MaxVarintLen64; i++ {
+		c := f.text[i]
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			f.text = f.text[i+1:]
+			return v
+		}
+	}
+	f.short, f.text = true, ""
+	return 0
+}

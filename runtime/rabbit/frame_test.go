@@ -1,0 +1,116 @@
+package rabbit
+
+import (
+	"bytes"
+	"encoding/binary"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+var someCalls = []wireCall{
+	{tag: "1z", id: "call-1", deadline: 1_700_000_000_123, body: []byte(`{"id":"42"}`)},
+	{tag: "20", body: []byte{}},
+	{
+		tag: "21", id: strings.Repeat("i", 300), contentType: "text/plain", correlation: "first", causation: "before",
+		trace: faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
+		body:  bytes.Repeat([]byte("long "), 1000),
+	},
+}
+
+var someReplies = []wireReply{
+	{tag: "1z", run: 1500 * time.Microsecond, body: []byte(`{"ok":true}`)},
+	{tag: "20", code: faas.CodeNotFound, body: []byte(`{"detail":"no profile"}`)},
+	{tag: "21", body: []byte{}},
+}
+
+func TestFrameKeepsWhatWasPutIn(t *testing.T) {
+	calls, err := decodeCalls(encodeCalls(someCalls))
+	if err != nil || !reflect.DeepEqual(calls, someCalls) {
+		t.Errorf("calls: got %+v, %v; want %+v", calls, err, someCalls)
+	}
+	replies, err := decodeReplies(encodeReplies(someReplies))
+	if err != nil || !reflect.DeepEqual(replies, someReplies) {
+		t.Errorf("replies: got %+v, %v; want %+v", replies, err, someReplies)
+	}
+}
+
+func TestFrameCutShortOrLengthenedIsRefused(t *testing.T) {
+	for name, frame := range map[string][]byte{"calls": encodeCalls(someCalls), "replies": encodeReplies(someReplies)} {
+		decode := func(b []byte) error {
+			if name == "calls" {
+				_, err := decodeCalls(b)
+				return err
+			}
+			_, err := decodeReplies(b)
+			return err
+		}
+		for n := range frame {
+			if decode(frame[:n]) == nil {
+				t.Errorf("%s: the first %d of %d bytes were taken for a frame", name, n, len(frame))
+			}
+		}
+		if decode(append(bytes.Clone(frame), 0)) == nil {
+			t.Errorf("%s: a byte after the last record was let pass", name)
+		}
+		frame[0] = 2
+		if err := decode(frame); err == nil || !strings.Contains(err.Error(), "version 2") {
+			t.Errorf("%s of version 2: got %v, want an error that names the version", name, err)
+		}
+	}
+}
+
+func TestFrameIsReadByLaterAndEarlierVersions(t *testing.T) {
+	head := appendString(nil, "tag")
+	head = binary.AppendUvarint(head, 7)
+	head = appendString(head, "")
+	head = append(head, "what a later writer added"...)
+	replies, err := decodeReplies(appendRecord(startFrame(0, 1), head, []byte("body")))
+	want := []wireReply{{tag: "tag", run: 7 * time.Microsecond, body: []byte("body")}}
+	if err != nil || !reflect.DeepEqual(replies, want) {
+		t.Errorf("got %+v, %v; want %+v", replies, err, want)
+	}
+}
+
+func FuzzFrame(f *testing.F) {
+	f.Add(encodeCalls(someCalls))
+	f.Add(encodeReplies(someReplies))
+	f.Add([]byte{})
+	f.Add([]byte{1, 0})
+	f.Add([]byte{1, 1, 0, 0})
+	f.Add([]byte{1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0, 0})
+	f.Add(append([]byte{1, 1}, bytes.Repeat([]byte{0xff}, 20)...))
+	f.Add([]byte{1, 1, 11, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0})
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		if calls, err := decodeCalls(frame); err == nil {
+			again, err := decodeCalls(encodeCalls(calls))
+			if err != nil || !reflect.DeepEqual(again, calls) {
+				t.Errorf("calls: got %+v, %v; want %+v", again, err, calls)
+			}
+		}
+		if replies, err := decodeReplies(frame); err == nil {
+			again, err := decodeReplies(encodeReplies(replies))
+			if err != nil || !reflect.DeepEqual(again, replies) {
+				t.Errorf("replies: got %+v, %v; want %+v", again, err, replies)
+			}
+		}
+	})
+}
+
+func TestFailureKeepsWhatTheCallerMayKnow(t *testing.T) {
+	e := &faas.Error{
+		Code: faas.CodeInvalid, Detail: "the input does not fit", Fields: []faas.FieldError{{Pointer: "/email", Detail: "no @"}},
+		After: 1500 * time.Millisecond, Executed: faas.ExecutedNo, Cause: errFrameShort, Stack: []byte("secret"),
+	}
+	got := decodeFailure(e.Code, encodeFailure(e))
+	want := &faas.Error{Code: e.Code, Detail: e.Detail, Fields: e.Fields, After: e.After, Executed: e.Executed}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := decodeFailure(faas.Code(strings.Repeat("x", 65)), []byte("rubbish")); got.Code != faas.CodeInternal || got.Detail == "" {
+		t.Errorf("rubbish: got %+v, want code internal with some detail", got)
+	}
+}

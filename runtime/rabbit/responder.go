@@ -1,0 +1,348 @@
+package rabbit
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// responder is the answering side of requests: it hosts one request function.
+//
+// Deliveries, replies and acknowledgements go over one channel. So an
+// acknowledgement that reaches the broker says that the reply before it did,
+// and a connection that is lost loses both: the call comes again.
+//
+// A repeatable call is acknowledged after its reply was sent. When its worker
+// dies it is run once more; that second run is acknowledged before it starts,
+// so that a call that kills its workers kills two and no more. Any other call
+// is acknowledged before it starts; delivered a second time it may have run,
+// and its caller is told that nobody knows.
+type responder struct {
+	b    *Broker
+	fn   faas.Function
+	live func()          // told whenever it begins to consume
+	base context.Context // of all runs; ends when the grace period is over
+
+	mu       sync.Mutex
+	session  *workSession  // nil while there is no connection
+	changed  chan struct{} // closed when session changes
+	draining bool
+	load     int           // calls taken on and not yet answered
+	unloaded chan struct{} // closed when load comes to zero while draining
+
+	pool   pool
+	outbox outbox
+	cancel cancels
+}
+
+// workSession is the answering side's life on one connection.
+type workSession struct {
+	ch     *amqp.Channel
+	acks   *acks
+	intake chan struct{} // closed when no more deliveries come
+	cancel func() error  // stops the intake
+}
+
+// delivery is one message with its calls.
+type delivery struct {
+	session     *workSession
+	tag         uint64
+	replyTo     string
+	key         string
+	frames      bool // the caller takes several replies in one message
+	ackFirst    bool // acknowledge it before any of its calls starts
+	redelivered bool
+	arrived     time.Time
+
+	mu    sync.Mutex
+	begun bool // one of its calls has started
+	acked bool
+	lost  bool // the broker delivers it again: none of its calls may start
+	left  int  // calls without their reply sent
+}
+
+// newResponder answers fn's calls; live is told whenever it begins to consume.
+func newResponder(b *Broker, fn faas.Function, live func()) *responder {
+	r := &responder{b: b, fn: fn, live: live, changed: make(chan struct{}), unloaded: make(chan struct{})}
+	r.pool.init(fn.Concurrency, r.run, r.answerExpired)
+	r.outbox.wake = make(chan struct{}, 1)
+	return r
+}
+
+// serve answers calls until ctx is done. Then it takes no more, finishes what
+// has begun, within the grace period, and gives the rest back.
+func (r *responder) serve(ctx context.Context) error {
+	var cut context.CancelFunc
+	r.base, cut = context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	connected, disconnect := context.WithCancel(r.base)
+	defer disconnect()
+	defer r.b.Listen(topicCancel, r.cancel.hear)()
+
+	var g sync.WaitGroup
+	g.Go(func() { r.b.work.use(connected, "answer "+r.fn.Name, r.serveConnection) })
+	g.Go(func() { r.send(connected) })
+	<-ctx.Done()
+	err := r.drain()
+	if err != nil {
+		cut()
+	}
+	r.pool.stop(err == nil)
+	disconnect()
+	g.Wait()
+	return err
+}
+
+// drain stops the intake and waits, for the grace period at most, until all
+// that was taken on is answered.
+func (r *responder) drain() error {
+	grace := time.NewTimer(r.b.cfg.Grace)
+	defer grace.Stop()
+	r.mu.Lock()
+	r.draining = true
+	s := r.session
+	if r.load == 0 && s == nil {
+		r.mu.Unlock()
+		return nil
+	}
+	r.mu.Unlock()
+	if s != nil {
+		canceled := make(chan struct{})
+		go func() { // ends with the connection at the latest
+			defer close(canceled)
+			_ = s.cancel()
+		}()
+		select {
+		case <-s.intake:
+		case <-grace.C:
+			return r.unfinished()
+		}
+	}
+	r.giveBack()
+	r.mu.Lock()
+	if r.load == 0 {
+		r.mu.Unlock()
+		return nil
+	}
+	r.mu.Unlock()
+	select {
+	case <-r.unloaded:
+		return nil
+	case <-grace.C:
+		return r.unfinished()
+	}
+}
+
+func (r *responder) unfinished() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return fmt.Errorf("function %q: %d calls were not finished within the grace period of %v", r.fn.Name, r.load, r.b.cfg.Grace)
+}
+
+// giveBack returns the calls that have not begun and may come again to the queue.
+func (r *responder) giveBack() {
+	for _, j := range r.pool.takeBack(func(j *job) bool { return j.d.returnable() }) {
+		if j.d.giveBack() {
+			j.d.session.acks.back(j.d.tag)
+		}
+		r.answered()
+	}
+}
+
+// serveConnection answers calls over conn, until ctx is done or conn fails.
+func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("open a channel to answer on: %w", err)
+	}
+	defer ch.Close()
+	if err := declareExpired(ch, r.b.names); err != nil {
+		return err
+	}
+	if err := declareExchange(ch, r.b.names.requests(), amqp.ExchangeDirect); err != nil {
+		return err
+	}
+	if err := declareRequestQueue(ch, r.b.names, &r.fn.Descriptor); err != nil {
+		return err
+	}
+	prefetch := prefetchFor(r.fn.Concurrency)
+	if err := ch.Qos(prefetch, 0, false); err != nil {
+		return fmt.Errorf("set the prefetch: %w", err)
+	}
+	s := &workSession{ch: ch, acks: newAcks(ch, prefetch), intake: make(chan struct{})}
+	defer s.acks.close()
+	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+
+	var deliveries <-chan amqp.Delivery
+	s.cancel = func() error { return nil }
+	if r.isDraining() { // replies are still to be sent
+		close(s.intake)
+	} else {
+		consumer := faas.NewID()
+		deliveries, err = ch.Consume(r.b.names.requestQueue(r.fn.Name), consumer, false, false, false, false, nil)
+		if err != nil {
+			return fmt.Errorf("consume from %q: %w", r.b.names.requestQueue(r.fn.Name), err)
+		}
+		s.cancel = func() error { return ch.Cancel(consumer, false) }
+	}
+	r.setSession(s)
+	defer r.setSession(nil)
+	if deliveries != nil {
+		r.live()
+		for d := range deliveries { // ends with the consumer, or the channel
+			r.take(s, &d)
+		}
+		close(s.intake)
+	}
+	if !r.isDraining() && ctx.Err() == nil && !ch.IsClosed() {
+		return fmt.Errorf("the broker ended the consumer of %q", r.b.names.requestQueue(r.fn.Name))
+	}
+	select {
+	case <-ctx.Done():
+		s.acks.flush()
+		return nil
+	case e := <-closed:
+		return closeReason(e)
+	}
+}
+
+// prefetchFor is how many messages the broker sends ahead: enough to keep a
+// worker busy whose calls come alone, and as many again to follow at once.
+func prefetchFor(concurrency int) int { return min(2*concurrency, 65_535) }
+
+func (r *responder) setSession(s *workSession) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.session = s
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func (r *responder) isDraining() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.draining
+}
+
+// take takes the calls of one message on.
+func (r *responder) take(s *workSession, m *amqp.Delivery) {
+	now := time.Now()
+	s.acks.delivered(m.DeliveryTag)
+	d := &delivery{
+		session: s, tag: m.DeliveryTag, replyTo: m.ReplyTo, key: m.RoutingKey, arrived: now, redelivered: m.Redelivered,
+		frames: m.ContentType == contentTypeCalls || flag(m.Headers, headerFrames),
+	}
+	var calls []wireCall
+	if m.ContentType == contentTypeCalls {
+		var err error
+		if calls, err = decodeCalls(m.Body); err != nil {
+			r.b.cfg.Log.Warn("calls that cannot be read are dropped", zap.String("function", r.fn.Name), zap.Error(err))
+			s.acks.now(d.tag)
+			return
+		}
+	} else {
+		calls = []wireCall{parseCall(m, now)}
+	}
+	if d.replyTo == "" {
+		r.b.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].id))
+	}
+	repeatable := r.fn.Repeatable || flag(m.Headers, headerRepeatable)
+	d.ackFirst = !repeatable || m.Redelivered
+	d.left = len(calls)
+
+	r.mu.Lock()
+	if r.draining && !d.ackFirst {
+		r.mu.Unlock()
+		s.acks.back(d.tag)
+		return
+	}
+	r.load += len(calls)
+	r.mu.Unlock()
+
+	if !repeatable && m.Redelivered {
+		s.acks.now(d.tag)
+		d.acked = true
+		for i := range calls {
+			r.reply(d, &calls[i], nil, errMayHaveRun, 0)
+		}
+		return
+	}
+	jobs := make([]job, len(calls))
+	for i := range calls {
+		jobs[i] = job{d: d, call: calls[i]}
+	}
+	r.pool.add(jobs)
+}
+
+var errMayHaveRun = &faas.Error{
+	Code: faas.CodeLost, Executed: faas.ExecutedUnknown,
+	Detail: "the worker was lost, and the function may not be run twice",
+}
+
+// answered counts one call off.
+func (r *responder) answered() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.load--
+	if r.load == 0 && r.draining {
+		select {
+		case <-r.unloaded:
+		default:
+			close(r.unloaded)
+		}
+	}
+}
+
+// begin reports whether a call of d may start: not when its connection is gone
+// and the broker will deliver it again. The first one to start acknowledges d,
+// if that comes first.
+func (d *delivery) begin() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.acked || d.lost:
+	case d.ackFirst:
+		d.acked = d.session.acks.now(d.tag)
+		d.lost = !d.acked
+	default:
+		d.lost = d.session.acks.isOver()
+	}
+	d.begun = d.begun || !d.lost
+	return !d.lost
+}
+
+// returnable reports whether d can go back to the queue as if it had never come.
+func (d *delivery) returnable() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.begun && !d.ackFirst && !d.acked
+}
+
+// giveBack reports whether d is still to be given back; the first to ask does it.
+func (d *delivery) giveBack() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first := !d.acked
+	d.acked = true
+	return first
+}
+
+// sent notes that one more call of d has its reply under way.
+func (d *delivery) sent() {
+	d.mu.Lock()
+	d.left--
+	settle := d.left == 0 && !d.acked
+	if settle {
+		d.acked = true
+	}
+	d.mu.Unlock()
+	if settle {
+		d.session.acks.done(d.tag)
+	}
+}

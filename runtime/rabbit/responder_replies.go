@@ -1,0 +1,180 @@
+package rabbit
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// outbox holds replies that are ready to leave.
+type outbox struct {
+	wake chan struct{} // holds one: there is something to send
+
+	mu      sync.Mutex
+	replies []ready
+}
+
+// ready is a reply on its way, with the delivery that it answers a call of.
+type ready struct {
+	d        *delivery
+	deadline int64 // unix milliseconds; 0 is none
+	reply    wireReply
+}
+
+// reply puts the answer to c in the outbox: failed's, or body.
+func (r *responder) reply(d *delivery, c *wireCall, body []byte, failed *faas.Error, run time.Duration) {
+	reply := wireReply{tag: c.tag, run: run, body: body}
+	if failed != nil {
+		reply.code, reply.body = failed.Code, encodeFailure(failed)
+	}
+	if len(reply.body) > maxCallBody {
+		reply.code, reply.body = faas.CodePermanent, encodeFailure(&faas.Error{
+			Detail: fmt.Sprintf("the reply has %d bytes: a message takes %d at the most", len(reply.body), maxCallBody),
+		})
+	}
+	r.outbox.mu.Lock()
+	r.outbox.replies = append(r.outbox.replies, ready{d, c.deadline, reply})
+	r.outbox.mu.Unlock()
+	select {
+	case r.outbox.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send sends what is in the outbox, until ctx is done. While there is no
+// connection, replies wait for the next one: their callers may still be there.
+func (r *responder) send(ctx context.Context) {
+	var spare []ready
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.outbox.wake:
+		}
+		// Let runs that are about to finish do so: their replies join.
+		runtime.Gosched()
+		r.outbox.mu.Lock()
+		replies := r.outbox.replies
+		r.outbox.replies = spare[:0]
+		r.outbox.mu.Unlock()
+		r.sendAll(ctx, replies)
+		clear(replies)
+		spare = replies
+	}
+}
+
+// sendAll sends replies, those to one caller together.
+func (r *responder) sendAll(ctx context.Context, replies []ready) {
+	slices.SortStableFunc(replies, func(a, b ready) int { return strings.Compare(a.d.replyTo, b.d.replyTo) })
+	var frame []wireReply
+	for len(replies) > 0 {
+		n, size := 1, replies[0].reply.size()
+		for n < len(replies) && n < frameMaxReplies && replies[0].d.frames && replies[n].d.frames &&
+			replies[n].d.replyTo == replies[0].d.replyTo {
+			if size += replies[n].reply.size(); size > gatherMaxBytes {
+				break
+			}
+			n++
+		}
+		frame = frame[:0]
+		for i := range replies[:n] {
+			frame = append(frame, replies[i].reply)
+		}
+		if !r.sendFrame(ctx, replies[0].d.replyTo, frame, replies[:n]) {
+			return
+		}
+		for i := range replies[:n] {
+			replies[i].d.sent()
+			r.answered()
+		}
+		replies = replies[n:]
+	}
+}
+
+// frameMaxReplies bounds the replies in a message.
+const frameMaxReplies = 256
+
+// sendFrame sends the replies in one message, over the next connection if
+// this one fails. It reports false when ctx was done first.
+func (r *responder) sendFrame(ctx context.Context, replyTo string, frame []wireReply, replies []ready) bool {
+	if replyTo == "" {
+		return true
+	}
+	p := r.replyMessage(frame)
+	for {
+		s := r.nextSession(ctx)
+		if s == nil {
+			return false
+		}
+		if s.ch.Publish("", replyTo, false, false, p) == nil {
+			return true
+		}
+		if allExpired(replies) || !r.sessionAfter(ctx, s) {
+			return ctx.Err() == nil
+		}
+	}
+}
+
+func (r *responder) replyMessage(frame []wireReply) amqp.Publishing {
+	if len(frame) > 1 {
+		return amqp.Publishing{ContentType: contentTypeReplies, AppId: r.b.cfg.Process, Body: encodeReplies(frame)}
+	}
+	one := &frame[0]
+	p := amqp.Publishing{
+		ContentType: contentTypeJSON, CorrelationId: one.tag, AppId: r.b.cfg.Process, Body: one.body,
+		Headers: amqp.Table{headerRun: one.run.Microseconds()},
+	}
+	if one.code != "" {
+		p.Headers[headerError] = string(one.code)
+	}
+	return p
+}
+
+// allExpired reports whether nobody waits for any of the replies any more.
+func allExpired(replies []ready) bool {
+	now := time.Now().Add(-verdictWait).UnixMilli()
+	return !slices.ContainsFunc(replies, func(p ready) bool { return p.deadline == 0 || p.deadline > now })
+}
+
+// nextSession returns the living session, and waits for one; nil when ctx is done.
+func (r *responder) nextSession(ctx context.Context) *workSession {
+	for {
+		r.mu.Lock()
+		s, changed := r.session, r.changed
+		r.mu.Unlock()
+		if s != nil {
+			return s
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// sessionAfter waits until s is not the living session any more; it reports
+// false when ctx is done first.
+func (r *responder) sessionAfter(ctx context.Context, s *workSession) bool {
+	for {
+		r.mu.Lock()
+		now, changed := r.session, r.changed
+		r.mu.Unlock()
+		if now != s {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-changed:
+		}
+	}
+}
