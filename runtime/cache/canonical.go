@@ -1,0 +1,214 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"slices"
+	"strings"
+)
+
+// input is a request's JSON object in the one form that all its spellings
+// share: no white space, members sorted, numbers as written.
+type input struct {
+	text    []byte
+	members []member
+	few     [4]member // room for members without an allocation
+}
+
+type member struct{ name, value []byte } // both as JSON, without the name's quotes
+
+// canonical returns the canonical form of body. It returns false for what is
+// no JSON object, and for members that differ in case only or not at all: what
+// they mean depends on their order.
+func canonical(body []byte) (*input, bool) {
+	if len(body) == 0 {
+		body = []byte("{}")
+	}
+	in := &input{}
+	in.members = in.few[:0]
+	if in.scan(body) {
+		in.text = body
+		return in, true
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	text, err := appendCanonical(nil, d)
+	if err != nil || text[0] != '{' {
+		return nil, false
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, false
+	}
+	in.text = text
+	var members map[string]json.RawMessage
+	if json.Unmarshal(text, &members) != nil {
+		return nil, false
+	}
+	in.members = in.few[:0]
+	for name, value := range members {
+		in.members = append(in.members, member{[]byte(name), value})
+	}
+	return in, true
+}
+
+// field returns the member of that name as text, for a tag. Names are compared
+// as encoding/json compares them when it fills a struct.
+func (in *input) field(name string) (string, bool) {
+	for _, m := range in.members {
+		if !strings.EqualFold(string(m.name), name) {
+			continue
+		}
+		switch c := m.value[0]; {
+		case c == '"':
+			var s string
+			err := json.Unmarshal(m.value, &s)
+			return s, err == nil
+		case c == 't' || c == 'f' || integer(m.value):
+			return string(m.value), true
+		}
+		return "", false // null, a composite, or a number with more than one spelling
+	}
+	return "", false
+}
+
+func integer(b []byte) bool {
+	b = bytes.TrimPrefix(b, []byte("-"))
+	return len(b) > 0 && len(b) < 20 && !bytes.ContainsFunc(b, func(r rune) bool { return r < '0' || r > '9' }) && (b[0] != '0' || len(b) == 1)
+}
+
+// scan recognises the inputs that most calls have: a flat object of simple
+// strings, integers and booleans that is in canonical form already.
+func (in *input) scan(b []byte) bool {
+	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
+		return false
+	}
+	for b = b[1:]; len(b) > 1; {
+		if b[0] != '"' {
+			return false
+		}
+		end := simpleString(b)
+		if end < 0 || end+1 >= len(b) || b[end] != ':' {
+			return false
+		}
+		name, rest := b[1:end-1], b[end+1:]
+		length := simpleValue(rest)
+		if length <= 0 || length >= len(rest) {
+			return false
+		}
+		if n := len(in.members); n > 0 && bytes.Compare(in.members[n-1].name, name) >= 0 {
+			return false
+		}
+		for _, m := range in.members {
+			if strings.EqualFold(string(m.name), string(name)) {
+				return false
+			}
+		}
+		in.members = append(in.members, member{name, rest[:length]})
+		switch b = rest[length:]; {
+		case len(b) == 1:
+			return b[0] == '}'
+		case b[0] != ',':
+			return false
+		}
+		b = b[1:]
+	}
+	return len(in.members) == 0 && len(b) == 1
+}
+
+// simpleString is the length of the string that b begins with, quotes
+// included; -1 if it needs a closer look.
+func simpleString(b []byte) int {
+	for i := 1; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '"':
+			return i + 1
+		case c < ' ' || c > '~' || c == '\\' || c == '<' || c == '>' || c == '&':
+			return -1
+		}
+	}
+	return -1
+}
+
+func simpleValue(b []byte) int {
+	if len(b) == 0 {
+		return -1
+	}
+	if b[0] == '"' {
+		return simpleString(b)
+	}
+	end := bytes.IndexAny(b, ",}")
+	if end < 0 {
+		return -1
+	}
+	if v := b[:end]; string(v) == "true" || string(v) == "false" || integer(v) {
+		return end
+	}
+	return -1
+}
+
+// appendCanonical appends the canonical form of d's next value.
+func appendCanonical(b []byte, d *json.Decoder) ([]byte, error) {
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch token {
+	case json.Delim('{'):
+		return appendObject(b, d)
+	case json.Delim('['):
+		b = append(b, '[')
+		for i := 0; d.More(); i++ {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if b, err = appendCanonical(b, d); err != nil {
+				return nil, err
+			}
+		}
+		_, err = d.Token()
+		return append(b, ']'), err
+	}
+	value, err := json.Marshal(token)
+	return append(b, value...), err
+}
+
+func appendObject(b []byte, d *json.Decoder) ([]byte, error) {
+	type pair struct {
+		folded, name string
+		value        []byte
+	}
+	var pairs []pair
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		value, err := appendCanonical(nil, d)
+		if err != nil {
+			return nil, err
+		}
+		text, _ := name.(string)
+		pairs = append(pairs, pair{fold(text), text, value})
+	}
+	slices.SortFunc(pairs, func(a, b pair) int { return strings.Compare(a.folded, b.folded) })
+	for i := 1; i < len(pairs); i++ {
+		if pairs[i].folded == pairs[i-1].folded {
+			return nil, errAmbiguous
+		}
+	}
+	slices.SortFunc(pairs, func(a, b pair) int { return strings.Compare(a.name, b.name) })
+	b = append(b, '{')
+	for i, p := range pairs {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		name, err := json.Marshal(p.name)
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(append(b, name...), ':'), p.value...)
+	}
+	_, err := d.Token()
+	return append(b, '}'), err
+}
