@@ -26,8 +26,13 @@ type Broker struct {
 
 	publish *link
 	consume *link
+	calls   *link // of callers: replies come in by it, so calls wait for no event
+	work    *link // of request functions: a blocked one must not hold back the acks of consume
 
 	directory faas.Directory
+	publisher *publisher
+	caller    *caller
+	system    *system
 
 	stop    context.CancelFunc // ends the parts
 	parts   sync.WaitGroup
@@ -47,15 +52,20 @@ func Open(cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, names: names(cfg.Namespace), log: cfg.Log,
 		publish: newLink(cfg, "publish"), consume: newLink(cfg, "consume"),
+		calls: newLink(cfg, "call"), work: newLink(cfg, "work"),
 	}
+	b.publisher, b.system, b.caller = newPublisher(b), newSystem(b), newCaller(b)
 	plugged, unplug := context.WithCancel(context.Background())
 	b.unplug = unplug
-	b.links.Go(func() { b.publish.run(plugged) })
-	b.links.Go(func() { b.consume.run(plugged) })
+	for _, l := range []*link{b.publish, b.consume, b.calls, b.work} {
+		b.links.Go(func() { l.run(plugged) })
+	}
 
 	running, stop := context.WithCancel(plugged)
 	b.stop = stop
-	_ = running
+	b.parts.Go(func() { b.publisher.run(running) })
+	b.parts.Go(func() { b.system.run(running) })
+	b.parts.Go(func() { b.caller.run(running) })
 	return b, nil
 }
 
@@ -82,7 +92,36 @@ func (b *Broker) Ready(ctx context.Context) error {
 			return fmt.Errorf("broker not ready: %w", err)
 		}
 	}
-	return nil
+	select {
+	case <-b.system.heard:
+		return b.caller.ready(ctx)
+	case <-ctx.Done():
+		if err := b.Health(); err != nil {
+			return fmt.Errorf("broker not ready: %w", err)
+		}
+		return fmt.Errorf("broker not ready: %w", context.Cause(ctx))
+	}
+}
+
+// Call calls the function that answers r's key and returns its reply. Every
+// error is an *faas.Error; see faas.Broker.
+func (b *Broker) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
+	return b.caller.call(ctx, r)
+}
+
+// Broadcast sends body to every process on the namespace that listens to the
+// topic, this one included. It is best effort: nothing is confirmed or kept.
+func (b *Broker) Broadcast(ctx context.Context, topic string, body []byte) error {
+	if err := ctx.Err(); err != nil {
+		return &faas.Error{Code: faas.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: faas.ExecutedNo}
+	}
+	return b.system.broadcast(topic, body)
+}
+
+// Listen calls fn with the body of each broadcast on the topic, one at a time,
+// until stop is called. fn must be quick.
+func (b *Broker) Listen(topic string, fn func(body []byte)) (stop func()) {
+	return b.system.listen(topic, fn)
 }
 
 // Health returns nil, or what is wrong now in one sentence.

@@ -83,10 +83,31 @@ func (g *gatheringConn) write() {
 			g.spare = batch[:0]
 		}
 		if err != nil {
-			g.err, g.pending = err, nil
-			g.room.Broadcast()
-			_ = g.Conn.SetReadDeadline(time.Now()) // the reader learns of it, and ends the connection
+			g.fail(err)
 			return
 		}
 	}
+}
+
+// Read ends writers that are stuck when the peer is gone or mute: the client
+// cannot take a connection down while one of them holds its channel.
+func (g *gatheringConn) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	if err != nil {
+		g.mu.Lock()
+		g.fail(err)
+		g.mu.Unlock()
+	}
+	return n, err
+}
+
+// fail ends reading and writing. g.mu is held.
+func (g *gatheringConn) fail(err error) {
+	if g.err == nil {
+		g.err = err
+	}
+	g.pending, g.closing = nil, true
+	g.work.Signal()
+	g.room.Broadcast()
+	_ = g.Conn.SetDeadline(time.Now())
 }

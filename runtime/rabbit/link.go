@@ -36,6 +36,7 @@ type link struct {
 	problems map[string]error // by user: why it cannot do its work
 	blocked  string           // the broker's reason to take nothing; "" when it does
 	unblock  chan struct{}    // closed when blocked ends; nil when it is not blocked
+	block    chan struct{}    // closed while blocked
 }
 
 // session is the life of one connection.
@@ -49,7 +50,7 @@ func newLink(cfg Config, role string) *link {
 	return &link{
 		role: role, name: cfg.Namespace + " " + role + " " + cfg.Process,
 		addresses: addresses, log: cfg.Log.With(zap.String("link", role)),
-		changed: make(chan struct{}), problems: map[string]error{},
+		changed: make(chan struct{}), block: make(chan struct{}), problems: map[string]error{},
 		problem: errors.New("not connected to RabbitMQ yet"),
 	}
 }
@@ -240,5 +241,21 @@ func (s *session) isOver() bool {
 		return true
 	default:
 		return s.conn.IsClosed()
+	}
+}
+
+// closeChannel closes ch, but does not wait for ever for a broker that reads
+// nothing: then the channel ends with its connection.
+func closeChannel(ch *amqp.Channel) {
+	done := make(chan struct{})
+	go func() { // ends with the connection at the latest
+		defer close(done)
+		_ = ch.Close()
+	}()
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
 	}
 }

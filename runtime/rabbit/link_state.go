@@ -48,6 +48,7 @@ func (l *link) setBlocked(b amqp.Blocking) {
 	l.blocked = cmp.Or(b.Reason, "no reason given")
 	if l.unblock == nil {
 		l.unblock = make(chan struct{})
+		close(l.block)
 	}
 	l.log.Warn("the broker takes no messages", zap.String("reason", l.blocked))
 }
@@ -58,7 +59,7 @@ func (l *link) endBlock() bool {
 		return false
 	}
 	close(l.unblock)
-	l.blocked, l.unblock = "", nil
+	l.blocked, l.unblock, l.block = "", nil, make(chan struct{})
 	return true
 }
 
@@ -122,4 +123,18 @@ func (b *backoff) wait(ctx context.Context) bool {
 	case <-t.C:
 		return true
 	}
+}
+
+// connected reports whether there is a connection at present.
+func (l *link) connected() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.live != nil
+}
+
+// blockings returns a channel that is closed when the broker next blocks.
+func (l *link) blockings() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.block
 }

@@ -56,10 +56,11 @@ func declareExchange(ch *amqp.Channel, name, kind string) error {
 func declareRequestQueue(ch *amqp.Channel, n names, d *faas.Descriptor) error {
 	queue := n.requestQueue(d.Name)
 	if err := declareQueue(ch, queue, amqp.Table{
-		"x-queue-type": "classic",
-		"x-expires":    requestQueueExpiry.Milliseconds(),
-		"x-max-length": int64(requestQueueLength),
-		"x-overflow":   "reject-publish",
+		"x-queue-type":           "classic",
+		"x-expires":              requestQueueExpiry.Milliseconds(),
+		"x-max-length":           int64(requestQueueLength),
+		"x-overflow":             "reject-publish",
+		"x-dead-letter-exchange": n.expired(), // see forwardExpired
 	}); err != nil {
 		return err
 	}

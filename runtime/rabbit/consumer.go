@@ -1,0 +1,244 @@
+package rabbit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// consumer runs one event function on the events of its queue.
+type consumer struct {
+	b     *Broker
+	fn    faas.Function
+	queue string
+	slots chan struct{} // one for each run; it outlives connections, so that concurrency holds across them
+	runs  sync.WaitGroup
+	base  context.Context // of the runs: done when the grace period is over
+	live  func()          // told when it consumes
+}
+
+func newConsumer(b *Broker, fn faas.Function, live func()) *consumer {
+	return &consumer{
+		b: b, fn: fn, queue: b.names.eventQueue(fn.Name), live: live,
+		slots: make(chan struct{}, max(fn.Concurrency, 1)),
+	}
+}
+
+// serve runs the function until ctx is done. Then it takes no more, finishes
+// what runs, within the grace period, and gives the rest back.
+func (c *consumer) serve(ctx context.Context) error {
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	c.base = base
+	connected, disconnect := context.WithCancel(base)
+	defer disconnect()
+	var session sync.WaitGroup
+	session.Go(func() {
+		c.b.consume.use(connected, "function "+c.fn.Name, func(conn context.Context, amqpConn *amqp.Connection) error {
+			return c.consume(ctx, conn, amqpConn)
+		})
+	})
+	<-ctx.Done()
+
+	finished := make(chan struct{})
+	go func() { // ends with the last run; a run that ignores its ctx keeps it
+		c.runs.Wait()
+		close(finished)
+	}()
+	grace := time.NewTimer(c.b.cfg.Grace)
+	defer grace.Stop()
+	var err error
+	select {
+	case <-finished:
+	case <-grace.C:
+		cut() // what listens to its ctx gives back now; the rest goes back with the channel
+		err = fmt.Errorf("function %q was not finished within the grace period of %v: its events go back to the queue", c.fn.Name, c.b.cfg.Grace)
+		select {
+		case <-finished:
+		case <-time.After(closeTimeout):
+		}
+	}
+	disconnect()
+	session.Wait()
+	return err
+}
+
+// consume takes deliveries over conn until serving is done, the consumer is
+// cancelled or conn fails. All that it acknowledges goes over its own channel:
+// an acknowledgement that comes after conn has gone goes nowhere.
+func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connection) error {
+	if serving.Err() != nil {
+		<-conn.Done()
+		return nil
+	}
+	ch, err := amqpConn.Channel()
+	if err != nil {
+		return fmt.Errorf("open a channel to consume on: %w", err)
+	}
+	defer ch.Close()
+	if err := c.declare(ch, amqpConn); err != nil {
+		return err
+	}
+	// No more than what can run: what waits here could run elsewhere.
+	if err := ch.Qos(cap(c.slots), 0, false); err != nil {
+		return fmt.Errorf("set the prefetch: %w", err)
+	}
+	tag := faas.NewID()
+	deliveries, err := ch.Consume(c.queue, tag, false, false, false, false, nil)
+	if err != nil {
+		return fmt.Errorf("consume from %q: %w", c.queue, err)
+	}
+	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	c.live()
+	if cancelled := c.intake(serving, ch, tag, deliveries); cancelled {
+		if conn.Err() != nil || amqpConn.IsClosed() {
+			return nil
+		}
+		select {
+		case reason := <-closed:
+			if reason != nil {
+				return fmt.Errorf("the broker closed the channel of %q: %s", c.queue, reason.Reason)
+			}
+		default:
+		}
+		c.runs.Wait() // their acknowledgements need this channel
+		return fmt.Errorf("the broker cancelled the consumer of %q: its queue was deleted or has moved", c.queue)
+	}
+	<-conn.Done() // the runs settle over this channel
+	return nil
+}
+
+// intake starts a run for each delivery, until serving is done (false), or the
+// broker ends the consumer (true).
+func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string, deliveries <-chan amqp.Delivery) bool {
+	for {
+		select {
+		case d, ok := <-deliveries:
+			if !ok {
+				return true
+			}
+			arrived := time.Now()
+			select {
+			case c.slots <- struct{}{}:
+				c.runs.Add(1)
+				go func() {
+					defer c.runs.Done()
+					defer func() { <-c.slots }()
+					c.run(ch, &d, arrived)
+				}()
+				continue
+			case <-serving.Done():
+				_ = d.Nack(false, true) // not started: no attempt is burnt
+			}
+		case <-serving.Done():
+		}
+		// The client closes deliveries once the broker has answered.
+		c.runs.Add(1)
+		go func() {
+			defer c.runs.Done()
+			_ = ch.Cancel(tag, false)
+		}()
+		for d := range deliveries {
+			_ = d.Nack(false, true)
+		}
+		return false
+	}
+}
+
+// run runs the function on one delivery and settles it.
+func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
+	e := fromDelivery(d)
+	if wait := time.Until(e.NotBefore); !e.NotBefore.IsZero() && wait > 0 {
+		c.putOff(d, &e, wait)
+		return
+	}
+	began := time.Now()
+	_, err := c.fn.Run(c.base, &e, time.Time{})
+	ran := time.Since(began)
+	verdict := c.fn.Retry.Judge(err, e.Attempt)
+	if c.base.Err() != nil && err != nil { // cut short by the end of the grace period
+		_ = d.Nack(false, true)
+		verdict = faas.Verdict{Outcome: faas.Again, Err: faas.AsError(err)}
+	} else {
+		c.settle(ch, d, &e, &verdict)
+	}
+	c.b.cfg.Observe(faas.Invocation{
+		Function: c.fn.Name, Kind: faas.KindEvent, Key: e.Key, ID: e.ID, Trace: e.Trace, Attempt: e.Attempt,
+		Wait: began.Sub(arrived), Run: ran, Outcome: verdict.Outcome, After: verdict.After, Err: err,
+	})
+}
+
+// declare declares the function's queue and binds it to its keys, and to no
+// other key that it had on the same broker before, as far as that is known.
+func (c *consumer) declare(ch *amqp.Channel, conn *amqp.Connection) error {
+	exchange := cmp.Or(c.fn.Exchange, c.b.names.events())
+	if err := declareExchanges(ch, c.b.names); err != nil {
+		return err
+	}
+	if err := c.declareSource(conn, exchange); err != nil {
+		return err
+	}
+	if err := declareEventQueue(ch, c.b.names, &c.fn.Descriptor); err != nil {
+		return err
+	}
+	for _, key := range c.fn.Keys {
+		if err := bindQueue(ch, c.queue, key, exchange); err != nil {
+			return err
+		}
+	}
+	return c.unbindOld(ch, exchange)
+}
+
+// declareSource makes sure that the exchange exists: as it stands, or as a
+// topic exchange. It tries on channels of its own, which a failure closes.
+func (c *consumer) declareSource(conn *amqp.Connection, exchange string) error {
+	if exchange == c.b.names.events() {
+		return nil
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("open a channel to look for exchange %q: %w", exchange, err)
+	}
+	err = ch.ExchangeDeclarePassive(exchange, amqp.ExchangeTopic, true, false, false, false, nil)
+	_ = ch.Close()
+	if e, ok := errors.AsType[*amqp.Error](err); !ok || e.Code != amqp.NotFound {
+		if err != nil {
+			return explainDeclare(fmt.Sprintf("exchange %q", exchange), err)
+		}
+		return nil
+	}
+	if ch, err = conn.Channel(); err != nil {
+		return fmt.Errorf("open a channel to declare exchange %q: %w", exchange, err)
+	}
+	defer ch.Close()
+	return declareExchange(ch, exchange, amqp.ExchangeTopic)
+}
+
+// unbindOld removes the bindings that other versions of the function, announced
+// on the namespace, had and this one no longer wants.
+func (c *consumer) unbindOld(ch *amqp.Channel, exchange string) error {
+	old, ok := c.b.directory.Find(c.fn.Name)
+	if !ok || old.Kind != faas.KindEvent {
+		return nil
+	}
+	from := cmp.Or(old.Exchange, c.b.names.events())
+	for _, key := range old.Keys {
+		if from == exchange && slices.Contains(c.fn.Keys, key) {
+			continue
+		}
+		if err := ch.QueueUnbind(c.queue, key, from, nil); err != nil {
+			return fmt.Errorf("remove the old binding %q of queue %q: %w", key, c.queue, err)
+		}
+		c.b.log.Info("removed an old binding", zap.String("queue", c.queue), zap.String("key", key))
+	}
+	return nil
+}

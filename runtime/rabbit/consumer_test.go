@@ -1,0 +1,273 @@
+package rabbit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func TestRetryThenSuccess(t *testing.T) {
+	attempts := make(chan int, 10)
+	runs := make(chan faas.Invocation, 10)
+	b := openBroker(t, func(c *Config) { c.Observe = func(i faas.Invocation) { runs <- i } })
+	serve(t, b, onEvent("flaky", "flaky.run", func(_ context.Context, e *faas.Event) error {
+		attempts <- e.Attempt
+		if e.Attempt < 3 {
+			return errors.New("not yet")
+		}
+		if e.Key != "flaky.run" || e.Exchange == "" || e.ID != "x1" || string(e.Body) != "body" {
+			t.Errorf("third attempt: got %+v, want the event as it was published", e)
+		}
+		return nil
+	}))
+	if err := b.Publish(t.Context(), faas.Event{Key: "flaky.run", ID: "x1", Body: []byte("body")}); err != nil {
+		t.Fatal(err)
+	}
+	for want := 1; want <= 3; want++ {
+		if got := receive(t, "an attempt", attempts); got != want {
+			t.Errorf("attempt: got %d, want %d", got, want)
+		}
+	}
+	for _, want := range []faas.Outcome{faas.Again, faas.Again, faas.Done} {
+		if got := receive(t, "an invocation", runs); got.Outcome != want || got.Function != "flaky" || got.ID != "x1" {
+			t.Errorf("observed: got %+v, want outcome %s", got, want)
+		}
+	}
+}
+
+func TestDeadLetterKeepsBytesAndHeaders(t *testing.T) {
+	b := openBroker(t)
+	serve(t, b, onEvent("broken", "broken.run", func(context.Context, *faas.Event) error {
+		panic("boom")
+	}))
+	fn := onEvent("invalid", "invalid.run", func(context.Context, *faas.Event) error { return faas.Permanent("never") })
+	serve(t, b, fn)
+	body := []byte{0, 1, 2, '{', 0xff}
+	if err := foreignChannel(t).PublishWithContext(t.Context(), b.names.events(), "invalid.run", false, false, amqp.Publishing{
+		MessageId: "raw-1", ContentType: "application/x-odd", Body: body,
+		Headers: amqp.Table{"deep": amqp.Table{"er": []any{int32(1), amqp.Table{"x": true}}}, "CC": "elsewhere"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	d := deadLetter(t, b, "invalid")
+	if !bytes.Equal(d.Body, body) || d.MessageId != "raw-1" || d.ContentType != "application/x-odd" {
+		t.Errorf("got body %q, id %q, type %q, want them as they were published", d.Body, d.MessageId, d.ContentType)
+	}
+	if deep, ok := d.Headers["deep"].(amqp.Table); !ok || len(deep) != 1 {
+		t.Errorf("header deep: got %v, want it as it was published", d.Headers["deep"])
+	}
+	for name, want := range map[string]string{headerDeadReason: "permanent", headerDeadError: "permanent: never", headerKey: "invalid.run", headerDeadWorker: b.cfg.Process} {
+		if got := stringOf(d.Headers, name); got != want {
+			t.Errorf("header %s: got %q, want %q", name, got, want)
+		}
+	}
+	if got := intOf(d.Headers, headerDeadAttempts); got != 1 {
+		t.Errorf("attempts: got %d, want 1", got)
+	}
+}
+
+func TestPanicsUseUpAttempts(t *testing.T) {
+	b := openBroker(t)
+	var ran atomic.Int32
+	fn := onEvent("broken", "broken.run", func(context.Context, *faas.Event) error { ran.Add(1); panic("boom") })
+	fn.Retry.Max = 3
+	serve(t, b, fn)
+	if err := b.Publish(t.Context(), faas.Event{Key: "broken.run"}); err != nil {
+		t.Fatal(err)
+	}
+	d := deadLetter(t, b, "broken")
+	if got := intOf(d.Headers, headerDeadAttempts); got != 3 || ran.Load() != 3 {
+		t.Errorf("attempts: header says %d, the function ran %d times, want 3", got, ran.Load())
+	}
+	if got := stringOf(d.Headers, headerDeadStack); !strings.Contains(got, "consumer_test.go") {
+		t.Errorf("stack: got %q, want the place of the panic", got)
+	}
+}
+
+func TestForeignMessagesAreHandled(t *testing.T) {
+	got := make(chan faas.Event, 10)
+	b := openBroker(t)
+	serve(t, b, onEvent("open", "open.#", func(_ context.Context, e *faas.Event) error { got <- *e; return nil }))
+	ch := foreignChannel(t)
+	for name, p := range map[string]amqp.Publishing{
+		"plain":           {Body: []byte(`{"id":"42"}`)},
+		"nested headers":  {Headers: amqp.Table{"a": amqp.Table{"b": []any{amqp.Table{"c": nil}}}}},
+		"odd own headers": {Headers: amqp.Table{"traceparent": int32(4), "rabbet-attempt": amqp.Table{}, "rabbet-not-before": "soon", "rabbet-key": []any{}, "x-death": "none"}},
+		"huge header":     {Headers: amqp.Table{"huge": strings.Repeat("x", 100<<10)}},
+		"huge attempt":    {Headers: amqp.Table{"rabbet-attempt": "99999999999999999999"}},
+		"cloud event":     {Headers: amqp.Table{"cloudEvents:id": "ce-1", "ce-type": "made", "cloudEvents_time": "2026-01-02T03:04:05Z"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := ch.PublishWithContext(t.Context(), b.names.events(), "open.door", false, false, p); err != nil {
+				t.Fatal(err)
+			}
+			e := receive(t, "the event", got)
+			if e.Key != "open.door" || e.ID == "" || e.Attempt < 1 || e.Time.IsZero() || e.ContentType != "application/json" || !bytes.Equal(e.Body, p.Body) {
+				t.Errorf("got %+v, want its gaps filled in", e)
+			}
+			if name == "cloud event" && (e.ID != "ce-1" || e.Type != "made" || e.Time.Year() != 2026) {
+				t.Errorf("got %+v, want the attributes of the CloudEvent", e)
+			}
+		})
+	}
+}
+
+func TestHugeHeadersReachTheDeadLetters(t *testing.T) {
+	b := openBroker(t)
+	serve(t, b, onEvent("picky", "picky.run", func(context.Context, *faas.Event) error { return faas.Invalid("no") }))
+	if err := foreignChannel(t).PublishWithContext(t.Context(), b.names.events(), "picky.run", false, false, amqp.Publishing{
+		MessageId: "huge", Headers: amqp.Table{"huge": strings.Repeat("x", 130_000), "small": "kept"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	d := deadLetter(t, b, "picky")
+	if d.MessageId != "huge" || d.Headers["small"] != "kept" || stringOf(d.Headers, headerDeadReason) != "invalid" {
+		t.Errorf("got %q with reason %q, want the message with its reason", d.MessageId, stringOf(d.Headers, headerDeadReason))
+	}
+}
+
+func TestDelayIsNeverShort(t *testing.T) {
+	got := make(chan time.Time, 10)
+	b := openBroker(t)
+	serve(t, b, onEvent("late", "late.run", func(_ context.Context, e *faas.Event) error {
+		if e.Attempt != 1 {
+			t.Errorf("attempt: got %d, want 1: a delay burns none", e.Attempt)
+		}
+		got <- time.Now()
+		return nil
+	}))
+	for _, wait := range []time.Duration{50 * time.Millisecond, 350 * time.Millisecond, 1300 * time.Millisecond} {
+		due := time.Now().Add(wait)
+		if err := b.Publish(t.Context(), faas.Event{Key: "late.run", NotBefore: due}); err != nil {
+			t.Fatal(err)
+		}
+		if at := receive(t, "the delayed event", got); at.Before(due) || at.Sub(due) > 2*time.Second {
+			t.Errorf("after %v: came %v off its time, want it not before, and soon after", wait, at.Sub(due))
+		}
+	}
+}
+
+func TestDeletedQueueComesBack(t *testing.T) {
+	got := make(chan string, 10)
+	b := openBroker(t)
+	serve(t, b, onEvent("keep", "keep.on", func(_ context.Context, e *faas.Event) error { got <- e.ID; return nil }))
+	management(t, http.MethodDelete, "/api/queues/%2F/"+url.PathEscape(b.names.eventQueue("keep")), nil)
+	until(t, "the queue is back", func(ctx context.Context) bool {
+		return b.Publish(ctx, faas.Event{Key: "keep.on", ID: "again"}) == nil
+	})
+	if id := receive(t, "an event over the new queue", got); id != "again" {
+		t.Errorf("got %q, want %q", id, "again")
+	}
+}
+
+func TestDriftIsReportedAndLeftAlone(t *testing.T) {
+	b := openBroker(t)
+	queue := b.names.eventQueue("drift")
+	ch := foreignChannel(t)
+	if _, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 3}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- b.Serve(ctx, []faas.Function{onEvent("drift", "drift.run", func(context.Context, *faas.Event) error { return nil })})
+	}()
+	until(t, "the drift shows in Health", func(ctx context.Context) bool {
+		err := b.Health()
+		return err != nil && strings.Contains(err.Error(), queue) && strings.Contains(err.Error(), "x-delivery-limit")
+	})
+	cancel()
+	if err := receive(t, "Serve ends", done); err != nil {
+		t.Errorf("Serve: got %v, want nil", err)
+	}
+	if _, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
+		t.Errorf("the queue: got %v, want it left alone", err)
+	}
+}
+
+func TestDrainFinishesAndGivesBack(t *testing.T) {
+	b := openBroker(t)
+	started, release := make(chan string, 10), make(chan struct{})
+	fn := onEvent("slow", "slow.run", func(_ context.Context, e *faas.Event) error { started <- e.ID; <-release; return nil })
+	fn.Concurrency = 1
+	stop := serve(t, b, fn)
+	for _, id := range []string{"first", "second"} {
+		if err := b.Publish(t.Context(), faas.Event{Key: "slow.run", ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if id := receive(t, "the first run", started); id != "first" {
+		t.Fatalf("got %q, want the first event", id)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	until(t, "the worker has left", func(context.Context) bool {
+		live, _ := b.Directory().Find("slow")
+		return len(live.Workers) == 0
+	})
+	close(release)
+	if err := receive(t, "Serve ends", stopped); err != nil {
+		t.Errorf("Serve: got %v, want a clean drain", err)
+	}
+	select {
+	case id := <-started:
+		t.Errorf("event %q was started during the drain", id)
+	default:
+	}
+	serve(t, b, fn)
+	if id := receive(t, "the second run", started); id != "second" {
+		t.Errorf("got %q, want the second event once, and the first not again", id)
+	}
+}
+
+func TestTailSeesEventsPass(t *testing.T) {
+	b := openBroker(t)
+	serve(t, b, onEvent("done", "order.#", func(context.Context, *faas.Event) error { return nil }))
+	ctx, cancel := context.WithCancel(t.Context())
+	seen, ended := make(chan faas.Event, 100), make(chan error, 1)
+	go func() { ended <- b.Tail(ctx, "order.*", func(e faas.Event) { seen <- e }) }()
+	var e faas.Event
+	until(t, "the tail sees an event", func(ctx context.Context) bool {
+		if err := b.Publish(ctx, faas.Event{Key: "order.made", Body: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case e = <-seen:
+			return true
+		case <-time.After(50 * time.Millisecond):
+			return false
+		}
+	})
+	if e.Key != "order.made" {
+		t.Errorf("got %+v, want the event that was published", e)
+	}
+	cancel()
+	if err := receive(t, "Tail ends", ended); err != nil {
+		t.Errorf("Tail: got %v, want nil", err)
+	}
+}
+
+func TestBroadcastReachesEverybody(t *testing.T) {
+	a := openBroker(t)
+	b := openBroker(t, func(c *Config) { c.Namespace = a.cfg.Namespace })
+	heard := make(chan string, 10)
+	defer a.Listen("topic", func(body []byte) { heard <- "a:" + string(body) })()
+	defer b.Listen("topic", func(body []byte) { heard <- "b:" + string(body) })()
+	if err := a.Broadcast(t.Context(), "topic", []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{receive(t, "a broadcast", heard): true, receive(t, "a broadcast", heard): true}
+	if !got["a:hello"] || !got["b:hello"] {
+		t.Errorf("got %v, want both to hear it", got)
+	}
+}

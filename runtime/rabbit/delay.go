@@ -1,0 +1,104 @@
+package rabbit
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// tierWaits are the waits for which a queue exists. A longer or an odd wait is
+// made of several: a message that comes back too early waits again.
+var tierWaits = []struct {
+	name string
+	wait time.Duration
+}{
+	{"100ms", 100 * time.Millisecond}, {"200ms", 200 * time.Millisecond}, {"500ms", 500 * time.Millisecond},
+	{"1s", time.Second}, {"2s", 2 * time.Second}, {"5s", 5 * time.Second}, {"10s", 10 * time.Second}, {"30s", 30 * time.Second},
+	{"1m", time.Minute}, {"2m", 2 * time.Minute}, {"5m", 5 * time.Minute}, {"15m", 15 * time.Minute},
+	{"1h", time.Hour}, {"4h", 4 * time.Hour}, {"1d", 24 * time.Hour},
+}
+
+// tierFor picks the tier for a wait: the longest that is not too long; the
+// shortest, or one that is too long by a tenth of it, to save round trips. So a
+// delay ends up to 100 ms, or a tenth of itself, late, and never early.
+func tierFor(wait time.Duration) (name string, length time.Duration) {
+	best := tierWaits[0]
+	for _, t := range tierWaits {
+		if t.wait-wait <= wait/10 {
+			best = t
+		}
+	}
+	return best.name, best.wait
+}
+
+// tiers are the delay queues. They are declared when first used.
+type tiers struct {
+	link  *link
+	names names
+
+	mu       sync.Mutex
+	declared map[string]bool
+}
+
+// ensure declares the tier, once.
+func (t *tiers) ensure(ctx context.Context, tier string, wait time.Duration) error {
+	t.mu.Lock()
+	known := t.declared[tier]
+	t.mu.Unlock()
+	if known {
+		return nil
+	}
+	name := t.names.delay(tier)
+	err := t.link.declare(ctx, func(ch *amqp.Channel) error {
+		if err := declareExchange(ch, name, amqp.ExchangeFanout); err != nil {
+			return err
+		}
+		// The routing key is the queue to come back to, so the default
+		// exchange brings it there and no key is named here.
+		if err := declareQueue(ch, name, amqp.Table{
+			"x-queue-type":           "quorum",
+			"x-message-ttl":          wait.Milliseconds(),
+			"x-dead-letter-exchange": "",
+			"x-dead-letter-strategy": "at-least-once",
+			"x-overflow":             "reject-publish",
+		}); err != nil {
+			return err
+		}
+		return bindQueue(ch, name, "", name)
+	})
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.declared == nil {
+		t.declared = map[string]bool{}
+	}
+	t.declared[tier] = true
+	return nil
+}
+
+// forget makes the next use declare the tier again.
+func (t *tiers) forget(tier string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.declared, tier)
+}
+
+// delay publishes m so that it comes to the queue after wait, or earlier by
+// what the next tier will add: see tierFor.
+func (p *publisher) delay(ctx context.Context, queue string, wait time.Duration, m amqp.Publishing) error {
+	tier, length := tierFor(wait)
+	if err := p.tiers.ensure(ctx, tier, length); err != nil {
+		return err
+	}
+	err := p.publish(ctx, p.names.delay(tier), queue, m)
+	if faas.AsError(err) != nil && faas.AsError(err).Code == faas.CodeUnroutable { // somebody deleted it
+		p.tiers.forget(tier)
+	}
+	return err
+}

@@ -1,0 +1,308 @@
+package rabbit
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// The headers that Rabbet keeps for itself.
+const (
+	headerAttempt   = "rabbet-attempt"    // of the run to come, from 1
+	headerCausation = "rabbet-causation"  // id of what led to this message
+	headerNotBefore = "rabbet-not-before" // Unix milliseconds
+	headerKey       = "rabbet-key"        // routing key that it was first published with
+	headerExchange  = "rabbet-exchange"   // exchange that it was first published to
+	headerFirst     = "rabbet-first"      // Unix milliseconds of the first failure
+	headerPublish   = "rabbet-publish"    // number of the publish on its channel, to tell returns apart
+
+	headerPrefix      = "rabbet-"
+	cloudEventsPrefix = "cloudEvents_"
+)
+
+const (
+	maxBody    = 16 << 20 // RabbitMQ 4 takes no more
+	maxHeaders = 64 << 10 // they must fit into one frame of 128 KiB
+	maxShort   = 255      // bytes of an AMQP short string
+)
+
+// keeps reports whether a header is the broker's or Rabbet's: what a publisher
+// must not set and a function does not see. CC and BCC would send copies past
+// the permissions.
+func keeps(header string) bool {
+	switch header {
+	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths",
+		"x-first-death-exchange", "x-first-death-queue", "x-first-death-reason",
+		"x-last-death-exchange", "x-last-death-queue", "x-last-death-reason",
+		"traceparent", "tracestate", "baggage":
+		return true
+	}
+	return strings.HasPrefix(header, headerPrefix)
+}
+
+// toPublishing turns e into what travels. It fails with faas.CodeInvalid on
+// what AMQP cannot carry.
+func toPublishing(e *faas.Event) (amqp.Publishing, error) {
+	headers := make(amqp.Table, len(e.Headers)+4)
+	for k, v := range e.Headers {
+		if keeps(k) {
+			continue
+		}
+		if len(k) > maxShort {
+			return amqp.Publishing{}, faas.Invalid("header %.40q…: its name is longer than %d bytes", k, maxShort)
+		}
+		headers[k] = toField(v)
+	}
+	setTrace(headers, e.Trace)
+	if e.Causation != "" {
+		headers[headerCausation] = e.Causation
+	}
+	if !e.NotBefore.IsZero() {
+		// Rounded up: never early.
+		headers[headerNotBefore] = e.NotBefore.Add(time.Millisecond - 1).UnixMilli()
+	}
+	for name, v := range map[string]string{
+		"exchange": e.Exchange, "routing key": e.Key, "id": e.ID, "content type": e.ContentType,
+		"type": e.Type, "correlation id": e.Correlation,
+	} {
+		if len(v) > maxShort {
+			return amqp.Publishing{}, faas.Invalid("%s %.40q…: it is longer than %d bytes", name, v, maxShort)
+		}
+	}
+	switch {
+	case e.Key == "":
+		return amqp.Publishing{}, faas.Invalid("an event needs a routing key")
+	case len(e.Body) > maxBody:
+		return amqp.Publishing{}, faas.Invalid("an event of %d bytes: RabbitMQ takes up to %d; send a reference to the data instead", len(e.Body), maxBody)
+	case tableSize(headers) > maxHeaders:
+		return amqp.Publishing{}, faas.Invalid("headers of %d bytes: at most %d fit", tableSize(headers), maxHeaders)
+	}
+	if err := headers.Validate(); err != nil {
+		return amqp.Publishing{}, faas.Invalid("headers that AMQP cannot carry: %w", err)
+	}
+	return amqp.Publishing{
+		Headers: headers, ContentType: e.ContentType, DeliveryMode: amqp.Persistent,
+		CorrelationId: e.Correlation, MessageId: e.ID, Timestamp: e.Time, Type: e.Type, AppId: "rabbet", Body: e.Body,
+	}, nil
+}
+
+// fromDelivery reads a delivery, whoever published it. Nothing in it can make
+// it fail: what does not fit is left out, what is missing is filled in.
+func fromDelivery(d *amqp.Delivery) faas.Event {
+	e := faas.Event{
+		Key: d.RoutingKey, Exchange: d.Exchange, ID: d.MessageId, ContentType: cmp.Or(d.ContentType, "application/json"),
+		Type: d.Type, Time: d.Timestamp, Body: d.Body, Correlation: d.CorrelationId,
+		Causation: stringOf(d.Headers, headerCausation),
+		Trace: faas.Trace{
+			Parent: stringOf(d.Headers, "traceparent"), State: stringOf(d.Headers, "tracestate"), Baggage: stringOf(d.Headers, "baggage"),
+		},
+		Attempt:     int(min(max(intOf(d.Headers, headerAttempt), 1), math.MaxInt32)),
+		Redelivered: d.Redelivered,
+	}
+	if d.Exchange == "" { // it comes back from a delay
+		if key := stringOf(d.Headers, headerKey); key != "" {
+			e.Key, e.Exchange = key, stringOf(d.Headers, headerExchange)
+		}
+	}
+	if ms := intOf(d.Headers, headerNotBefore); ms > 0 {
+		e.NotBefore = time.UnixMilli(ms)
+	}
+	if len(d.Headers) > 0 {
+		e.Headers = make(map[string]any, len(d.Headers))
+		for k, v := range d.Headers {
+			if !keeps(k) {
+				e.Headers[cloudEventsName(k)] = fromField(v, 0)
+			}
+		}
+	}
+	fillFromCloudEvent(&e)
+	return e
+}
+
+// fillFromCloudEvent takes from CloudEvents attributes what AMQP's own
+// properties leave open.
+func fillFromCloudEvent(e *faas.Event) {
+	attribute := func(name string) string {
+		s, _ := e.Headers[cloudEventsPrefix+name].(string)
+		return s
+	}
+	e.ID = cmp.Or(e.ID, attribute("id"), faas.NewID())
+	e.Type = cmp.Or(e.Type, attribute("type"))
+	if e.Time.IsZero() {
+		e.Time, _ = time.Parse(time.RFC3339Nano, attribute("time"))
+	}
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+}
+
+// cloudEventsName gives the spellings of a CloudEvents attribute one form.
+func cloudEventsName(header string) string {
+	for _, prefix := range []string{"cloudEvents:", "ce-", "ce_"} {
+		if name, ok := strings.CutPrefix(header, prefix); ok {
+			return cloudEventsPrefix + name
+		}
+	}
+	return header
+}
+
+func setTrace(headers amqp.Table, t faas.Trace) {
+	for name, v := range map[string]string{"traceparent": t.Parent, "tracestate": t.State, "baggage": t.Baggage} {
+		if v != "" {
+			headers[name] = v
+		}
+	}
+}
+
+func stringOf(t amqp.Table, name string) string {
+	s, _ := t[name].(string)
+	return s
+}
+
+// intOf reads a number of any kind, or of digits; 0 for anything else.
+func intOf(t amqp.Table, name string) int64 {
+	switch v := t[name].(type) {
+	case int64:
+		return v
+	case int32:
+		return int64(v)
+	case int16:
+		return int64(v)
+	case int8:
+		return int64(v)
+	case byte:
+		return int64(v)
+	case uint16:
+		return int64(v)
+	case uint32:
+		return int64(v)
+	case string:
+		n, _ := strconv.ParseInt(v, 10, 64)
+		return n
+	}
+	return 0
+}
+
+// toField makes of a Go value what the AMQP client can encode.
+func toField(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		t := make(amqp.Table, len(v))
+		for k, f := range v {
+			t[k] = toField(f)
+		}
+		return t
+	case []any:
+		list := make([]any, len(v))
+		for i, f := range v {
+			list[i] = toField(f)
+		}
+		return list
+	case []string:
+		list := make([]any, len(v))
+		for i, s := range v {
+			list[i] = s
+		}
+		return list
+	case uint64:
+		return strconv.FormatUint(v, 10)
+	case uint:
+		return strconv.FormatUint(uint64(v), 10)
+	case time.Duration:
+		return v.String()
+	case fmt.Stringer:
+		if t, ok := v.(time.Time); ok {
+			return t
+		}
+		return v.String()
+	}
+	return v
+}
+
+// fromField undoes toField for tables, so that functions see no AMQP types.
+func fromField(v any, depth int) any {
+	if depth > 32 {
+		return nil
+	}
+	switch v := v.(type) {
+	case amqp.Table:
+		m := make(map[string]any, len(v))
+		for k, f := range v {
+			m[k] = fromField(f, depth+1)
+		}
+		return m
+	case []any:
+		list := make([]any, len(v))
+		for i, f := range v {
+			list[i] = fromField(f, depth+1)
+		}
+		return list
+	}
+	return v
+}
+
+// tableSize is about how many bytes v takes as a field on the wire.
+func tableSize(v any) int {
+	switch v := v.(type) {
+	case amqp.Table:
+		n := 5
+		for k, f := range v {
+			n += 1 + len(k) + tableSize(f)
+		}
+		return n
+	case []any:
+		n := 5
+		for _, f := range v {
+			n += tableSize(f)
+		}
+		return n
+	case string:
+		return 5 + len(v)
+	case []byte:
+		return 5 + len(v)
+	}
+	return 9
+}
+
+// copyOf makes a message of a delivery again: the same bytes and headers, and
+// Rabbet's own on top. What would send it elsewhere, end it early or be refused
+// is left behind: CC and BCC, the expiration, the user id.
+func copyOf(d *amqp.Delivery, e *faas.Event, own amqp.Table) amqp.Publishing {
+	headers := make(amqp.Table, len(d.Headers)+len(own)+3)
+	maps.Copy(headers, d.Headers)
+	for _, name := range []string{"CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", headerPublish} {
+		delete(headers, name)
+	}
+	headers[headerKey], headers[headerExchange] = e.Key, e.Exchange
+	maps.Copy(headers, own)
+	fitHeaders(headers)
+	return amqp.Publishing{
+		Headers: headers, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding, DeliveryMode: amqp.Persistent,
+		Priority: d.Priority, CorrelationId: d.CorrelationId, ReplyTo: d.ReplyTo, MessageId: e.ID, Timestamp: e.Time,
+		Type: d.Type, AppId: d.AppId, Body: d.Body,
+	}
+}
+
+// fitHeaders drops the largest foreign headers until the rest fits into a frame:
+// a message too big to copy would come back for ever.
+func fitHeaders(headers amqp.Table) {
+	const frame = 120 << 10
+	for tableSize(headers) > frame {
+		var largest string
+		for k, v := range headers {
+			if largest == "" || tableSize(v) > tableSize(headers[largest]) {
+				largest = k
+			}
+		}
+		delete(headers, largest)
+		headers[headerPrefix+"dropped-header"] = largest[:min(len(largest), maxShort)]
+	}
+}

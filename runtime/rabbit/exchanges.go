@@ -1,0 +1,76 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// knownFor is how long an exchange that was seen is taken to exist.
+const knownFor = time.Minute
+
+// exchanges knows which foreign exchanges exist. A publish to one that does
+// not would close the channel under everybody else's publishes.
+type exchanges struct {
+	link *link // the consuming one: a blocked connection would not answer
+
+	mu   sync.Mutex
+	seen map[string]time.Time
+}
+
+// check fails with faas.ErrUnroutable when there is no such exchange.
+func (x *exchanges) check(ctx context.Context, name string) error {
+	x.mu.Lock()
+	known := time.Since(x.seen[name]) < knownFor
+	x.mu.Unlock()
+	if known {
+		return nil
+	}
+	err := x.link.declare(ctx, func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
+	})
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
+		return noExchange(name)
+	}
+	if err != nil {
+		return &faas.Error{Code: faas.CodeUnavailable, Detail: fmt.Sprintf("cannot ask for exchange %q", name), Cause: err, Executed: faas.ExecutedNo}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.seen == nil {
+		x.seen = map[string]time.Time{}
+	}
+	x.seen[name] = time.Now()
+	return nil
+}
+
+// declare runs fn on a channel of its own, which an error may close.
+func (l *link) declare(ctx context.Context, fn func(ch *amqp.Channel) error) error {
+	ctx, cancel := context.WithTimeout(ctx, reconnectPatience)
+	defer cancel()
+	s := l.next(ctx)
+	if s == nil {
+		return errors.Join(l.health(), ctx.Err())
+	}
+	done := make(chan error, 1)
+	go func() { // ends with the connection at the latest
+		ch, err := s.conn.Channel()
+		if err == nil {
+			err = fn(ch)
+			_ = ch.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,141 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func TestPublishFailsWithItsReason(t *testing.T) {
+	b := openBroker(t)
+	for name, c := range map[string]struct {
+		event faas.Event
+		want  error
+	}{
+		"no queue":         {faas.Event{Key: "nobody.listens"}, faas.ErrUnroutable},
+		"no exchange":      {faas.Event{Key: "a.b", Exchange: b.cfg.Namespace + ".none"}, faas.ErrUnroutable},
+		"no key":           {faas.Event{}, faas.ErrInvalid},
+		"long key":         {faas.Event{Key: strings.Repeat("k", 256)}, faas.ErrInvalid},
+		"long id":          {faas.Event{Key: "a.b", ID: strings.Repeat("i", 256)}, faas.ErrInvalid},
+		"long header name": {faas.Event{Key: "a.b", Headers: map[string]any{strings.Repeat("h", 256): 1}}, faas.ErrInvalid},
+		"many headers":     {faas.Event{Key: "a.b", Headers: map[string]any{"h": strings.Repeat("h", 65<<10)}}, faas.ErrInvalid},
+		"odd header":       {faas.Event{Key: "a.b", Headers: map[string]any{"h": make(chan int)}}, faas.ErrInvalid},
+		"large body":       {faas.Event{Key: "a.b", Body: make([]byte, 17<<20)}, faas.ErrInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			if err := b.Publish(within(t, 10*time.Second), c.event); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("it took %v, want an answer at once", took)
+			}
+		})
+	}
+	if err := b.Health(); err != nil {
+		t.Errorf("Health afterwards: got %v, want nil", err)
+	}
+}
+
+func TestFullQueueRefuses(t *testing.T) {
+	b := openBroker(t)
+	ch := foreignChannel(t)
+	queue := b.cfg.Namespace + ".full"
+	if _, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueBind(queue, "full.up", b.names.events(), false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), faas.Event{Key: "full.up"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), faas.Event{Key: "full.up"}); !errors.Is(err, faas.ErrRefused) {
+		t.Errorf("got %v, want %v", err, faas.ErrRefused)
+	}
+}
+
+func TestPublishWithoutBroker(t *testing.T) {
+	b, err := Open(Config{URL: "amqp://guest:guest@127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	err = b.Publish(ctx, faas.Event{Key: "a.b"})
+	if !errors.Is(err, faas.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want unavailable and the context's error", err)
+	}
+	if took := time.Since(began); took > 150*time.Millisecond {
+		t.Errorf("it took %v, want the context's 50ms", took)
+	}
+}
+
+// A return must reach the publish that it belongs to, whatever else is under way.
+func TestReturnsFindTheirPublish(t *testing.T) {
+	b := openBroker(t)
+	serve(t, b, onEvent("even", "number.even", func(context.Context, *faas.Event) error { return nil }))
+	var publishers sync.WaitGroup
+	for i := range 50 {
+		publishers.Go(func() {
+			for n := range 20 {
+				key, want := "number.even", error(nil)
+				if (i+n)%2 == 1 {
+					key, want = "number.odd", faas.ErrUnroutable
+				}
+				// The same id everywhere: the id is the user's, nothing hangs on it.
+				if err := b.Publish(t.Context(), faas.Event{Key: key, ID: "same"}); !errors.Is(err, want) && !(err == nil && want == nil) {
+					t.Errorf("publish to %s: got %v, want %v", key, err, want)
+				}
+			}
+		})
+	}
+	publishers.Wait()
+}
+
+func TestHeadersTravel(t *testing.T) {
+	got := make(chan faas.Event, 1)
+	b := openBroker(t)
+	serve(t, b, onEvent("look", "look.at", func(_ context.Context, e *faas.Event) error { got <- *e; return nil }))
+	sent := faas.Event{
+		Key: "look.at", ID: "id-1", ContentType: "text/plain", Type: "look", Body: []byte("hello"),
+		Correlation: "chain", Causation: "cause", Trace: faas.Trace{Parent: "00-1-2-01", State: "a=b", Baggage: "c=d"},
+		Headers: map[string]any{"tenant": "acme", "n": int64(7), "cloudEvents:source": "/shop", "CC": []any{"elsewhere"}, "rabbet-attempt": 9, "x-death": "me"},
+	}
+	if err := b.Publish(t.Context(), sent); err != nil {
+		t.Fatal(err)
+	}
+	e := receive(t, "the event", got)
+	if e.ID != sent.ID || e.ContentType != sent.ContentType || e.Type != sent.Type || string(e.Body) != "hello" ||
+		e.Correlation != "chain" || e.Causation != "cause" || e.Trace != sent.Trace || e.Attempt != 1 || e.Exchange != b.names.events() {
+		t.Errorf("got %+v, want what was sent", e)
+	}
+	want := map[string]any{"tenant": "acme", "n": int64(7), "cloudEvents_source": "/shop"}
+	if fmt.Sprint(e.Headers) != fmt.Sprint(want) {
+		t.Errorf("headers: got %v, want %v", e.Headers, want)
+	}
+}
+
+func TestTierIsNeverTooShortInTheEnd(t *testing.T) {
+	for _, c := range []struct {
+		wait time.Duration
+		want string
+	}{
+		{time.Millisecond, "100ms"}, {100 * time.Millisecond, "100ms"}, {190 * time.Millisecond, "200ms"}, {150 * time.Millisecond, "100ms"},
+		{time.Second, "1s"}, {1900 * time.Millisecond, "2s"}, {45 * time.Second, "30s"}, {30 * 24 * time.Hour, "1d"},
+	} {
+		if got, _ := tierFor(c.wait); got != c.want {
+			t.Errorf("tierFor(%v): got %s, want %s", c.wait, got, c.want)
+		}
+	}
+}

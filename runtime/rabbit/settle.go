@@ -1,0 +1,110 @@
+package rabbit
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+const (
+	copyTimeout  = 30 * time.Second // for a copy to be confirmed
+	requeuePause = time.Second      // before a delivery whose copy failed goes back
+	maxReason    = 4 << 10          // bytes of an error or a stack in a dead letter
+)
+
+// The headers of a dead letter.
+const (
+	headerDeadReason   = "rabbet-dead-reason" // faas.Code
+	headerDeadError    = "rabbet-dead-error"
+	headerDeadAttempts = "rabbet-dead-attempts"
+	headerDeadFirst    = "rabbet-dead-first" // RFC 3339: the first failure
+	headerDeadLast     = "rabbet-dead-last"  // RFC 3339: the last failure
+	headerDeadWorker   = "rabbet-dead-worker"
+	headerDeadStack    = "rabbet-dead-stack"
+)
+
+// settle makes the verdict take effect. A delivery is acknowledged only after
+// the function succeeded, or the broker has confirmed the copy that carries on.
+func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
+	if v.Outcome == faas.Done {
+		c.ack(d, e)
+		return
+	}
+	if ch.IsClosed() { // the broker delivers it again by itself
+		return
+	}
+	now := time.Now()
+	first := intOf(d.Headers, headerFirst)
+	if first == 0 {
+		first = now.UnixMilli()
+	}
+	if v.Outcome == faas.Again {
+		c.move(d, e, func(ctx context.Context) error {
+			return c.b.publisher.delay(ctx, c.queue, v.After, copyOf(d, e, amqp.Table{
+				headerAttempt:   int64(e.Attempt + 1),
+				headerNotBefore: now.Add(v.After).UnixMilli(),
+				headerFirst:     first,
+			}))
+		})
+		return
+	}
+	own := amqp.Table{
+		headerDeadReason:   string(v.Err.Code),
+		headerDeadError:    clip(v.Err.Error()),
+		headerDeadAttempts: int64(e.Attempt),
+		headerDeadFirst:    time.UnixMilli(first).UTC().Format(time.RFC3339Nano),
+		headerDeadLast:     now.UTC().Format(time.RFC3339Nano),
+		headerDeadWorker:   c.b.cfg.Process,
+	}
+	if len(v.Err.Stack) > 0 {
+		own[headerDeadStack] = clip(string(v.Err.Stack))
+	}
+	c.move(d, e, func(ctx context.Context) error {
+		return c.b.publisher.publish(ctx, c.b.names.dead(), c.fn.Name, copyOf(d, e, own))
+	})
+}
+
+// putOff sends a delivery that comes too early to wait.
+func (c *consumer) putOff(d *amqp.Delivery, e *faas.Event, wait time.Duration) {
+	c.move(d, e, func(ctx context.Context) error {
+		return c.b.publisher.delay(ctx, c.queue, wait, copyOf(d, e, nil))
+	})
+}
+
+// move acknowledges d once its copy is confirmed. When that fails d goes back
+// to its queue after a pause: by reject, so that the broker counts it.
+func (c *consumer) move(d *amqp.Delivery, e *faas.Event, publish func(ctx context.Context) error) {
+	ctx, cancel := context.WithTimeout(c.base, copyTimeout)
+	defer cancel()
+	err := publish(ctx)
+	if err == nil {
+		c.ack(d, e)
+		return
+	}
+	c.b.log.Warn("cannot move an event on, it goes back to its queue",
+		zap.String("function", c.fn.Name), zap.String("id", e.ID), zap.Error(err))
+	pause := time.NewTimer(requeuePause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		_ = d.Reject(true)
+	case <-c.base.Done():
+		_ = d.Nack(false, true)
+	}
+}
+
+// ack tells the broker that d is done. When its channel has gone the broker
+// delivers d again; there is nothing more to do about it here.
+func (c *consumer) ack(d *amqp.Delivery, e *faas.Event) {
+	if err := d.Ack(false); err != nil {
+		c.b.log.Debug("an acknowledgement came after its channel had gone",
+			zap.String("function", c.fn.Name), zap.String("id", e.ID), zap.Error(err))
+	}
+}
+
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxReason)], "") }

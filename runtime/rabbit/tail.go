@@ -1,0 +1,46 @@
+package rabbit
+
+import (
+	"context"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// Tail calls fn with a copy of each event of the namespace that fits the
+// pattern, as it passes, until ctx is done. It takes nothing from anybody. When
+// fn is slow, and while the connection is down, events are missed.
+func (b *Broker) Tail(ctx context.Context, pattern string, fn func(faas.Event)) error {
+	if pattern == "" || len(pattern) > maxShort {
+		return faas.Invalid("pattern %.40q: AMQP allows 1 to %d bytes; # is every key", pattern, maxShort)
+	}
+	b.consume.use(ctx, "tail "+pattern, func(ctx context.Context, conn *amqp.Connection) error {
+		ch, err := conn.Channel()
+		if err != nil {
+			return fmt.Errorf("open a channel to follow events on: %w", err)
+		}
+		defer ch.Close()
+		if err := declareExchange(ch, b.names.events(), amqp.ExchangeTopic); err != nil {
+			return err
+		}
+		deliveries, err := consumeOwnQueue(ch, b.names.events(), pattern)
+		if err != nil {
+			return err
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case d, ok := <-deliveries:
+				if !ok {
+					return fmt.Errorf("the broker ended the consumer that follows %q", pattern)
+				}
+				_ = d.Ack(false)
+				fn(fromDelivery(&d))
+			}
+		}
+	})
+	return nil
+}
