@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit"
+)
+
+// echo is what both sides answer with.
+type echo struct {
+	ID string `json:"id"`
+}
+
+// RoutingKey makes echo a message.
+func (echo) RoutingKey() string { return "bench.echo" }
+
+// cachedEcho is the same with a result that is cached.
+type cachedEcho echo
+
+// RoutingKey makes cachedEcho a message.
+func (cachedEcho) RoutingKey() string { return "bench.cached" }
+
+type noDeps struct{}
+
+var echoes faas.Set[noDeps]
+
+func init() {
+	faas.OnRequest(&echoes, "bench-echo", func(_ context.Context, _ *noDeps, in echo) (echo, error) { return in, nil },
+		faas.HTTP("GET /echo/{id}"), faas.Concurrency(1024))
+	faas.OnRequest(&echoes, "bench-cached", func(_ context.Context, _ *noDeps, in cachedEcho) (cachedEcho, error) { return in, nil },
+		faas.HTTP("GET /cached/{id}"), faas.Cached(time.Hour, "echo:{id}"))
+}
+
+// rabbetWorker hosts the echoes as `rabbet worker` hosts functions: with a log
+// line for each run.
+func rabbetWorker(ctx context.Context) error {
+	log, observe, err := productionLog()
+	if err != nil {
+		return err
+	}
+	broker, err := rabbit.Open(rabbit.Config{URL: os.Getenv("RABBET_BROKER_URL"), Namespace: os.Getenv("RABBET_NAMESPACE"), Observe: observe, Log: log})
+	if err != nil {
+		return err
+	}
+	defer broker.Close()
+	fns, err := echoes.With(&noDeps{})
+	if err != nil {
+		return err
+	}
+	return broker.Serve(ctx, fns)
+}
+
+// productionLog logs as cmd/rabbet does.
+func productionLog() (*zap.Logger, faas.Observer, error) {
+	config := zap.NewProductionConfig()
+	config.Sampling = nil
+	config.DisableCaller, config.DisableStacktrace = true, true
+	log, err := config.Build()
+	return log, func(i faas.Invocation) {
+		log.Info("invocation",
+			zap.String("function", i.Function), zap.String("key", i.Key), zap.String("id", i.ID),
+			zap.Int("attempt", i.Attempt), zap.Duration("run", i.Run), zap.String("outcome", string(i.Outcome)),
+			zap.Error(i.Err))
+	}, err
+}

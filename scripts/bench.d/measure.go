@@ -1,0 +1,145 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// load is what one measurement showed.
+type load struct {
+	count int           // requests or events
+	rate  float64       // of them per second
+	p99   time.Duration // 0 where it means nothing
+}
+
+// side is one of the two that are compared.
+type side struct {
+	run       func(ctx context.Context, connections int, d time.Duration) (load, error)
+	processes []process
+}
+
+// comparison is two sides under the same load.
+type comparison struct {
+	name             string
+	connections      []int
+	baseline, rabbet side
+}
+
+// result is the median round of one side.
+type result struct {
+	rate float64
+	p99  time.Duration
+	cpu  []float64 // µs per request, for each process
+}
+
+func measure(ctx context.Context) error {
+	s, err := readSettings()
+	if err != nil {
+		return err
+	}
+	t := newTable(os.Stdout)
+	for _, c := range []struct {
+		name string
+		run  func(context.Context, settings, string, *table) error
+	}{
+		{"call", compareCalls},
+		{"cached redis", compareCached},
+		{"cached memcached", compareCached},
+		{"publish", comparePublish},
+		{"publish to ack", compareEndToEnd},
+	} {
+		if s.wants(c.name) {
+			if err := c.run(ctx, s, c.name, t); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+	}
+	return t.flush()
+}
+
+// compare measures both sides in turn at each number of connections, and adds
+// a line for each to t.
+func compare(ctx context.Context, s settings, c comparison, t *table) error {
+	for _, connections := range c.connections {
+		var baseline, rabbet []result
+		for _, warm := range []side{c.baseline, c.rabbet} {
+			if _, err := warm.run(ctx, connections, time.Second); err != nil {
+				return err
+			}
+		}
+		for round := range s.rounds {
+			fmt.Fprintf(os.Stderr, "bench: %s, %d at once, round %d of %d\n", c.name, connections, round+1, s.rounds)
+			// Who goes first takes turns, so that a machine that slows down favours nobody.
+			order := []struct {
+				side    side
+				results *[]result
+			}{{c.baseline, &baseline}, {c.rabbet, &rabbet}}
+			if round%2 == 1 {
+				slices.Reverse(order)
+			}
+			for _, o := range order {
+				r, err := o.side.measure(ctx, connections, s.seconds)
+				if err != nil {
+					return err
+				}
+				*o.results = append(*o.results, r)
+			}
+		}
+		t.add(c, connections, median(baseline), median(rabbet))
+	}
+	return nil
+}
+
+func (s side) measure(ctx context.Context, connections int, d time.Duration) (result, error) {
+	before, err := s.cpu()
+	if err != nil {
+		return result{}, err
+	}
+	l, err := s.run(ctx, connections, d)
+	if err != nil {
+		return result{}, err
+	}
+	after, err := s.cpu()
+	if err != nil {
+		return result{}, err
+	}
+	r := result{rate: l.rate, p99: l.p99}
+	for i := range after {
+		r.cpu = append(r.cpu, float64((after[i]-before[i]).Microseconds())/float64(max(l.count, 1)))
+	}
+	return r, nil
+}
+
+func (s side) cpu() ([]time.Duration, error) {
+	var times []time.Duration
+	for _, p := range s.processes {
+		d, err := p.cpu()
+		if err != nil {
+			return nil, err
+		}
+		times = append(times, d)
+	}
+	return times, nil
+}
+
+// median takes the median of each figure by itself.
+func median(rounds []result) result {
+	m := result{rate: middle(rounds, func(r result) float64 { return r.rate }), p99: middle(rounds, func(r result) time.Duration { return r.p99 })}
+	for i := range rounds[0].cpu {
+		m.cpu = append(m.cpu, middle(rounds, func(r result) float64 { return r.cpu[i] }))
+	}
+	return m
+}
+
+func middle[T cmp.Ordered](rounds []result, of func(result) T) T {
+	var values []T
+	for _, r := range rounds {
+		values = append(values, of(r))
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}

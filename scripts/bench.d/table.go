@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// table is what it is all for: a line for each case and number of connections.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer) *table {
+	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	fmt.Fprintln(t.w, "case\tat once\tbaseline/s\trabbet/s\tratio\tbaseline p99\trabbet p99\tratio\tbaseline CPU µs\trabbet CPU µs")
+	return t
+}
+
+func (t *table) add(c comparison, connections int, baseline, rabbet result) {
+	fmt.Fprintf(t.w, "%s\t%d\t%.0f\t%.0f\t%.2f\t", c.name, connections, baseline.rate, rabbet.rate, rabbet.rate/baseline.rate)
+	if baseline.p99 > 0 && rabbet.p99 > 0 {
+		fmt.Fprintf(t.w, "%v\t%v\t%.2f\t", baseline.p99, rabbet.p99, float64(rabbet.p99)/float64(baseline.p99))
+	} else {
+		fmt.Fprint(t.w, "\t\t\t")
+	}
+	fmt.Fprintf(t.w, "%s\t%s\n", costs(c.baseline, baseline), costs(c.rabbet, rabbet))
+}
+
+// costs says what one request cost each process.
+func costs(s side, r result) string {
+	var parts []string
+	for i, p := range s.processes {
+		parts = append(parts, fmt.Sprintf("%s %.0f", p.name, r.cpu[i]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (t *table) flush() error { return t.w.Flush() }

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+var (
+	wrkRate     = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
+	wrkRequests = regexp.MustCompile(`(\d+) requests in`)
+	wrkP99      = regexp.MustCompile(`99%\s+([0-9.]+)(us|ms|s|m)`)
+	wrkBad      = regexp.MustCompile(`(?m)^\s*(Non-2xx.*|Socket errors.*)$`)
+)
+
+// wrk loads url over so many connections for d.
+func wrk(ctx context.Context, url string, connections int, d time.Duration) (load, error) {
+	out, err := exec.CommandContext(ctx, "wrk", "--latency", "-t1", "-c"+strconv.Itoa(connections), "-d"+strconv.Itoa(int(d.Seconds())), url).CombinedOutput()
+	if err != nil {
+		return load{}, fmt.Errorf("wrk: %w: %s", err, out)
+	}
+	if bad := wrkBad.FindSubmatch(out); bad != nil {
+		return load{}, fmt.Errorf("wrk %s over %d connections: %s", url, connections, bad[1])
+	}
+	rate, requests, p99 := wrkRate.FindSubmatch(out), wrkRequests.FindSubmatch(out), wrkP99.FindSubmatch(out)
+	if rate == nil || requests == nil || p99 == nil {
+		return load{}, fmt.Errorf("wrk printed something new: %s", out)
+	}
+	var l load
+	if l.rate, err = strconv.ParseFloat(string(rate[1]), 64); err != nil {
+		return l, err
+	}
+	if l.count, err = strconv.Atoi(string(requests[1])); err != nil {
+		return l, err
+	}
+	l.p99, err = time.ParseDuration(string(p99[1]) + string(p99[2]))
+	return l, err
+}
