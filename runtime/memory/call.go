@@ -42,17 +42,8 @@ func (c *call) reply(r faas.Reply, err *faas.Error) {
 // Every error is an *Error. A call that no worker can take now fails at once
 // with ErrUnroutable; it never waits for one to come.
 func (b *Broker) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
-	deadline := r.Deadline
-	if deadline.IsZero() {
-		if _, has := ctx.Deadline(); !has {
-			deadline = time.Now().Add(faas.DefaultTimeout)
-		}
-	}
-	if !deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline)
-		defer cancel()
-	}
+	ctx, cancel := untilDeadline(ctx, r)
+	defer cancel()
 	m, err := b.submit(ctx, r)
 	if err != nil {
 		return faas.Reply{}, err
@@ -63,6 +54,18 @@ func (b *Broker) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
 	case <-ctx.Done():
 		return b.abandon(ctx, m)
 	}
+}
+
+// untilDeadline bounds ctx by r's deadline, or by DefaultTimeout if neither has one.
+func untilDeadline(ctx context.Context, r faas.Request) (context.Context, context.CancelFunc) {
+	deadline := r.Deadline
+	if _, has := ctx.Deadline(); deadline.IsZero() && has {
+		return ctx, func() {}
+	}
+	if deadline.IsZero() {
+		deadline = time.Now().Add(faas.DefaultTimeout)
+	}
+	return context.WithDeadline(ctx, deadline)
 }
 
 // submit queues the call, or says why that is impossible.
