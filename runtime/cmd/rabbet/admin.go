@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const defaultAdminAddr = "127.0.0.1:8081"
+
+// healthOf serves /livez and /readyz for a process whose readiness is that of b.
+func healthOf(b broker) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := b.Health(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Write([]byte("ok\n"))
+	})
+	return mux
+}
+
+// serveAdmin serves h at the admin address until stop is called. The default
+// address is given up with a warning when another process has it; one that was
+// asked for is not.
+func serveAdmin(c *config, h http.Handler, log *zap.Logger) (stop func(), err error) {
+	if c.AdminAddr == "none" {
+		return func() {}, nil
+	}
+	var l net.Listener
+	if c.AdminAddr != "" {
+		if l, err = listen("ADMIN_ADDR", c.AdminAddr); err != nil {
+			return nil, err
+		}
+	} else if l, err = net.Listen("tcp", defaultAdminAddr); err != nil {
+		log.Warn("no admin page: "+defaultAdminAddr+" is taken; set "+envPrefix+"ADMIN_ADDR", zap.Error(err))
+		return func() {}, nil
+	}
+	return serveHTTP(&http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, l, log), nil
+}
+
+// serveHTTP serves in the background until stop is called, which gives
+// requests under way a moment to finish.
+func serveHTTP(s *http.Server, l net.Listener, log *zap.Logger) (stop func()) {
+	done := make(chan struct{})
+	go func() { // ends with the server
+		defer close(done)
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("HTTP server stopped", zap.Stringer("addr", l.Addr()), zap.Error(err))
+		}
+	}()
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if s.Shutdown(ctx) != nil {
+			s.Close()
+		}
+		<-done
+	}
+}

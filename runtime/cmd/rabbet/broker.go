@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/memory"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit"
+)
+
+// broker is what the commands use of rabbit.Broker, memory.Broker and memory.Remote.
+type broker interface {
+	faas.Broker
+	Serve(ctx context.Context, fns []faas.Function) error
+	Directory() *faas.Directory
+	Tail(ctx context.Context, pattern string, fn func(faas.Event)) error
+	Ready(ctx context.Context) error
+	Health() error
+	Close() error
+}
+
+// openBroker opens the broker that c names. memory:// is the one inside the
+// `rabbet dev` that runs in this folder.
+func openBroker(c *config, log *zap.Logger) (broker, error) {
+	if !c.embedded() {
+		b, err := rabbit.Open(rabbit.Config{
+			URL: c.BrokerURL, Namespace: c.Namespace, Process: c.Process, NoBatch: !c.Batch,
+			Grace: c.Grace, Observe: logInvocations(log), Log: log,
+		})
+		if err != nil {
+			return nil, unusable("BROKER_URL", c.BrokerURL, "%v", err)
+		}
+		return b, nil
+	}
+	b, err := memory.Dial(c.socket(), memory.Config{
+		Process: c.Process, Grace: c.Grace, Observe: logInvocations(log), Log: log,
+	})
+	if err != nil {
+		return nil, unusable("BROKER_URL", c.BrokerURL, "no 'rabbet dev' runs in this folder (%v): start scripts/dev, or set it to amqp://user:password@host:5672/", errors.Unwrap(err))
+	}
+	return b, nil
+}
+
+// socket is where `rabbet dev` shares its broker.
+func (c *config) socket() string { return filepath.Join(c.Dir, "dev", "broker.sock") }
+
+// connectPatience is how long a command that is used by hand waits for the broker.
+const connectPatience = 5 * time.Second
+
+// dial opens the broker for a command that is used by hand, and waits until it is usable.
+func dial(ctx context.Context, c *config) (broker, error) {
+	b, err := openBroker(c, zap.NewNop())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	if err := b.Ready(ctx); err != nil {
+		b.Close()
+		if now := b.Health(); now != nil {
+			err = now
+		}
+		return nil, err
+	}
+	return b, nil
+}
+
+// openCache opens the results cache that c names; nil for none. fallback is
+// used when c names nothing.
+func openCache(c *config, fallback string, log *zap.Logger) (*cache.Results, error) {
+	url := c.CacheURL
+	if url == "" {
+		url = fallback
+	}
+	if url == "none" {
+		return nil, nil
+	}
+	results, err := cache.Open(url, cache.Config{Namespace: c.Namespace, Log: log})
+	if err != nil {
+		return nil, unusable("CACHE_URL", url, "%v", err)
+	}
+	return results, nil
+}
+
+// listen opens a TCP listener at the value of variable.
+func listen(variable, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, unusable(variable, addr, "%v: choose a free port or stop what listens there", errors.Unwrap(err))
+	}
+	return l, nil
+}
+
+// readySoon waits for b for the patience of a start, and only warns when that was in vain:
+// the broker may come later.
+func readySoon(ctx context.Context, b broker, log *zap.Logger) {
+	waited, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
+	if err := b.Ready(waited); err != nil && ctx.Err() == nil {
+		log.Warn("the broker is not there yet; going on without, and trying again", zap.Error(err))
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+const envPrefix = "RABBET_"
+
+// config is the environment. The tag doc is what `rabbet help env` prints.
+type config struct {
+	BrokerURL      string        `env:"BROKER_URL" envDefault:"memory://" doc:"memory:// is the broker inside 'rabbet dev'; amqp://user:password@host:5672/vhost or amqps://… is RabbitMQ (several, separated by commas, are tried in turn)"`
+	CacheURL       string        `env:"CACHE_URL" doc:"redis://host:6379/0, rediss://…, memcached://host:11211,host2:11211, memory:// or none; by default memory:// in 'rabbet dev' and none elsewhere"`
+	DatabaseURL    string        `env:"DATABASE_URL" doc:"sqlite://path or postgres://user:password@host:5432/name; by default sqlite://$RABBET_DIR/dev/rabbet.db"`
+	SMTPURL        string        `env:"SMTP_URL" doc:"smtp://user:password@host:587?from=a@example.org or smtps://…; by default the mail catcher of 'rabbet dev', elsewhere smtp://127.0.0.1:25"`
+	HTTPAddr       string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" doc:"where the ingress listens"`
+	AdminAddr      string        `env:"ADMIN_ADDR" doc:"where /livez and /readyz are served; 127.0.0.1:8081 by default, none for no such server"`
+	Namespace      string        `env:"NAMESPACE" envDefault:"rabbet" doc:"prefix of every exchange and queue, so that several systems share a broker"`
+	Functions      []string      `env:"FUNCTIONS" doc:"names of the functions to host, separated by commas; all by default"`
+	LogLevel       string        `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
+	LogFormat      string        `env:"LOG_FORMAT" doc:"json or console; by default console in 'rabbet dev' and json elsewhere"`
+	Grace          time.Duration `env:"GRACE" envDefault:"25s" doc:"how long work under way may take to finish after SIGTERM"`
+	Batch          bool          `env:"BATCH" envDefault:"true" doc:"let calls that wait at the same moment travel in one message"`
+	TrustedProxies []string      `env:"TRUSTED_PROXIES" doc:"addresses or CIDR blocks whose X-Forwarded-* headers count, separated by commas; none by default"`
+	Dir            string        `env:"DIR" envDefault:".rabbet" doc:"folder for what 'rabbet dev' keeps"`
+	Process        string        `env:"PROCESS" doc:"id of this process in announcements and logs; random by default"`
+	SMTPAddr       string        `env:"SMTP_ADDR" envDefault:"127.0.0.1:1025" doc:"where 'rabbet mail' takes mail"`
+	MailAddr       string        `env:"MAIL_ADDR" envDefault:"127.0.0.1:8025" doc:"where 'rabbet mail' shows it"`
+}
+
+// unusableError is a value that cannot be used.
+type unusableError struct {
+	variable string // without the prefix
+	value    string // without any password
+	mend     string
+}
+
+func (e *unusableError) Error() string {
+	return fmt.Sprintf("%s%s=%q cannot be used: %s", envPrefix, e.variable, e.value, e.mend)
+}
+
+func unusable(variable, value, mend string, a ...any) error {
+	return &unusableError{variable, redact(value), fmt.Sprintf(mend, a...)}
+}
+
+// redact hides what may be a password: in a URL, or in what fails to be one.
+func redact(value string) string {
+	parts := strings.Split(value, ",")
+	for i, part := range parts {
+		if u, err := url.Parse(part); err == nil {
+			parts[i] = u.Redacted()
+		} else if scheme, rest, ok := strings.Cut(part, "://"); ok {
+			if at := strings.LastIndex(rest, "@"); at >= 0 {
+				parts[i] = scheme + "://xxxxx" + rest[at:]
+			}
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+func readConfig() (*config, error) {
+	var c config
+	if err := env.ParseWithOptions(&c, env.Options{Prefix: envPrefix}); err != nil {
+		return nil, c.parseError(err)
+	}
+	if c.Process == "" {
+		c.Process = faas.NewID()
+	}
+	return &c, c.validate()
+}
+
+// parseError names the variable that env could not convert.
+func (c *config) parseError(err error) error {
+	for v := range variables() {
+		if value := v.value(); value != "" && strings.Contains(err.Error(), fmt.Sprintf("%q", v.field)) {
+			return unusable(strings.TrimPrefix(v.name, envPrefix), value, "write it as %s", v.form)
+		}
+	}
+	return err
+}
+
+var namespaceForm = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,39}$`)
+
+func (c *config) validate() error {
+	for variable, check := range map[string]struct {
+		value   string
+		schemes []string
+	}{
+		"BROKER_URL":   {c.BrokerURL, []string{"memory", "amqp", "amqps"}},
+		"CACHE_URL":    {c.CacheURL, []string{"none", "memory", "redis", "rediss", "redis+sentinel", "redis+cluster", "memcached"}},
+		"DATABASE_URL": {c.DatabaseURL, []string{"sqlite", "postgres", "postgresql"}},
+		"SMTP_URL":     {c.SMTPURL, []string{"smtp", "smtps"}},
+	} {
+		scheme, _, _ := strings.Cut(check.value, "://")
+		if check.value != "" && !slices.Contains(check.schemes, scheme) {
+			return unusable(variable, check.value, "begin it with one of %s://", strings.Join(check.schemes, "://, "))
+		}
+	}
+	for variable, addr := range map[string]string{"HTTP_ADDR": c.HTTPAddr, "ADMIN_ADDR": c.AdminAddr, "SMTP_ADDR": c.SMTPAddr, "MAIL_ADDR": c.MailAddr} {
+		if _, err := net.ResolveTCPAddr("tcp", addr); err != nil && addr != "" && addr != "none" {
+			return unusable(variable, addr, "write host:port, such as 127.0.0.1:8080")
+		}
+	}
+	if !namespaceForm.MatchString(c.Namespace) {
+		return unusable("NAMESPACE", c.Namespace, "use at most 40 letters, digits, - and _, a letter first")
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		return unusable("LOG_LEVEL", c.LogLevel, "choose debug, info, warn or error")
+	}
+	if !slices.Contains([]string{"", "json", "console"}, c.LogFormat) {
+		return unusable("LOG_FORMAT", c.LogFormat, "choose json or console")
+	}
+	if c.Grace < 0 {
+		return unusable("GRACE", c.Grace.String(), "write a duration such as 25s")
+	}
+	_, err := c.trustedProxies()
+	return err
+}
+
+func (c *config) trustedProxies() ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for _, s := range c.TrustedProxies {
+		if addr, err := netip.ParseAddr(s); err == nil {
+			prefixes = append(prefixes, netip.PrefixFrom(addr, addr.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, unusable("TRUSTED_PROXIES", s, "write addresses or blocks such as 127.0.0.1 or 10.0.0.0/8")
+		}
+		prefixes = append(prefixes, p)
+	}
+	return prefixes, nil
+}
+
+// embedded reports whether the broker is the one inside `rabbet dev`.
+func (c *config) embedded() bool { return strings.HasPrefix(c.BrokerURL, "memory://") }
+
+// forms say how a value of a type is written.
+var forms = map[reflect.Type]string{
+	reflect.TypeFor[time.Duration](): "a duration such as 25s",
+	reflect.TypeFor[bool]():          "true or false",
+}

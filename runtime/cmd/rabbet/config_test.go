@@ -1,0 +1,75 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// clearEnv takes every RABBET_ variable out of the environment of the test.
+func clearEnv(t *testing.T) {
+	t.Helper()
+	for _, kv := range os.Environ() {
+		if name, value, _ := strings.Cut(kv, "="); strings.HasPrefix(name, envPrefix) {
+			t.Setenv(name, value) // so that it is put back
+			os.Unsetenv(name)
+		}
+	}
+}
+
+func TestConfigDefaultsAreUsable(t *testing.T) {
+	clearEnv(t)
+	c, err := readConfig()
+	if err != nil {
+		t.Fatalf("readConfig: %v", err)
+	}
+	if !c.embedded() || c.HTTPAddr != "127.0.0.1:8080" || c.Process == "" {
+		t.Errorf("defaults: got %+v", c)
+	}
+}
+
+func TestConfigSaysWhatToMend(t *testing.T) {
+	for _, tt := range []struct{ variable, value, want string }{
+		{"RABBET_BROKER_URL", "nats://user:secret@host", "memory://, amqp://"},
+		{"RABBET_BROKER_URL", "amqp://user:secret@ho st", "amqp"},
+		{"RABBET_CACHE_URL", "http://user:secret@host", "redis://"},
+		{"RABBET_DATABASE_URL", "mysql://user:secret@host/db", "postgres://"},
+		{"RABBET_SMTP_URL", "http://user:secret@host", "smtp://"},
+		{"RABBET_HTTP_ADDR", "8080", "host:port"},
+		{"RABBET_ADMIN_ADDR", "localhost", "host:port"},
+		{"RABBET_NAMESPACE", "a.b", "letters"},
+		{"RABBET_LOG_LEVEL", "loud", "debug, info"},
+		{"RABBET_LOG_FORMAT", "xml", "json or console"},
+		{"RABBET_GRACE", "soon", "duration such as 25s"},
+		{"RABBET_GRACE", "-1s", "duration such as 25s"},
+		{"RABBET_BATCH", "perhaps", "true or false"},
+		{"RABBET_TRUSTED_PROXIES", "10.0.0.0/99", "10.0.0.0/8"},
+	} {
+		t.Run(tt.variable+"="+tt.value, func(t *testing.T) {
+			clearEnv(t)
+			t.Setenv(tt.variable, tt.value)
+			c, err := readConfig()
+			if err == nil { // some values only fail where they are used
+				_, err = openBroker(c, newLog(c, "json"))
+			}
+			if err == nil {
+				t.Fatal("got no error")
+			}
+			got := err.Error()
+			if !strings.Contains(got, tt.variable) || !strings.Contains(got, tt.want) || strings.Contains(got, "\n") {
+				t.Errorf("got %q, want one line with %s and %q", got, tt.variable, tt.want)
+			}
+			if strings.Contains(got, "secret") {
+				t.Errorf("the password is in %q", got)
+			}
+		})
+	}
+}
+
+func TestEveryVariableIsDescribed(t *testing.T) {
+	for v := range variables() {
+		if v.doc == "" || v.name == envPrefix {
+			t.Errorf("config.%s: give it the tags env and doc", v.field)
+		}
+	}
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/functions"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/memory"
+)
+
+// devCommand is everything in one process: the embedded parts take the place
+// of every service that the environment does not name.
+type devCommand struct {
+	NoReload bool `help:"Do not watch the source for changes."`
+}
+
+// Run serves until ctx is done.
+//
+// The process keeps the broker, the cache, the mail and the HTTP listener for
+// as long as it lives; only the functions change hands. A changed function is
+// compiled into a new binary, which attaches to this process as a worker and
+// takes over before the old functions drain. So no request and no event is
+// lost on the way, whatever the compiler says.
+func (cmd devCommand) Run(ctx context.Context, c *config) error {
+	log := newLog(c, "console")
+	defer log.Sync()
+	dir := filepath.Join(c.Dir, "dev")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return unusable("DIR", c.Dir, "%v", err)
+	}
+	httpListener, err := listen("HTTP_ADDR", c.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	defer httpListener.Close()
+
+	broker, stopSharing, err := devBroker(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer broker.Close()
+	defer stopSharing()
+	results, err := openCache(c, "memory://", log)
+	if err != nil {
+		return err
+	}
+	bus, dropper := faas.NewBus(faas.Broker(broker)), functions.Results(nothingCached{})
+	if results != nil {
+		defer results.Close()
+		bus, dropper = faas.NewBus(results.Broker(broker, broker.Directory())), results
+	}
+	catcher := &mailCatcher{}
+	if c.SMTPURL == "" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return fmt.Errorf("listen for mail: %w", err)
+		}
+		defer catcher.serve(l, log)()
+		c.SMTPURL = "smtp://" + l.Addr().String() + "?tls=none"
+	}
+	host, err := openHosting(ctx, c, bus, dropper, log)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	if c.DatabaseURL == "" {
+		if err := host.profiles.Seed(ctx); err != nil {
+			return fmt.Errorf("store the sample profiles: %w", err)
+		}
+	}
+
+	front := newIngress(c, broker, results, log)
+	admin := http.NewServeMux()
+	admin.Handle("/", front.Admin())
+	admin.Handle("GET /mail", catcher)
+	stopAdmin, err := serveAdmin(c, admin, log)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
+
+	crew := &crew{config: c, broker: broker, log: log, first: host.functions, extra: devFunctions(dropper)}
+	if !cmd.NoReload {
+		crew.root = sourceRoot()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- crew.run(ctx) }() // ends with ctx, once the functions have drained
+	if err := broker.Ready(ctx); err != nil {
+		return err
+	}
+	if err := crew.hosted(ctx); err != nil {
+		return err
+	}
+	stopHTTP := serveIngress(front, httpListener, c.Grace, log)
+	cmd.greet(c, host.functions, crew.root)
+	<-ctx.Done()
+	stopHTTP()
+	return <-stopped
+}
+
+// devBroker opens the broker of the dev process and lets other processes of
+// this folder use it, if it is the embedded one.
+func devBroker(ctx context.Context, c *config, log *zap.Logger) (b broker, stop func(), err error) {
+	if !c.embedded() {
+		b, err = openBroker(c, log)
+		return b, func() {}, err
+	}
+	if conn, err := net.Dial("unix", c.socket()); err == nil {
+		conn.Close()
+		return nil, nil, fmt.Errorf("another 'rabbet dev' runs in this folder: stop it first, or set %sDIR to another folder", envPrefix)
+	}
+	os.Remove(c.socket()) // of one that was killed
+	l, err := net.Listen("unix", c.socket())
+	if err != nil {
+		return nil, nil, unusable("DIR", c.Dir, "cannot listen at %s: %v", c.socket(), err)
+	}
+	embedded := memory.New(memory.Config{Process: c.Process, Grace: c.Grace, Observe: logInvocations(log), Log: log})
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() { // ends when stop is called
+		defer close(done)
+		if err := embedded.Share(ctx, l); err != nil {
+			log.Error("other processes cannot use this broker any more", zap.Error(err))
+		}
+	}()
+	return embedded, func() { cancel(); <-done }, nil
+}
+
+// devFunctions are hosted by the dev process itself, for the workers that it starts.
+func devFunctions(results functions.Results) []faas.Function {
+	var set faas.Set[functions.Results]
+	faas.OnRequest(&set, "dev-drop-results", func(ctx context.Context, r *functions.Results, in dropResults) (struct{}, error) {
+		return struct{}{}, (*r).Invalidate(ctx, in.Tags...)
+	}, faas.Repeatable())
+	fns, err := set.With(&results)
+	if err != nil {
+		panic(err) // With fails on names only, and none is given
+	}
+	return fns
+}
+
+// greet says what listens and what to try.
+func (cmd devCommand) greet(c *config, fns []faas.Function, root string) {
+	adminAddr := c.AdminAddr
+	if adminAddr == "" {
+		adminAddr = defaultAdminAddr
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nRabbet is ready.\n\n")
+	fmt.Fprintf(&b, "  HTTP       http://%s\n", c.HTTPAddr)
+	if adminAddr != "none" {
+		fmt.Fprintf(&b, "  mail       http://%s/mail\n", adminAddr)
+		fmt.Fprintf(&b, "  health     http://%s/readyz\n", adminAddr)
+	}
+	fmt.Fprintf(&b, "  functions  ")
+	for i, f := range fns {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(f.Name)
+	}
+	fmt.Fprintf(&b, "\n\nTry:\n  curl http://%s/profiles/42\n", c.HTTPAddr)
+	fmt.Fprintf(&b, "  curl -X PUT http://%s/profiles/42 -d '{\"name\":\"Ada King\",\"email\":\"ada@example.org\"}'\n", c.HTTPAddr)
+	fmt.Fprintf(&b, "  %s publish profile.updated '{\"id\":\"42\"}'\n", os.Args[0])
+	if root != "" {
+		fmt.Fprintf(&b, "\nDrop a file into %s and it is live as soon as it is compiled.\n", filepath.Join(root, "functions"))
+	}
+	fmt.Println(b.String())
+}

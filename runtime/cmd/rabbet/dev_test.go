@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// checkout copies the module's source into a folder of its own, so that a test
+// may drop files into it.
+func checkout(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	root := sourceRoot()
+	for _, part := range []string{"go.mod", "go.sum", "functions", "events", "runtime"} {
+		if out, err := exec.Command("cp", "-r", filepath.Join(root, part), dir).CombinedOutput(); err != nil {
+			t.Fatalf("copy %s: %v\n%s", part, err, out)
+		}
+	}
+	return dir
+}
+
+// dev is a `rabbet dev` that runs in a checkout.
+type dev struct {
+	t      *testing.T
+	dir    string
+	binary string
+	base   string // URL of the ingress
+	admin  string
+	log    *syncBuffer
+}
+
+// startDev builds the checkout at dir and runs `rabbet dev` in it until the test ends.
+func startDev(t *testing.T, dir string) *dev {
+	t.Helper()
+	binary := filepath.Join(dir, "rabbet")
+	build := exec.Command("go", "build", "-o", binary, "./runtime/cmd/rabbet")
+	build.Dir = dir
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	httpAddr, adminAddr := freeAddr(t), freeAddr(t)
+	d := &dev{t: t, dir: dir, binary: binary, base: "http://" + httpAddr, admin: "http://" + adminAddr, log: &syncBuffer{}}
+	cmd := exec.Command(binary, "dev")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "RABBET_HTTP_ADDR="+httpAddr, "RABBET_ADMIN_ADDR="+adminAddr)
+	cmd.Stdout, cmd.Stderr = d.log, d.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("rabbet dev ended with %v", err)
+		}
+		if t.Failed() {
+			t.Logf("rabbet dev wrote:\n%s", d.log)
+		}
+	})
+	d.eventually("the ingress is ready", func() bool { code, _ := d.get("/profiles/42"); return code == 200 })
+	return d
+}
+
+// rabbet runs the command line tool in d's folder.
+func (d *dev) rabbet(args ...string) (string, error) {
+	cmd := exec.Command(d.binary, args...)
+	cmd.Dir = d.dir
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (d *dev) get(path string) (int, string) {
+	return d.do(http.MethodGet, path, "")
+}
+
+func (d *dev) do(method, path, body string) (int, string) {
+	r, err := http.NewRequest(method, d.base+path, strings.NewReader(body))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return response.StatusCode, strings.TrimSpace(string(b))
+}
+
+// eventually polls for what another process does; a minute is far more than any of it takes.
+func (d *dev) eventually(what string, ok func() bool) {
+	d.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			d.t.Fatalf("not within a minute: %s\n%s", what, d.log)
+		}
+	}
+}
+
+func (d *dev) write(name, content string) {
+	d.t.Helper()
+	if err := os.WriteFile(filepath.Join(d.dir, name), []byte(content), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+const greetSource = `package functions
+
+import (
+	"context"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+type greet struct {
+	Name string %[1]sjson:"name"%[1]s
+}
+
+func (greet) RoutingKey() string { return "greeting.make" }
+
+func init() {
+	faas.OnRequest(&All, "greet", func(_ context.Context, _ *Deps, in greet) (string, error) {
+		return "%[2]s, " + in.Name, nil
+	}, faas.HTTP("GET /greetings/{name}"))
+}
+`
+
+func greetFile(salutation string) string { return fmt.Sprintf(greetSource, "`", salutation) }
+
+// TestDev is what a newcomer does in the first minutes.
+func TestDev(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles the whole program; left out with -short")
+	}
+	d := startDev(t, checkout(t))
+
+	t.Run("a change is read back at once and mailed", func(t *testing.T) {
+		for i := range 20 {
+			name := fmt.Sprintf("Ada %d", i)
+			body := fmt.Sprintf(`{"name":%q,"email":"ada@example.org"}`, name)
+			if code, got := d.do(http.MethodPut, "/profiles/42", body); code != 200 {
+				t.Fatalf("PUT: got %d %s", code, got)
+			}
+			if code, got := d.get("/profiles/42"); code != 200 || !strings.Contains(got, name+`"`) {
+				t.Fatalf("GET after PUT of %q: got %d %s", name, code, got)
+			}
+		}
+		d.eventually("the mail is in the catcher", func() bool {
+			response, err := http.Get(d.admin + "/mail")
+			if err != nil {
+				return false
+			}
+			defer response.Body.Close()
+			page, _ := io.ReadAll(response.Body)
+			return strings.Contains(string(page), "Ada 19")
+		})
+	})
+
+	t.Run("the command line reaches it", func(t *testing.T) {
+		if out, err := d.rabbet("call", "get-profile", `{"id":"42"}`); err != nil || !strings.Contains(out, `"id":"42"`) {
+			t.Errorf("call get-profile: got %q, %v", out, err)
+		}
+		if out, err := d.rabbet("call", "profile.get", `{"id":"42"}`); err != nil || !strings.Contains(out, `"id":"42"`) {
+			t.Errorf("call profile.get: got %q, %v", out, err)
+		}
+		if out, err := d.rabbet("call", "get-profile", `{"id":"no-such"}`); err == nil || !strings.Contains(out, "not-found") {
+			t.Errorf("call for no profile: got %q, %v", out, err)
+		}
+		if out, err := d.rabbet("publish", "profile.updated", `{"id":"42"}`); err != nil {
+			t.Errorf("publish: got %q, %v", out, err)
+		}
+		if out, err := d.rabbet("publish", "nobody.cares", `{}`); err == nil || !strings.Contains(out, "nothing is bound") {
+			t.Errorf("publish to nobody: got %q, %v", out, err)
+		}
+		out, err := d.rabbet("functions")
+		for _, want := range []string{"get-profile", "GET /profiles/{id}", "profile.updated", "5m"} {
+			if err != nil || !strings.Contains(out, want) {
+				t.Errorf("functions: got %q, %v, want %q in it", out, err, want)
+			}
+		}
+	})
+
+	t.Run("a dropped file is live and no request fails", func(t *testing.T) {
+		stop := steadyRequests(t, d)
+		d.write("functions/greet.go", greetFile("Hello"))
+		d.eventually("the dropped function answers", func() bool {
+			code, got := d.get("/greetings/Ada")
+			return code == 200 && got == `"Hello, Ada"`
+		})
+		if code, got := d.get("/profiles/42"); code != 200 {
+			t.Errorf("GET /profiles/42 from the new worker: got %d %s", code, got)
+		}
+		if code, got := d.do(http.MethodPut, "/profiles/42", `{"name":"After","email":"ada@example.org"}`); code != 200 {
+			t.Errorf("PUT to the new worker: got %d %s", code, got)
+		}
+		if code, got := d.get("/profiles/42"); code != 200 || !strings.Contains(got, "After") {
+			t.Errorf("GET after PUT to the new worker: got %d %s", code, got)
+		}
+
+		d.write("functions/greet.go", "package functions\n\nfunc broken( {\n")
+		d.eventually("the compiler's error is shown", func() bool { return strings.Contains(d.log.String(), "greet.go:3") })
+		if code, got := d.get("/greetings/Ada"); code != 200 || got != `"Hello, Ada"` {
+			t.Errorf("after a file that does not compile: got %d %s", code, got)
+		}
+
+		d.write("functions/greet.go", greetFile("Welcome"))
+		d.eventually("the mended function answers", func() bool { _, got := d.get("/greetings/Ada"); return got == `"Welcome, Ada"` })
+
+		d.write("functions/twice.go", strings.ReplaceAll(greetFile("Twice"), "greet ", "again "))
+		d.eventually("two functions with one name are refused", func() bool {
+			return strings.Contains(d.log.String(), "two functions with one name") ||
+				strings.Contains(d.log.String(), "redeclared")
+		})
+		stop()
+	})
+}
+
+// steadyRequests asks every 10 ms until the returned function is called, which
+// fails the test if any request was not answered with success.
+func steadyRequests(t *testing.T, d *dev) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var sent, failed atomic.Int64
+	var first atomic.Value
+	var requests sync.WaitGroup
+	requests.Go(func() { // ends when stop is called
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			requests.Go(func() {
+				sent.Add(1)
+				code, got := d.get("/profiles/42")
+				if i%4 == 1 { // never from the cache: it reaches a function, and an event follows
+					code, got = d.do(http.MethodPut, "/profiles/7", `{"name":"Grace Hopper","email":"grace@example.org"}`)
+				}
+				if code != 200 || !json.Valid([]byte(got)) {
+					failed.Add(1)
+					first.CompareAndSwap(nil, fmt.Sprintf("%d %s", code, got))
+				}
+			})
+		}
+	})
+	return func() {
+		cancel()
+		requests.Wait()
+		t.Logf("%d requests, %d failed", sent.Load(), failed.Load())
+		if failed.Load() > 0 || sent.Load() < 100 {
+			t.Errorf("%d of %d requests failed, the first with %v", failed.Load(), sent.Load(), first.Load())
+		}
+	}
+}

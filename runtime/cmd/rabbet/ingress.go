@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/ingress"
+)
+
+// ingressCommand turns HTTP requests into calls and events until it is told to stop.
+type ingressCommand struct{}
+
+// Run serves until ctx is done and the requests under way are answered.
+func (ingressCommand) Run(ctx context.Context, c *config) error {
+	log := newLog(c, "json")
+	defer log.Sync()
+	if c.CacheURL == "memory://" {
+		return unusable("CACHE_URL", c.CacheURL, "memory:// is inside 'rabbet dev' only: a worker could not invalidate it; use redis:// or memcached://, as for the workers")
+	}
+	httpListener, err := listen("HTTP_ADDR", c.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	defer httpListener.Close()
+	broker, err := openBroker(c, log)
+	if err != nil {
+		return err
+	}
+	defer broker.Close()
+	results, err := openCache(c, "none", log)
+	if err != nil {
+		return err
+	}
+	if results != nil {
+		defer results.Close()
+	} else {
+		log.Info("results are not cached: set " + envPrefix + "CACHE_URL, here and for the workers, to cache them")
+	}
+	front := newIngress(c, broker, results, log)
+	stopAdmin, err := serveAdmin(c, front.Admin(), log)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
+	readySoon(ctx, broker, log) // an ingress that does not know its functions yet would answer 404
+	stop := serveIngress(front, httpListener, c.Grace, log)
+	log.Info("listening", zap.String("http", c.HTTPAddr))
+	<-ctx.Done()
+	stop()
+	log.Info("stopped")
+	return nil
+}
+
+func newIngress(c *config, b broker, results *cache.Results, log *zap.Logger) *ingress.Ingress {
+	proxies, _ := c.trustedProxies() // readConfig has tried them
+	cfg := ingress.Config{Broker: b, TrustProxy: proxies, Log: log}
+	if results != nil {
+		cfg.Results = cachedResults{results}
+	}
+	return ingress.New(cfg)
+}
+
+// drainNotice is how long an ingress that is to stop still takes requests, so
+// that who balances over several sees it leave, and clients with an open
+// connection are told to close it.
+const drainNotice = 500 * time.Millisecond
+
+// serveIngress serves front at l in the background. stop says goodbye, lets
+// requests under way finish within grace, and returns.
+func serveIngress(front *ingress.Ingress, l net.Listener, grace time.Duration, log *zap.Logger) (stop func()) {
+	server := ingress.NewServer(front, log)
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan struct{})
+	go func() { // ends with the server
+		defer close(served)
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("HTTP server stopped", zap.Error(err))
+		}
+	}()
+	routed := make(chan struct{})
+	go func() { // ends when stop is called
+		defer close(routed)
+		front.Run(ctx)
+	}()
+	return func() {
+		front.Draining()
+		time.Sleep(min(drainNotice, grace))
+		waited, done := context.WithTimeout(context.Background(), grace)
+		defer done()
+		if server.Shutdown(waited) != nil {
+			server.Close()
+		}
+		cancel()
+		<-served
+		<-routed
+	}
+}
+
+// cachedResults lets the ingress use a results cache: it knows only what it needs of one.
+type cachedResults struct{ *cache.Results }
+
+func (c cachedResults) Call(ctx context.Context, next ingress.Caller, f *faas.Descriptor, r faas.Request, want ingress.Directives) (ingress.Result, error) {
+	result, err := c.Results.Call(ctx, next, f, r, cache.Directives(want))
+	return ingress.Result(result), err
+}

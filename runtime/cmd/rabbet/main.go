@@ -1,0 +1,71 @@
+// Command rabbet runs functions on RabbitMQ: everything in one process for
+// development, or workers and ingresses as processes of their own.
+//
+// It is the only place that reads the environment, and the only one that knows
+// all the parts.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes.
+const (
+	exitFailed = 1 // it did not work
+	exitUsage  = 2 // the command line or a variable cannot be used
+)
+
+// commands is the command line.
+type commands struct {
+	Dev       devCommand       `cmd:"" help:"Run everything in this process on embedded parts, and load changed functions while it runs."`
+	Worker    workerCommand    `cmd:"" help:"Host functions."`
+	Ingress   ingressCommand   `cmd:"" help:"Turn HTTP requests into calls and events."`
+	Call      callCommand      `cmd:"" help:"Call a function and print its reply."`
+	Publish   publishCommand   `cmd:"" help:"Publish an event."`
+	Functions functionsCommand `cmd:"" help:"List the functions that are live."`
+	Mail      mailCommand      `cmd:"" help:"Run an SMTP server that delivers nothing and shows all it got on a page."`
+	Help      helpCommand      `cmd:"" help:"Tell more: 'rabbet help env' lists the environment."`
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	parser := kong.Must(&commands{},
+		kong.Name("rabbet"),
+		kong.Description("Functions on RabbitMQ. The environment sets it up: see 'rabbet help env'."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "rabbet: %v (see rabbet --help)\n", err)
+		return exitUsage
+	}
+	cfg, err := readConfig()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "rabbet: %v\n", err)
+		return exitUsage
+	}
+	// A second signal ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	command.BindTo(ctx, (*context.Context)(nil))
+	if err := command.Run(cfg); err != nil {
+		fmt.Fprintf(os.Stderr, "rabbet: %v\n", err)
+		if _, unusable := errors.AsType[*unusableError](err); unusable {
+			return exitUsage
+		}
+		return exitFailed
+	}
+	return 0
+}

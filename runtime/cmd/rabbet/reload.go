@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+const (
+	modulePath = "github.com/rabbet-fn/rabbet"
+	// settle is how long the source must be quiet before it is compiled: an
+	// editor writes a file in several steps.
+	settle = 100 * time.Millisecond
+)
+
+// crew hosts the functions of `rabbet dev`, at first in this process, later in
+// a worker process with newly compiled ones.
+type crew struct {
+	config *config
+	broker broker
+	log    *zap.Logger
+	first  []faas.Function // as compiled into this process
+	extra  []faas.Function // hosted here for as long as the process lives
+	root   string          // of the source; "" does not reload
+
+	generation int
+	retire     func() // lets the present host drain, and waits for it
+}
+
+// run hosts until ctx is done and everything has drained.
+func (w *crew) run(ctx context.Context) error {
+	stopExtra := w.serve(w.extra)
+	defer stopExtra()
+	w.retire = w.serve(w.first)
+	defer func() { w.retire() }()
+	if w.root == "" {
+		<-ctx.Done()
+		return nil
+	}
+	return w.watch(ctx)
+}
+
+// serve hosts fns in this process until stop is called.
+func (w *crew) serve(fns []faas.Function) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { // ends when stop is called
+		defer close(done)
+		if err := w.broker.Serve(ctx, fns); err != nil {
+			w.log.Error("functions did not drain", zap.Error(err))
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// hosted waits until the first functions are live.
+func (w *crew) hosted(ctx context.Context) error {
+	return w.await(ctx, func(list []faas.Live) bool {
+		for _, f := range w.first {
+			if !slices.ContainsFunc(list, func(l faas.Live) bool { return l.Name == f.Name && len(l.Workers) > 0 }) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// await waits until the directory shows what ready wants.
+func (w *crew) await(ctx context.Context, ready func([]faas.Live) bool) error {
+	for {
+		changed := w.broker.Directory().Changed()
+		if ready(w.broker.Directory().Functions()) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// watch reloads whenever the source of the functions has changed.
+func (w *crew) watch(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch the source: %w", err)
+	}
+	defer watcher.Close()
+	for _, dir := range w.sources() {
+		if err := watcher.Add(dir); err != nil {
+			return fmt.Errorf("watch %s: %w", dir, err)
+		}
+	}
+	var quiet <-chan time.Time
+	for {
+		select {
+		case e := <-watcher.Events:
+			if info, err := os.Stat(e.Name); err == nil && info.IsDir() && e.Has(fsnotify.Create) {
+				watcher.Add(e.Name)
+			}
+			if strings.HasSuffix(e.Name, ".go") && !e.Has(fsnotify.Chmod) {
+				quiet = time.After(settle)
+			}
+		case err := <-watcher.Errors:
+			w.log.Warn("watching the source", zap.Error(err))
+		case <-quiet:
+			quiet = nil
+			if err := w.reload(ctx); err != nil && ctx.Err() == nil {
+				fmt.Fprintf(os.Stderr, "\n%v\nThe functions of before go on.\n\n", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// sources are the folders whose change means new functions.
+func (w *crew) sources() []string {
+	var dirs []string
+	for _, top := range []string{"functions", "events"} {
+		filepath.WalkDir(filepath.Join(w.root, top), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+	}
+	return dirs
+}
+
+// reload compiles the source, starts a worker with the result, and lets the
+// present host go once the new one is live.
+func (w *crew) reload(ctx context.Context) error {
+	began := time.Now()
+	fmt.Fprintln(os.Stderr, "The source has changed: compiling …")
+	w.generation++
+	binary, err := filepath.Abs(filepath.Join(w.config.Dir, "dev", fmt.Sprintf("rabbet-%d-%d", os.Getpid(), w.generation)))
+	if err != nil {
+		return err
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./runtime/cmd/rabbet")
+	build.Dir = w.root
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("it does not compile:\n%s", out)
+	}
+	retire, err := w.start(ctx, binary)
+	if err != nil {
+		os.Remove(binary)
+		return err
+	}
+	w.retire()
+	w.retire = func() {
+		retire()
+		os.Remove(binary)
+	}
+	fmt.Fprintf(os.Stderr, "The new functions are live after %.1f s.\n", time.Since(began).Seconds())
+	return nil
+}
+
+// start runs binary as a worker of this process and waits until its functions
+// are live. The function returned lets it drain and waits for its end.
+func (w *crew) start(ctx context.Context, binary string) (retire func(), err error) {
+	id := faas.NewID()
+	cmd := exec.Command(binary, "worker", "--attached")
+	cmd.Env = append(os.Environ(),
+		envPrefix+"PROCESS="+id, envPrefix+"SMTP_URL="+w.config.SMTPURL, envPrefix+"ADMIN_ADDR=none")
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the new functions: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }() // ends with the process
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("the new functions did not come up within 30 s"))
+	defer cancel()
+	live := make(chan error, 1)
+	go func() { // ends when the worker is live, and with ctx
+		live <- w.await(ctx, func(list []faas.Live) bool {
+			return slices.ContainsFunc(list, func(l faas.Live) bool { return slices.Contains(l.Workers, id) })
+		})
+	}()
+	select {
+	case err := <-live:
+		if err == nil {
+			return func() { closeAndWait(stdin, ended) }, nil
+		}
+		closeAndWait(stdin, ended)
+		return nil, context.Cause(ctx)
+	case err := <-ended:
+		return nil, fmt.Errorf("the new functions did not start (%v): see the message above", err)
+	}
+}
+
+// closeAndWait tells a worker that its dev process is done with it.
+func closeAndWait(stdin io.Closer, ended <-chan error) {
+	stdin.Close()
+	<-ended
+}
+
+// sourceRoot is the folder of the module's source around the working
+// directory; "" when there is none.
+func sourceRoot() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return ""
+	}
+	for {
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(mod), "module "+modulePath+"\n") {
+			return dir
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return ""
+		}
+		dir = parent
+	}
+}

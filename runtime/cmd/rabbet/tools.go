@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// callCommand calls a function without HTTP.
+type callCommand struct {
+	Function string        `arg:"" help:"Name of the function, or its routing key."`
+	Message  string        `arg:"" optional:"" default:"{}" help:"The message as JSON; - reads standard input."`
+	Timeout  time.Duration `default:"30s" help:"How long to wait for the reply."`
+}
+
+// Run prints the reply's body on standard output.
+func (cmd callCommand) Run(ctx context.Context, c *config) error {
+	body, err := message(cmd.Message)
+	if err != nil {
+		return err
+	}
+	b, err := dial(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	request := faas.Request{Key: cmd.Function, Body: body, Deadline: time.Now().Add(cmd.Timeout)}
+	if f, ok := b.Directory().Find(cmd.Function); ok {
+		if f.Kind != faas.KindRequest {
+			return fmt.Errorf("%s is an event function: publish one of %s instead", f.Name, strings.Join(f.Keys, ", "))
+		}
+		request.Function, request.Key, request.Repeatable = f.Name, f.Keys[0], f.Repeatable
+	}
+	reply, err := b.Call(ctx, request)
+	if errors.Is(err, faas.ErrUnroutable) {
+		return fmt.Errorf("no function answers %q: 'rabbet functions' lists what is live", cmd.Function)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Println(string(reply.Body))
+	return nil
+}
+
+// publishCommand publishes one event.
+type publishCommand struct {
+	Key      string        `arg:"" help:"Routing key."`
+	Message  string        `arg:"" help:"The event as JSON; - reads standard input."`
+	Exchange string        `help:"Exchange to publish to; the namespace's events exchange by default."`
+	Delay    time.Duration `help:"Deliver it no sooner than in so long."`
+	Timeout  time.Duration `default:"10s" help:"How long to wait for the broker's confirmation."`
+}
+
+// Run prints the event's id once the broker has confirmed it.
+func (cmd publishCommand) Run(ctx context.Context, c *config) error {
+	body, err := message(cmd.Message)
+	if err != nil {
+		return err
+	}
+	b, err := dial(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(ctx, cmd.Timeout)
+	defer cancel()
+	e := faas.Event{Key: cmd.Key, Exchange: cmd.Exchange, ID: faas.NewID(), Body: body}
+	if cmd.Delay > 0 {
+		e.NotBefore = time.Now().Add(cmd.Delay)
+	}
+	err = b.Publish(ctx, e)
+	if errors.Is(err, faas.ErrUnroutable) {
+		return fmt.Errorf("nothing is bound to %q: 'rabbet functions' lists the keys", cmd.Key)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Println(e.ID)
+	return nil
+}
+
+// message returns the JSON that an argument gives.
+func message(arg string) ([]byte, error) {
+	body := []byte(arg)
+	if arg == "-" {
+		var err error
+		if body, err = io.ReadAll(os.Stdin); err != nil {
+			return nil, fmt.Errorf("read standard input: %w", err)
+		}
+	}
+	if !json.Valid(body) {
+		return nil, fmt.Errorf("the message is not JSON: %.60q; put it in single quotes, such as '{\"id\":\"42\"}'", body)
+	}
+	return body, nil
+}
+
+// functionsCommand lists what is live.
+type functionsCommand struct {
+	JSON bool `help:"Print the descriptors as JSON."`
+}
+
+// Run prints a table on standard output.
+func (cmd functionsCommand) Run(ctx context.Context, c *config) error {
+	b, err := dial(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	list := b.Directory().Functions()
+	if cmd.JSON {
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", "  ")
+		return out.Encode(list)
+	}
+	if len(list) == 0 {
+		fmt.Println("no function is live: start a worker ('rabbet worker')")
+		return nil
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "FUNCTION\tKIND\tKEYS\tROUTE\tCACHE\tWORKERS")
+	for _, f := range list {
+		route, cached := "-", "-"
+		if f.Route != nil {
+			route = f.Route.Method + " " + f.Route.Path
+		}
+		if f.Cache != nil {
+			cached = strings.TrimSuffix(f.Cache.TTL.String(), "0s") + " " + strings.Join(f.Cache.Tags, " ")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", f.Name, f.Kind, strings.Join(f.Keys, " "), route, cached, len(f.Workers))
+	}
+	return w.Flush()
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/functions"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// workerCommand hosts functions over the broker until it is told to stop.
+type workerCommand struct {
+	Attached bool `hidden:"" help:"Stop when standard input ends: the dev process that started it is gone."`
+}
+
+// Run hosts until ctx is done and everything under way has finished.
+func (w workerCommand) Run(ctx context.Context, c *config) error {
+	format := "json"
+	if w.Attached {
+		format = "console"
+		var gone context.CancelFunc
+		ctx, gone = context.WithCancel(ctx)
+		go func() { // ends with the process that holds the other end
+			io.Copy(io.Discard, os.Stdin)
+			gone()
+		}()
+	}
+	log := newLog(c, format)
+	defer log.Sync()
+	if !w.Attached && c.CacheURL == "memory://" {
+		return unusable("CACHE_URL", c.CacheURL, "memory:// is inside 'rabbet dev' only: use redis:// or memcached://, as for the ingress")
+	}
+	broker, err := openBroker(c, log)
+	if err != nil {
+		return err
+	}
+	defer broker.Close()
+
+	bus := faas.NewBus(broker)
+	var results functions.Results = nothingCached{}
+	if w.Attached && c.embedded() {
+		results = remoteResults{bus}
+	} else if shared, err := openCache(c, "none", log); err != nil {
+		return err
+	} else if shared != nil {
+		defer shared.Close()
+		results = shared
+		bus = faas.NewBus(shared.Broker(broker, broker.Directory()))
+	} else {
+		log.Info("results are not cached: set " + envPrefix + "CACHE_URL, here and for the ingress, to cache them")
+	}
+	host, err := openHosting(ctx, c, bus, results, log)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+
+	stopAdmin, err := serveAdmin(c, healthOf(broker), log)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
+	readySoon(ctx, broker, log)
+	for _, f := range host.functions {
+		log.Info("hosting", zap.String("function", f.Name), zap.Strings("keys", f.Keys), zap.Int("concurrency", f.Concurrency))
+	}
+	err = broker.Serve(ctx, host.functions)
+	log.Info("stopped")
+	return err
+}
