@@ -1,0 +1,266 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func open(t *testing.T, cfg Config) *Broker {
+	t.Helper()
+	b := New(cfg)
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+func TestFullQueueRefuses(t *testing.T) {
+	b := open(t, Config{QueueLimit: 2})
+	started, release := make(chan faas.Event, 10), make(chan struct{})
+	serving(t, b, 1, reacting(t, func(_ context.Context, e faas.Event) error {
+		started <- e
+		<-release
+		return nil
+	}, faas.Concurrency(1)))
+	publish := func() error { return b.Publish(t.Context(), faas.Event{Key: "x"}) }
+	if err := publish(); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, started) // it runs, and no longer waits
+	if err := errors.Join(publish(), publish()); err != nil {
+		t.Fatalf("two that may wait: %v", err)
+	}
+	if err := publish(); !errors.Is(err, faas.ErrRefused) {
+		t.Errorf("one more: got %v, want faas.ErrRefused", err)
+	}
+	close(release)
+	receive(t, started)
+	receive(t, started)
+	if err := publish(); err != nil {
+		t.Errorf("once there is room: %v", err)
+	}
+}
+
+func TestDeadLetters(t *testing.T) {
+	outcomes := make(chan faas.Invocation, 10)
+	b := open(t, Config{Process: "w", Observe: func(i faas.Invocation) { outcomes <- i }})
+	serving(t, b, 1, reacting(t, func(_ context.Context, e faas.Event) error {
+		if e.ID == "panics" {
+			panic("why")
+		}
+		return faas.Permanent("bad")
+	}, faas.Retry{Max: 2, First: time.Millisecond}))
+	for _, id := range []string{"permanent", "panics"} {
+		if err := b.Publish(t.Context(), faas.Event{Key: "x", ID: id, Body: []byte("as it came")}); err != nil {
+			t.Fatal(err)
+		}
+		for receive(t, outcomes).Outcome != faas.Dead {
+		}
+	}
+	letters := b.DeadLetters("react")
+	if len(letters) != 2 {
+		t.Fatalf("got %d dead letters, want 2", len(letters))
+	}
+	if l := letters[0]; l.Err.Code != faas.CodePermanent || l.Event.Attempt != 1 || string(l.Event.Body) != "as it came" || l.Worker != "w" {
+		t.Errorf("the permanent one: got %+v", l)
+	}
+	if l := letters[1]; l.Err.Code != faas.CodeExhausted || l.Event.Attempt != 2 || len(l.Err.Stack) == 0 {
+		t.Errorf("the exhausted one: got %+v", l)
+	}
+}
+
+func TestDeadLettersAreBounded(t *testing.T) {
+	outcomes := make(chan faas.Invocation, 2*maxDead)
+	b := open(t, Config{Observe: func(i faas.Invocation) { outcomes <- i }})
+	serving(t, b, 1, reacting(t, func(context.Context, faas.Event) error { return faas.Permanent("bad") }, faas.Ordered()))
+	for i := range maxDead + 1 {
+		if err := b.Publish(t.Context(), faas.Event{Key: "x", ID: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range maxDead + 1 {
+		receive(t, outcomes)
+	}
+	if letters := b.DeadLetters("react"); len(letters) != maxDead || letters[0].Event.ID != "1" {
+		t.Errorf("got %d letters from %s on, want %d from 1 on", len(letters), letters[0].Event.ID, maxDead)
+	}
+}
+
+func TestGraceEnds(t *testing.T) {
+	b := open(t, Config{Grace: 50 * time.Millisecond})
+	started := make(chan faas.Event, 1)
+	stop := serving(t, b, 1, reacting(t, func(ctx context.Context, e faas.Event) error {
+		started <- e
+		<-ctx.Done()
+		return ctx.Err()
+	}))
+	if err := b.Publish(t.Context(), faas.Event{Key: "x", ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, started)
+	if err := stop(); err == nil {
+		t.Error("Serve: got nil, want an error that says what was cut short")
+	}
+	again := make(chan faas.Event, 1)
+	serving(t, b, 1, reacting(t, func(_ context.Context, e faas.Event) error {
+		again <- e
+		return nil
+	}))
+	if e := receive(t, again); e.ID != "1" || e.Attempt != 1 || !e.Redelivered {
+		t.Errorf("got %s on attempt %d, redelivered %v; want 1 on attempt 1, redelivered", e.ID, e.Attempt, e.Redelivered)
+	}
+}
+
+func TestStubbornFunctionIsLeftBehind(t *testing.T) {
+	b := open(t, Config{Grace: time.Millisecond})
+	started, release := make(chan struct{}), make(chan struct{})
+	stop := serving(t, b, 1, answering(t, func(context.Context) error {
+		close(started)
+		<-release
+		return nil
+	}))
+	failed := make(chan error, 1)
+	go func() {
+		_, err := b.Call(t.Context(), faas.Request{Key: "ask"})
+		failed <- err
+	}()
+	receive(t, started)
+	if err := stop(); err == nil {
+		t.Error("Serve: got nil, want an error that says what was cut short")
+	}
+	wantLost(t, receive(t, failed))
+	close(release)
+}
+
+// Calls that wait while the only worker leaves are answered at once, and so
+// are those that come later.
+func TestLastWorkerLeaves(t *testing.T) {
+	b := open(t, Config{})
+	started, release := make(chan struct{}, 1), make(chan struct{})
+	stop := serving(t, b, 1, answering(t, func(context.Context) error {
+		started <- struct{}{}
+		<-release
+		return nil
+	}, faas.Concurrency(1)))
+	call := func() <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.Call(t.Context(), faas.Request{Key: "ask"})
+			done <- err
+		}()
+		return done
+	}
+	running := call()
+	receive(t, started)
+	waiting := call()
+	for n := 0; n == 0; runtime.Gosched() { // until the second call is queued
+		b.mu.Lock()
+		n = b.requests["answer"].ready
+		b.mu.Unlock()
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	unroutable := func(what string, err error) {
+		t.Helper()
+		if e := faas.AsError(err); e == nil || e.Code != faas.CodeUnroutable || e.Executed != faas.ExecutedNo {
+			t.Errorf("%s: got %v, want unroutable with executed no", what, err)
+		}
+	}
+	unroutable("the call that waited", receive(t, waiting))
+	unroutable("a call while the worker drains", receive(t, call()))
+	close(release)
+	if err := receive(t, running); err != nil {
+		t.Errorf("the call that ran: %v", err)
+	}
+	if err := receive(t, stopped); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	unroutable("a call after the last worker", receive(t, call()))
+}
+
+// While two versions of a function overlap, neither gets an event that only
+// the other reacts to.
+func TestVersionsWithDifferentKeys(t *testing.T) {
+	b := open(t, Config{})
+	got := make(chan string, 100)
+	version := func(name string, keys ...string) []faas.Function {
+		var set faas.Set[empty]
+		faas.OnEvent(&set, "react", func(_ context.Context, _ *empty, e faas.Event) error {
+			got <- name + " " + e.Key
+			return nil
+		}, faas.Keys(keys...))
+		return all(t, &set)
+	}
+	serving(t, b, 1, version("old", "a"))
+	serving(t, b, 2, version("new", "b"))
+	for range 10 {
+		if err := b.Publish(t.Context(), faas.Event{Key: "b"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 {
+		if g := receive(t, got); g != "new b" {
+			t.Errorf("got %q, want \"new b\"", g)
+		}
+	}
+}
+
+// Goexit is what t.FailNow does in a function that a test made.
+func TestGoexit(t *testing.T) {
+	b := open(t, Config{})
+	fns := answering(t, nil)
+	fns[0].Handle = func(context.Context, *faas.Event) ([]byte, error) {
+		runtime.Goexit()
+		return nil, nil
+	}
+	stop := serving(t, b, 1, fns)
+	_, err := b.Call(t.Context(), faas.Request{Key: "ask"})
+	if e := faas.AsError(err); e == nil || e.Code != faas.CodePanic {
+		t.Errorf("got %v, want panic", err)
+	}
+	if err := stop(); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+func TestPublishTooFarAhead(t *testing.T) {
+	err := open(t, Config{}).Publish(t.Context(), faas.Event{Key: "x", NotBefore: time.Now().Add(31 * 24 * time.Hour)})
+	if !errors.Is(err, faas.ErrInvalid) {
+		t.Errorf("got %v, want faas.ErrInvalid", err)
+	}
+}
+
+func TestServeRefusesTwins(t *testing.T) {
+	f := answering(t, nil)[0]
+	if err := open(t, Config{}).Serve(t.Context(), []faas.Function{f, f}); err == nil {
+		t.Error("two functions with one name: got nil")
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	broker := New(Config{})
+	defer func() { _ = broker.Close() }()
+	var set faas.Set[empty]
+	faas.OnRequest(&set, "answer", func(context.Context, *empty, ask) (empty, error) { return empty{}, nil })
+	fns, err := set.With(&empty{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	changed := broker.Directory().Changed()
+	go func() { done <- broker.Serve(ctx, fns) }()
+	<-changed
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := broker.Call(ctx, faas.Request{Key: "ask"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	cancel()
+	<-done
+}
