@@ -79,6 +79,14 @@ func (l *link) setProblem(user string, err error) {
 		return
 	}
 	l.problems[user] = err
+	l.announce()
+}
+
+// change returns a channel that is closed when the link's state changes.
+func (l *link) change() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
 }
 
 // health is nil, or what is wrong now in a sentence.

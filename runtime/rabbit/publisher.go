@@ -51,6 +51,7 @@ type publisher struct {
 	link      *link
 	names     names
 	queue     chan *outgoing
+	over      chan struct{} // closed when run has ended: nothing will be sent any more
 	exchanges exchanges
 	tiers     tiers
 }
@@ -80,13 +81,16 @@ type written struct {
 
 func newPublisher(b *Broker) *publisher {
 	return &publisher{
-		link: b.publish, names: b.names, queue: make(chan *outgoing, 256),
+		link: b.publish, names: b.names, queue: make(chan *outgoing, 256), over: make(chan struct{}),
 		exchanges: exchanges{link: b.consume}, tiers: tiers{link: b.consume, names: b.names},
 	}
 }
 
 // run serves publishes until ctx is done.
-func (p *publisher) run(ctx context.Context) { p.link.use(ctx, "publish", p.serve) }
+func (p *publisher) run(ctx context.Context) {
+	defer close(p.over)
+	p.link.use(ctx, "publish", p.serve)
+}
 
 // publish is the one primitive: mandatory, confirmed, and bounded by ctx.
 func (p *publisher) publish(ctx context.Context, exchange, key string, m amqp.Publishing) error {
@@ -94,7 +98,14 @@ func (p *publisher) publish(ctx context.Context, exchange, key string, m amqp.Pu
 	patience := time.NewTimer(reconnectPatience)
 	defer patience.Stop()
 	select {
+	case <-p.over:
+		return errClosed
+	default:
+	}
+	select {
 	case p.queue <- o:
+	case <-p.over:
+		return errClosed
 	case <-ctx.Done():
 		return p.notTaken(ctx)
 	}
@@ -106,6 +117,7 @@ func (p *publisher) publish(ctx context.Context, exchange, key string, m amqp.Pu
 			if _, blocked := p.link.blocking(); blocked != nil || p.link.connected() {
 				continue // it is a matter of the caller's own patience
 			}
+		case <-p.over:
 		case <-ctx.Done():
 		}
 		if o.state.CompareAndSwap(waiting, abandoned) {
@@ -171,6 +183,8 @@ func (p *publisher) notTaken(ctx context.Context) error {
 	}
 	return e
 }
+
+var errClosed = &faas.Error{Code: faas.CodeUnavailable, Detail: "the broker is closed", Executed: faas.ExecutedNo}
 
 func unconfirmed(ctx context.Context, detail string) error {
 	return &faas.Error{Code: faas.CodeUnconfirmed, Detail: detail, Cause: ctx.Err(), Executed: faas.ExecutedUnknown}

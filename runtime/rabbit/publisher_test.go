@@ -139,3 +139,28 @@ func TestTierIsNeverTooShortInTheEnd(t *testing.T) {
 		}
 	}
 }
+
+func TestPublishWhileBlocked(t *testing.T) {
+	b := openBroker(t)
+	serve(t, b, onEvent("any", "any.thing", func(context.Context, *faas.Event) error { return nil }))
+	b.publish.setBlocked(amqp.Blocking{Active: true, Reason: "low on memory"})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	err := b.Publish(ctx, faas.Event{Key: "any.thing"})
+	if !errors.Is(err, faas.ErrBlocked) || !strings.Contains(err.Error(), "low on memory") {
+		t.Errorf("got %v, want blocked and the broker's reason", err)
+	}
+	if took := time.Since(began); took > 150*time.Millisecond {
+		t.Errorf("it took %v, want the context's 50ms", took)
+	}
+	if err := b.Health(); err == nil || !strings.Contains(err.Error(), "low on memory") {
+		t.Errorf("Health: got %v, want the broker's reason", err)
+	}
+	waiting := make(chan error, 1)
+	go func() { waiting <- b.Publish(within(t, 10*time.Second), faas.Event{Key: "any.thing"}) }()
+	b.publish.setBlocked(amqp.Blocking{})
+	if err := receive(t, "a publish after the block", waiting); err != nil {
+		t.Errorf("after the block: got %v, want nil", err)
+	}
+}

@@ -76,20 +76,29 @@ func serve(t testing.TB, b *Broker, fns ...faas.Function) (stop func() error) {
 	}
 	t.Cleanup(func() { _ = stop() })
 	for _, fn := range fns {
-		until(t, fn.Name+" is live", func(ctx context.Context) bool {
-			changed := b.Directory().Changed()
-			if live, ok := b.Directory().Find(fn.Name); ok && len(live.Workers) > 0 {
-				return true
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-			}
-			return false
-		})
+		awaitWorkers(t, b, fn.Name, true)
 	}
 	return stop
 }
+
+// awaitWorkers waits until the directory knows workers of the function, or none.
+func awaitWorkers(t testing.TB, b *Broker, fn string, want bool) {
+	t.Helper()
+	until(t, fmt.Sprintf("workers of %s: %v", fn, want), func(ctx context.Context) bool {
+		changed := b.Directory().Changed()
+		if live, _ := b.Directory().Find(fn); len(live.Workers) > 0 == want {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		return false
+	})
+}
+
+// pollInterval is how often something is asked that cannot be waited for.
+const pollInterval = 100 * time.Millisecond
 
 // until calls done again and again until it holds; done does the waiting.
 func until(t testing.TB, what string, done func(ctx context.Context) bool) {
@@ -207,10 +216,14 @@ func removeAfter(t testing.TB, namespace string) {
 				Items []struct {
 					Name  string `json:"name"`
 					Vhost string `json:"vhost"`
+					Own   bool   `json:"exclusive"` // it goes with its connection
 				} `json:"items"`
 			}
 			management(t, http.MethodGet, "/api/"+kind+"?page=1&page_size=500&use_regex=true&name="+url.QueryEscape("^"+namespace), &list)
 			for _, item := range list.Items {
+				if item.Own {
+					continue
+				}
 				management(t, http.MethodDelete, fmt.Sprintf("/api/%s/%s/%s", kind, url.PathEscape(item.Vhost), url.PathEscape(item.Name)), nil)
 			}
 		}

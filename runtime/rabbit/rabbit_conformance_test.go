@@ -1,0 +1,21 @@
+package rabbit
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func TestConformance(t *testing.T) {
+	for name, noBatch := range map[string]bool{"batch": false, "no batch": true} {
+		t.Run(name, func(t *testing.T) {
+			var namespaces sync.Map // by test: its brokers are one system
+			conformance.Run(t, func(t *testing.T) conformance.Broker {
+				namespace, _ := namespaces.LoadOrStore(t, "test-"+faas.NewID())
+				return openBroker(t, func(c *Config) { c.Namespace, c.NoBatch = namespace.(string), noBatch })
+			})
+		})
+	}
+}
