@@ -1,0 +1,177 @@
+package ingress
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func TestRoutesFollowTheDirectory(t *testing.T) {
+	b := newBroker()
+	h := New(Config{Broker: b})
+	if r := do(h, "GET", "/new/1", ""); r.StatusCode != 404 {
+		t.Fatalf("before: %d", r.StatusCode)
+	}
+	b.announce("w2", request("new", "GET /new/{id}"))
+	if r := do(h, "GET", "/new/1", ""); r.StatusCode != 200 {
+		t.Errorf("with a worker: %d, want 200", r.StatusCode)
+	}
+	b.announce("w2")
+	if r := do(h, "GET", "/new/1", ""); r.StatusCode != 503 {
+		t.Errorf("without a worker: %d, want 503", r.StatusCode)
+	}
+	b.announce("w3", request("new", "GET /newer/{id}"))
+	if r := do(h, "GET", "/new/1", ""); r.StatusCode != 404 {
+		t.Errorf("at the old route: %d, want 404", r.StatusCode)
+	}
+	if r := do(h, "GET", "/newer/1", ""); r.StatusCode != 200 {
+		t.Errorf("at the new route: %d, want 200", r.StatusCode)
+	}
+}
+
+func TestClashingRoutes(t *testing.T) {
+	log, lines := observed()
+	b := &fakeBroker{}
+	h := New(Config{Broker: b, Log: log})
+	b.announce("w1", request("zebra", "GET /x/{id}"))
+	do(h, "GET", "/x/1", "")
+	b.announce("w2",
+		request("ant", "GET /x/{name}"),           // the same
+		request("bee", "GET /{id}/y"),             // neither is the more specific
+		request("cat", "GET /livez"),              // ours
+		request("dog", "GET /functions/{id}"),     // below ours
+		request("eel", "GET /{id"),                // no pattern
+		request("fox", "BREW /pot"),               // no method
+		request("gnu", "GET example.com/profile")) // a host
+	b.announce("w3", request("hen", "GET /hen/{id}"))
+	for range 2 {
+		if do(h, "GET", "/x/1", ""); b.lastCall(t).Function != "zebra" {
+			t.Errorf("/x/1 went to %s, want zebra, which had the route first", b.lastCall(t).Function)
+		}
+		if r := do(h, "GET", "/hen/1", ""); r.StatusCode != 200 {
+			t.Errorf("/hen/1: %d, want 200", r.StatusCode)
+		}
+		if r := do(h, "GET", "/livez", ""); r.StatusCode != 200 {
+			t.Errorf("/livez: %d, want 200", r.StatusCode)
+		}
+		b.announce("w4", request("ibis", "GET /ibis/{id}")) // another generation
+	}
+	if r := do(h, "POST", "/functions/ant", "{}"); r.StatusCode != 200 {
+		t.Errorf("by name: %d, want 200", r.StatusCode)
+	}
+	if n := lines.FilterMessageSnippet("route is not served").Len(); n != 7 {
+		t.Errorf("%d complaints, want 7, each once", n)
+	}
+	b.announce("w1")
+	b.announce("w5", request("zebra", ""))
+	if do(h, "GET", "/x/1", ""); b.lastCall(t).Function != "ant" {
+		t.Errorf("/x/1 went to %s, want ant, now that zebra gave it up", b.lastCall(t).Function)
+	}
+}
+
+func TestOptionsAndRest(t *testing.T) {
+	b := newBroker()
+	d := request("files", "GET /files/{id...}")
+	b.announce("w2", d, request("home", "GET /{$}"))
+	h := New(Config{Broker: b})
+	if r := do(h, "OPTIONS", "/profiles/1", ""); r.StatusCode != 204 || r.Header.Get("Allow") != "GET, HEAD, PUT, DELETE, OPTIONS" {
+		t.Errorf("OPTIONS: %d, Allow: %s", r.StatusCode, r.Header.Get("Allow"))
+	}
+	do(h, "GET", "/files/a/b", "")
+	if got := string(b.lastCall(t).Body); got != `{"id":"a/b"}` {
+		t.Errorf("message %s", got)
+	}
+	do(h, "GET", "/", "")
+	if got := b.lastCall(t); got.Function != "home" || string(got.Body) != "{}" {
+		t.Errorf("home: %+v", got)
+	}
+}
+
+func TestDirectoryChangesWhileRequestsRun(t *testing.T) {
+	b := newBroker()
+	h := New(Config{Broker: b})
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 300 {
+				if r := do(h, "GET", "/profiles/42", ""); r.StatusCode != 200 {
+					t.Errorf("status %d, want 200", r.StatusCode)
+				}
+			}
+		})
+	}
+	for n := range 100 {
+		b.announce("w2", request("other", "GET /other/{id}"), request("v"+strings.Repeat("x", n), "GET /v/{id}"))
+		b.announce("w2")
+	}
+	clients.Wait()
+}
+
+func TestRunKeepsUpWithoutRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBroker{}
+		h := New(Config{Broker: b})
+		go h.Run(t.Context()) // the bubble ends with it
+		synctest.Wait()
+		b.announce("w1", request("late", "GET /x/{id}"))
+		synctest.Wait()
+		if h.routes.Load().own["late"] == "" {
+			t.Error("the route is not there")
+		}
+	})
+}
+
+func TestOpenAPI(t *testing.T) {
+	b := newBroker()
+	h := New(Config{Broker: b})
+	r := do(h, "GET", "/openapi.json", "")
+	var doc struct {
+		OpenAPI string
+		Paths   map[string]map[string]struct {
+			OperationID string
+			Parameters  []struct {
+				Name, In string
+				Required bool
+			}
+			RequestBody *struct {
+				Content map[string]struct {
+					Schema struct {
+						Required   []string
+						Properties map[string]any
+					}
+				}
+			}
+			Responses map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(text(t, r)), &doc); err != nil || r.StatusCode != http.StatusOK {
+		t.Fatal(r.StatusCode, err)
+	}
+	if doc.OpenAPI != "3.1.0" || len(doc.Paths) != 4 {
+		t.Errorf("version %s, paths %v", doc.OpenAPI, doc.Paths)
+	}
+	get := doc.Paths["/profiles/{id}"]["get"]
+	if get.OperationID != "get" || len(get.Parameters) != 8 || get.Parameters[0].Name != "id" || get.Parameters[0].In != "path" || !get.Parameters[0].Required || get.Parameters[1].In != "query" || get.RequestBody != nil {
+		t.Errorf("get: %+v", get)
+	}
+	put := doc.Paths["/profiles/{id}"]["put"]
+	if len(put.Parameters) != 1 || put.RequestBody == nil || len(put.RequestBody.Content["application/json"].Schema.Properties) != 7 {
+		t.Errorf("put: %+v", put)
+	}
+	if _, ok := doc.Paths["/profiles/{id}"]["delete"].Responses["204"]; !ok {
+		t.Error("delete: no 204")
+	}
+	if doc.Paths["/functions/plain"]["post"].OperationID != "plain" {
+		t.Error("a function without a route does not stand under its name")
+	}
+
+	b.announce("w2", faas.Descriptor{Name: "any", Kind: faas.KindRequest, Keys: []string{"any"}})
+	if got := text(t, do(h, "GET", "/openapi.json", "")); !strings.Contains(got, "/functions/any") {
+		t.Error("the document did not follow the directory")
+	}
+}
