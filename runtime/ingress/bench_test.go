@@ -1,0 +1,46 @@
+package ingress
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// sink is a ResponseWriter that costs nothing, so that the allocations counted
+// are the ingress's own.
+type sink struct{ header http.Header }
+
+func (s *sink) Header() http.Header         { return s.header }
+func (s *sink) Write(b []byte) (int, error) { return len(b), nil }
+func (s *sink) WriteHeader(int)             {}
+
+// quietBroker is a fakeBroker that remembers nothing.
+type quietBroker struct{ *fakeBroker }
+
+func (quietBroker) Call(_ context.Context, r faas.Request) (faas.Reply, error) {
+	return faas.Reply{Body: r.Body, Run: time.Millisecond}, nil
+}
+
+func benchmark(b *testing.B, h http.Handler, target string) {
+	r := httptest.NewRequest("GET", target, nil)
+	w := &sink{header: http.Header{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		clear(w.header)
+		h.ServeHTTP(w, r)
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	benchmark(b, New(Config{Broker: quietBroker{newBroker()}}), "/profiles/42")
+}
+
+func BenchmarkHit(b *testing.B) {
+	broker, _ := cached(nil)
+	hit := &fakeResults{result: &Result{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"1"`, TTL: time.Minute}}
+	benchmark(b, New(Config{Broker: broker, Results: hit}), "/cached/42")
+}
