@@ -1,6 +1,8 @@
 // Package events holds what travels: message types, each with its routing key.
 package events
 
+import "errors"
+
 // Profile is what is known about a person.
 type Profile struct {
 	ID    string `json:"id"`
@@ -36,3 +38,11 @@ type ProfileUpdated struct {
 
 // RoutingKey is what the event is published under.
 func (ProfileUpdated) RoutingKey() string { return "profile.updated" }
+
+// Validate says that an id is missing.
+func (e ProfileUpdated) Validate() error {
+	if e.ID == "" {
+		return errors.New("id: which profile has changed?")
+	}
+	return nil
+}

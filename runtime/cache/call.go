@@ -12,6 +12,9 @@ import (
 // takes by default, with room for the rest of the entry.
 const maxResult = 512 << 10
 
+// maxTags is how many tags an entry has room for.
+const maxTags = 255
+
 // Why a function ran, in the words of RFC 9211.
 const (
 	forwardMiss    = "uri-miss"
@@ -34,7 +37,8 @@ func (r *Results) Call(ctx context.Context, next Caller, f *faas.Descriptor, req
 	if !c.address() {
 		return c.run(ctx, forwardBypass)
 	}
-	for {
+	for first := true; ; first = false {
+		landed := r.flights.landed(c.keys[0])
 		result, forward, hit := c.look(ctx)
 		if hit {
 			return result, nil
@@ -47,7 +51,13 @@ func (r *Results) Call(ctx context.Context, next Caller, f *faas.Descriptor, req
 		case want.NoCache:
 			return c.fill(ctx, forward)
 		}
-		result, err := c.join(ctx, forward)
+		if !first {
+			landed = anyTime
+		}
+		result, err := c.join(ctx, forward, landed)
+		if err == errLanded {
+			continue // the call that this one would have joined has just stored its result
+		}
 		if err != nil && result.Collapsed && ctx.Err() == nil && othersLimit(err) {
 			continue // it was the other caller who could not wait
 		}
@@ -77,6 +87,9 @@ func (c *call) address() bool {
 		return false
 	}
 	tags := c.function.Cache.Tags
+	if len(tags) > maxTags {
+		return false
+	}
 	c.keys = make([]string, 1+len(tags))
 	c.values = make([][]byte, 1+len(tags))
 	c.keys[0] = entryKey(c.results.namespace, c.function, in.text)
@@ -136,9 +149,9 @@ func (c *call) learn(ctx context.Context) bool {
 // join makes the call, or waits for the same call of somebody else. Whoever
 // read other generations is not the same: what runs may have begun before the
 // invalidation that this caller knows of.
-func (c *call) join(ctx context.Context, forward string) (Result, error) {
+func (c *call) join(ctx context.Context, forward string, landed uint32) (Result, error) {
 	key := c.keys[0] + string(slices.Concat(c.values[1:]...))
-	return c.results.flights.do(ctx, key, &c.results.fills, func(ctx context.Context) (Result, error) {
+	return c.results.flights.do(ctx, c.keys[0], key, landed, &c.results.fills, func(ctx context.Context) (Result, error) {
 		return c.fill(ctx, forward)
 	})
 }

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// input is a request's JSON object in the one form that all its spellings
+// spelling is a request's JSON object in the one form that all its spellings
 // share: no white space, members sorted, numbers as written.
-type input struct {
+type spelling struct {
 	text    []byte
 	members []member
 	few     [4]member // room for members without an allocation
@@ -21,11 +21,11 @@ type member struct{ name, value []byte } // both as JSON, without the name's quo
 // canonical returns the canonical form of body. It returns false for what is
 // no JSON object, and for members that differ in case only or not at all: what
 // they mean depends on their order.
-func canonical(body []byte) (*input, bool) {
+func canonical(body []byte) (*spelling, bool) {
 	if len(body) == 0 {
 		body = []byte("{}")
 	}
-	in := &input{}
+	in := &spelling{}
 	in.members = in.few[:0]
 	if in.scan(body) {
 		in.text = body
@@ -54,7 +54,7 @@ func canonical(body []byte) (*input, bool) {
 
 // field returns the member of that name as text, for a tag. Names are compared
 // as encoding/json compares them when it fills a struct.
-func (in *input) field(name string) (string, bool) {
+func (in *spelling) field(name string) (string, bool) {
 	for _, m := range in.members {
 		if !strings.EqualFold(string(m.name), name) {
 			continue
@@ -79,7 +79,7 @@ func integer(b []byte) bool {
 
 // scan recognises the inputs that most calls have: a flat object of simple
 // strings, integers and booleans that is in canonical form already.
-func (in *input) scan(b []byte) bool {
+func (in *spelling) scan(b []byte) bool {
 	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
 		return false
 	}

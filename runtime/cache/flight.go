@@ -2,7 +2,11 @@ package cache
 
 import (
 	"context"
+	"errors"
+	"hash/maphash"
+	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -11,7 +15,25 @@ import (
 type flights struct {
 	mu    sync.Mutex
 	under map[string]*flight
+
+	landings [1024]atomic.Uint32 // flights that have landed, by a hash of their entry
 }
+
+// errLanded says that a flight of this entry has landed since the caller
+// looked: what it brought is worth another look.
+var errLanded = errors.New("an equal call has just been answered")
+
+// anyTime is for callers who do not care what has landed since.
+const anyTime = math.MaxUint32
+
+var seed = maphash.MakeSeed()
+
+func (f *flights) slot(entry string) *atomic.Uint32 {
+	return &f.landings[maphash.String(seed, entry)%uint64(len(f.landings))]
+}
+
+// landed is to be asked before a look at the store, for do.
+func (f *flights) landed(entry string) uint32 { return f.slot(entry).Load() }
 
 type flight struct {
 	done    chan struct{}
@@ -23,14 +45,19 @@ type flight struct {
 
 // do returns what fn returns, run once for all who ask for key meanwhile. A
 // caller whose ctx ends leaves the others alone; when the last one leaves, fn's
-// ctx ends. fn has the values and the deadline of the first caller.
-func (f *flights) do(ctx context.Context, key string, running *sync.WaitGroup, fn func(context.Context) (Result, error)) (Result, error) {
+// ctx ends. fn has the values and the deadline of the first caller. It fails
+// with errLanded if there is nothing to join any more.
+func (f *flights) do(ctx context.Context, entry, key string, landed uint32, running *sync.WaitGroup, fn func(context.Context) (Result, error)) (Result, error) {
 	f.mu.Lock()
 	current, joined := f.under[key]
-	if joined {
+	switch {
+	case joined:
 		current.waiting++
-	} else {
-		current = f.begin(ctx, key, running, fn)
+	case landed != anyTime && landed != f.landed(entry):
+		f.mu.Unlock()
+		return Result{}, errLanded
+	default:
+		current = f.begin(ctx, key, f.slot(entry), running, fn)
 	}
 	f.mu.Unlock()
 
@@ -48,9 +75,10 @@ func (f *flights) do(ctx context.Context, key string, running *sync.WaitGroup, f
 }
 
 // begin starts the run, which ends when fn returns. f.mu is held.
-func (f *flights) begin(ctx context.Context, key string, running *sync.WaitGroup, fn func(context.Context) (Result, error)) *flight {
+func (f *flights) begin(ctx context.Context, key string, slot *atomic.Uint32, running *sync.WaitGroup, fn func(context.Context) (Result, error)) *flight {
 	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	if deadline, ok := ctx.Deadline(); ok {
+		cancel()
 		detached, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	}
 	current := &flight{done: make(chan struct{}), waiting: 1, cancel: cancel}
@@ -61,7 +89,7 @@ func (f *flights) begin(ctx context.Context, key string, running *sync.WaitGroup
 	running.Go(func() {
 		defer cancel()
 		current.result, current.err = fn(detached)
-		f.land(key, current)
+		f.land(key, current, slot)
 		close(current.done)
 	})
 	return current
@@ -79,9 +107,10 @@ func (f *flights) leave(key string, current *flight) {
 	}
 }
 
-func (f *flights) land(key string, current *flight) {
+func (f *flights) land(key string, current *flight, slot *atomic.Uint32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	slot.Add(1)
 	if f.under[key] == current {
 		delete(f.under, key)
 	}

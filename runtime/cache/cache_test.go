@@ -1,0 +1,147 @@
+package cache
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func TestOpenRefuses(t *testing.T) {
+	for _, tt := range []struct{ url, want string }{
+		{"", "no scheme"},
+		{"localhost:6379", "no scheme"},
+		{"http://localhost", `scheme "http"`},
+		{"memory://?size=0", "memory://?size=256"},
+		{"memory://64", "memory://?size=256"},
+		{"redis://me:secret@localhost:port", "cannot be read"},
+		{"redis://me:se%zzcret@localhost", "cannot be read"},
+		{"redis://me:secret@a:1,b:2", "redis+cluster"},
+		{"redis://me:secret@localhost/zero", "database"},
+		{"redis+sentinel://me:secret@a:1,b:2", "master_name"},
+		{"memcached://", "addresses and nothing else"},
+		{"memcached://me:secret@a", "addresses and nothing else"},
+	} {
+		_, err := Open(tt.url, Config{})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("Open(%q): got %v, want it to say %q", tt.url, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("Open(%q) shows the password: %v", tt.url, err)
+		}
+	}
+	if _, err := Open("memory://", Config{Namespace: "a b"}); err == nil {
+		t.Error("a namespace with a space: got nil, want an error")
+	}
+}
+
+func TestSpellings(t *testing.T) {
+	for _, same := range [][]string{
+		{`{"id":"42","n":1}`, ` { "n" : 1 , "id" : "\u0034\u0032" } `, "{\n\"id\":\"42\",\"n\":1}\n"},
+		{`{}`, ``, ` { } `},
+		{`{"a":[1,{"b":2,"c":null}],"z":"<"}`, `{"z":"\u003c","a":[1, {"c":null,"b":2}]}`},
+	} {
+		want, ok := canonical([]byte(same[0]))
+		if !ok {
+			t.Fatalf("%s: refused", same[0])
+		}
+		for _, s := range same {
+			if got, ok := canonical([]byte(s)); !ok || entryKey("n", descriptor, got.text) != entryKey("n", descriptor, want.text) {
+				t.Errorf("%q: got another key than %q", s, same[0])
+			}
+		}
+	}
+	for _, different := range [][2]string{
+		{`{"n":1}`, `{"n":1.0}`}, {`{"n":1}`, `{"n":"1"}`}, {`{"n":"a"}`, `{"n":"A"}`}, {`{"n":10000000000000000001}`, `{"n":10000000000000000002}`},
+		{`{"a":"b,c"}`, `{"a":"b","c":""}`}, {`{"a":[1,2]}`, `{"a":[2,1]}`},
+	} {
+		a, okA := canonical([]byte(different[0]))
+		b, okB := canonical([]byte(different[1]))
+		if !okA || !okB || string(a.text) == string(b.text) {
+			t.Errorf("%s and %s: got the same key", different[0], different[1])
+		}
+	}
+}
+
+// The short way must agree with the long one on everything it takes.
+func FuzzCanonical(f *testing.F) {
+	for _, s := range []string{`{}`, input, `{"a":1,"b":true}`, `{"a":"<"}`, `{"a":-0}`, `{"a":01}`, `{"a":"x"`, `{"a":}`, `{"a":1,}`, `{,}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		quick := new(spelling)
+		if !quick.scan(body) {
+			return
+		}
+		slow, ok := canonical(append([]byte(" "), body...)) // the space takes it the long way
+		if !ok || string(slow.text) != string(body) {
+			t.Errorf("%q is taken as it stands, want it refused or as %v", body, slow)
+		}
+	})
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	m, err := openMemory("?size=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := make([]byte, 1000)
+	for i := range 5000 {
+		key := generationKey("n", strings.Repeat("k", i%90)+string(rune('a'+i%26)))
+		if err := m.set(t.Context(), key+time.Duration(i).String(), value, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if m.size > 1<<20 {
+			t.Fatalf("%d bytes after %d items, want at most 1 MiB", m.size, i+1)
+		}
+	}
+	if len(m.items) < 500 || len(m.items) != m.order.Len() {
+		t.Errorf("%d items, %d in order", len(m.items), m.order.Len())
+	}
+	if err := m.set(t.Context(), "giant", make([]byte, 2<<20), time.Hour); err != nil || m.size > 1<<20 {
+		t.Errorf("an item above the limit: %v, %d bytes", err, m.size)
+	}
+}
+
+type brokerFunc func(context.Context, faas.Request) (faas.Reply, error)
+
+func (f brokerFunc) Call(ctx context.Context, r faas.Request) (faas.Reply, error) { return f(ctx, r) }
+func (brokerFunc) Publish(context.Context, faas.Event) error                      { return faas.ErrUnroutable }
+
+func TestBroker(t *testing.T) {
+	f := &function{}
+	var dir faas.Directory
+	r := open(t, "memory://")
+	b := r.Broker(brokerFunc(f.Call), &dir)
+	call := func() {
+		t.Helper()
+		if reply, err := b.Call(t.Context(), faas.Request{Key: "thing.get", Body: []byte(input)}); err != nil || string(reply.Body) != "v0 "+input {
+			t.Fatalf("got %s, %v", reply.Body, err)
+		}
+	}
+	call()
+	call() // nobody knows yet that it is cached
+	dir.Hear(faas.Announcement{Worker: "w", Functions: []faas.Descriptor{*descriptor}}, time.Now())
+	call()
+	call()
+	if n := f.calls.Load(); n != 3 {
+		t.Errorf("the function ran %d times, want 3", n)
+	}
+}
+
+func BenchmarkHit(b *testing.B) {
+	r, err := Open("memory://", Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	f, request := &function{}, faas.Request{Body: []byte(input)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Call(b.Context(), f, descriptor, request, Directives{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

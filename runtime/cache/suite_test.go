@@ -1,0 +1,448 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// stores runs test on every make of store, each in a namespace of its own.
+func stores(t *testing.T, test func(t *testing.T, r *Results)) {
+	for name, variable := range map[string]string{
+		"memory": "", "redis": "RABBET_TEST_REDIS_URL", "memcached": "RABBET_TEST_MEMCACHED_URL",
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := "memory://"
+			if variable != "" {
+				url = service(t, variable)
+			}
+			test(t, open(t, url))
+		})
+	}
+}
+
+func service(t *testing.T, variable string) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a service")
+	}
+	url := os.Getenv(variable)
+	if url == "" {
+		t.Fatalf("set %s, or run scripts/test, which starts one", variable)
+	}
+	return url
+}
+
+func open(t *testing.T, url string) *Results {
+	t.Helper()
+	// Two busy cores may be slower than a store should be.
+	r, err := Open(url, Config{Namespace: "test-" + rand.Text(), Timeout: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// function answers with its input and a version that counts up when told to.
+type function struct {
+	calls   atomic.Int32
+	version atomic.Int32
+	fail    error
+	pad     int
+	started chan struct{} // if set, told of each run after it has read the version
+	release chan struct{} // if set, each run waits for it
+}
+
+func (f *function) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
+	f.calls.Add(1)
+	body := fmt.Appendf(nil, "v%d %s%s", f.version.Load(), r.Body, strings.Repeat(".", f.pad))
+	if f.started != nil {
+		f.started <- struct{}{}
+	}
+	if f.release != nil {
+		select {
+		case <-f.release:
+		case <-ctx.Done():
+			return faas.Reply{}, faas.Expired(faas.ExecutedUnknown)
+		}
+	}
+	return faas.Reply{Body: body}, f.fail
+}
+
+var descriptor = &faas.Descriptor{
+	Name: "get", Kind: faas.KindRequest, Keys: []string{"thing.get"}, Version: "1",
+	Cache: &faas.CachePolicy{TTL: time.Minute, Tags: []string{"thing:{id}"}},
+}
+
+func ask(t *testing.T, r *Results, f *function, d *faas.Descriptor, body string, want Directives) Result {
+	t.Helper()
+	result, err := r.Call(t.Context(), f, d, faas.Request{Key: "thing.get", Body: []byte(body)}, want)
+	if err != nil {
+		t.Fatalf("call with %.60q: %v", body, err)
+	}
+	return result
+}
+
+const input = `{"id":"42"}`
+
+func TestHit(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{}
+		first := ask(t, r, f, descriptor, input, Directives{})
+		if first.Hit || !first.Stored || first.Forward != forwardMiss || first.TTL != time.Minute {
+			t.Errorf("the first call: got %+v", first)
+		}
+		second := ask(t, r, f, descriptor, input, Directives{})
+		if !second.Hit || second.TTL <= 0 || second.TTL > time.Minute || second.Age < 0 {
+			t.Errorf("the second call: got %+v", second)
+		}
+		if !bytes.Equal(first.Body, second.Body) || first.ETag != second.ETag || len(first.ETag) != 22 {
+			t.Errorf("got %s %s, then %s %s", first.Body, first.ETag, second.Body, second.ETag)
+		}
+		if n := f.calls.Load(); n != 1 {
+			t.Errorf("the function ran %d times, want once", n)
+		}
+	})
+}
+
+func TestInvalidate(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{}
+		ask(t, r, f, descriptor, input, Directives{})
+		other := ask(t, r, f, descriptor, `{"id":"43"}`, Directives{})
+		for i := range 3 {
+			f.version.Add(1)
+			if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
+				t.Fatal(err)
+			}
+			got := ask(t, r, f, descriptor, input, Directives{})
+			if got.Hit || got.Forward != forwardStale || !bytes.HasPrefix(got.Body, fmt.Appendf(nil, "v%d ", i+1)) {
+				t.Errorf("after invalidation %d: got %+v, %s", i+1, got, got.Body)
+			}
+		}
+		if got := ask(t, r, f, descriptor, `{"id":"43"}`, Directives{}); !got.Hit || !bytes.Equal(got.Body, other.Body) {
+			t.Errorf("a result with another tag: got %+v, want it untouched", got)
+		}
+	})
+}
+
+// What was read before an invalidation and is stored after it must not be
+// served, nor be shared with those who ask after the invalidation.
+func TestInvalidateDuringFill(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		slow := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
+		done := make(chan Result)
+		go func() { // ends with the call
+			result, _ := r.Call(t.Context(), slow, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			done <- result
+		}()
+		<-slow.started
+		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		f := &function{}
+		f.version.Store(1)
+		if got := ask(t, r, f, descriptor, input, Directives{NoStore: true}); got.Hit || got.Collapsed || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
+			t.Errorf("while the old call runs: got %+v, %s; want a call of its own", got, got.Body)
+		}
+		close(slow.release)
+		if old := <-done; !bytes.HasPrefix(old.Body, []byte("v0 ")) || !old.Stored {
+			t.Fatalf("the old call: got %+v, %s", old, old.Body)
+		}
+		if got := ask(t, r, f, descriptor, input, Directives{}); got.Hit || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
+			t.Errorf("after the old call: got %+v, %s; want v1", got, got.Body)
+		}
+	})
+}
+
+func TestNewcomersDoNotJoinOldFlights(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{started: make(chan struct{}, 2), release: make(chan struct{})}
+		results := make(chan Result, 2)
+		call := func() {
+			result, _ := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			results <- result
+		}
+		go call()
+		<-f.started
+		f.version.Store(1)
+		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		go call()
+		<-f.started // it would wait for ever if the second call had joined the first
+		close(f.release)
+		for range 2 {
+			if got := <-results; got.Collapsed {
+				t.Errorf("got %+v, want a call of its own", got)
+			}
+		}
+	})
+}
+
+func TestLostGeneration(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{}
+		ask(t, r, f, descriptor, input, Directives{})
+		evict(t, r, generationKey(r.namespace, "thing:42"))
+		if got := ask(t, r, f, descriptor, input, Directives{}); got.Hit {
+			t.Error("an entry was trusted though its tag's generation is lost")
+		}
+		if got := ask(t, r, f, descriptor, input, Directives{}); !got.Hit {
+			t.Errorf("after a fresh generation: got %+v, want a hit", got)
+		}
+	})
+}
+
+// evict removes a key behind the cache's back.
+func evict(t *testing.T, r *Results, key string) {
+	t.Helper()
+	var err error
+	switch s := r.store.(type) {
+	case *memory:
+		s.drop(s.items[key])
+	case *redisStore:
+		err = s.client.Del(t.Context(), key).Err()
+	case *memcachedStore:
+		err = s.client.Delete(key)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestIsolation(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		ask(t, r, &function{}, descriptor, input, Directives{})
+		change := func(fn func(*faas.Descriptor)) *faas.Descriptor {
+			d := *descriptor
+			fn(&d)
+			return &d
+		}
+		for name, d := range map[string]*faas.Descriptor{
+			"function": change(func(d *faas.Descriptor) { d.Name = "got" }),
+			"version":  change(func(d *faas.Descriptor) { d.Version = "2" }),
+			"border":   change(func(d *faas.Descriptor) { d.Name, d.Version = "get1", "" }),
+		} {
+			if got := ask(t, r, &function{}, d, input, Directives{}); got.Hit {
+				t.Errorf("another %s: got a hit", name)
+			}
+		}
+		other := &Results{namespace: r.namespace + "x", timeout: r.timeout, store: r.store, guard: r.guard}
+		if got := ask(t, other, &function{}, descriptor, input, Directives{}); got.Hit {
+			t.Error("another namespace: got a hit")
+		}
+	})
+}
+
+func TestOddInputs(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{}
+		ids := []string{
+			`a b`, ` `, ``, `\n\r\t\u0000`, `é`, `e\u0301`, `ａ`, `а`, `a`, `K`, `\u212a`, `k`, `{id}`, `:t:x`, `<&>`, `🙂`, `"`[:0] + `\"`,
+			strings.Repeat("x", 10_000), strings.Repeat("x", 10_001), strings.Repeat("ü ", 3_000),
+		}
+		for _, id := range ids {
+			body := `{"id":"` + id + `"}`
+			if got := ask(t, r, f, descriptor, body, Directives{}); got.Hit || !got.Stored {
+				t.Errorf("%.30q, first: got %+v", id, got.Forward)
+			}
+		}
+		for _, id := range ids {
+			body := `{"id":"` + id + `"}`
+			if got := ask(t, r, f, descriptor, body, Directives{}); !got.Hit || string(got.Body) != "v0 "+body {
+				t.Errorf("%.30q, second: got hit %v, %.60s", id, got.Hit, got.Body)
+			}
+		}
+		if err := r.Invalidate(t.Context(), "thing:"+strings.Repeat("x", 10_000), "thing:a b", "thing:\n\r\t\x00"); err != nil {
+			t.Fatal(err)
+		}
+		for i, id := range ids {
+			gone := i == 0 || i == 3 || len(id) == 10_000
+			if got := ask(t, r, f, descriptor, `{"id":"`+id+`"}`, Directives{}); got.Hit == gone {
+				t.Errorf("%.30q, after invalidations: got hit %v", id, got.Hit)
+			}
+		}
+	})
+}
+
+func TestWhatIsNotStored(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		failing := &function{fail: faas.NotFound("nothing here")}
+		for range 2 {
+			if _, err := r.Call(t.Context(), failing, descriptor, faas.Request{Body: []byte(input)}, Directives{}); !errors.Is(err, faas.ErrNotFound) {
+				t.Errorf("got %v, want the function's error", err)
+			}
+		}
+		if n := failing.calls.Load(); n != 2 {
+			t.Errorf("a failing function ran %d times for 2 calls", n)
+		}
+		event := *descriptor
+		event.Kind = faas.KindEvent
+		plain := *descriptor
+		plain.Cache = nil
+		for name, c := range map[string]struct {
+			d    *faas.Descriptor
+			body string
+			pad  int
+		}{
+			"too large":                    {descriptor, `{"id":"large"}`, maxResult},
+			"not a request":                {&event, input, 0},
+			"not cached":                   {&plain, input, 0},
+			"no JSON":                      {descriptor, `{"id":`, 0},
+			"more than one value":          {descriptor, `{"id":"42"}{}`, 0},
+			"no object":                    {descriptor, `["id"]`, 0},
+			"tag without a value":          {descriptor, `{}`, 0},
+			"tag that is null":             {descriptor, `{"id":null}`, 0},
+			"tag of several spellings":     {descriptor, `{"id":1e3}`, 0},
+			"the same member twice":        {descriptor, `{"id":"1","id":"2"}`, 0},
+			"the same member in two cases": {descriptor, `{"ID":"1","id":"2"}`, 0},
+			"twice further in":             {descriptor, `{"a":{"x":1,"X":2},"id":"2"}`, 0},
+		} {
+			f := &function{pad: c.pad}
+			for range 2 {
+				if got := ask(t, r, f, c.d, c.body, Directives{}); got.Hit || got.Stored {
+					t.Errorf("%s: got hit %v, stored %v", name, got.Hit, got.Stored)
+				}
+			}
+		}
+	})
+}
+
+func TestDirectives(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{}
+		if _, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{OnlyIfCached: true}); !errors.Is(err, faas.ErrUnavailable) || f.calls.Load() != 0 {
+			t.Errorf("only-if-cached and nothing stored: got %v after %d runs", err, f.calls.Load())
+		}
+		if got := ask(t, r, f, descriptor, input, Directives{NoStore: true}); got.Stored || got.Hit {
+			t.Errorf("no-store: got %+v", got)
+		}
+		ask(t, r, f, descriptor, input, Directives{})
+		if got := ask(t, r, f, descriptor, input, Directives{OnlyIfCached: true}); !got.Hit {
+			t.Errorf("only-if-cached: got %+v, want a hit", got)
+		}
+		f.version.Add(1)
+		if got := ask(t, r, f, descriptor, input, Directives{NoCache: true, NoStore: true}); got.Hit || got.Stored || got.Forward != forwardRequest {
+			t.Errorf("no-cache, no-store: got %+v", got)
+		}
+		if got := ask(t, r, f, descriptor, input, Directives{MaxAge: time.Hour}); !got.Hit {
+			t.Errorf("max-age of an hour: got %+v, want a hit", got)
+		}
+		if got := ask(t, r, f, descriptor, input, Directives{MaxAge: time.Nanosecond}); got.Hit || got.Forward != forwardRequest {
+			t.Errorf("max-age of next to nothing: got %+v", got)
+		}
+		f.version.Add(1)
+		if got := ask(t, r, f, descriptor, input, Directives{NoCache: true}); got.Hit || !got.Stored {
+			t.Errorf("no-cache: got %+v", got)
+		}
+		if got := ask(t, r, f, descriptor, input, Directives{}); !got.Hit || !bytes.HasPrefix(got.Body, []byte("v2 ")) {
+			t.Errorf("after no-cache: got %+v, %s; want what it stored", got, got.Body)
+		}
+	})
+}
+
+func TestSingleFlight(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
+		request := faas.Request{Body: []byte(input)}
+		leader, leave := context.WithCancel(t.Context())
+		left := make(chan error)
+		go func() { // ends when the leader leaves
+			_, err := r.Call(leader, f, descriptor, request, Directives{})
+			left <- err
+		}()
+		<-f.started
+		const callers = 100
+		var all sync.WaitGroup
+		var collapsed, hits atomic.Int32
+		for range callers {
+			all.Go(func() {
+				result, err := r.Call(t.Context(), f, descriptor, request, Directives{})
+				if err != nil {
+					t.Error(err)
+				}
+				if result.Collapsed {
+					collapsed.Add(1)
+				}
+				if result.Hit {
+					hits.Add(1)
+				}
+			})
+		}
+		for waiting(r) < 2 { // somebody else must be there before the leader leaves
+			time.Sleep(time.Millisecond)
+		}
+		leave()
+		if err := <-left; faas.AsError(err).Code != faas.CodeCanceled {
+			t.Errorf("the caller who left: got %v", err)
+		}
+		close(f.release)
+		all.Wait()
+		if n := f.calls.Load(); n != 1 || collapsed.Load()+hits.Load() != callers {
+			t.Errorf("%d runs, %d collapsed, %d hits; want 1 run and %d others", n, collapsed.Load(), hits.Load(), callers)
+		}
+	})
+}
+
+func waiting(r *Results) (n int) {
+	r.flights.mu.Lock()
+	defer r.flights.mu.Unlock()
+	for _, f := range r.flights.under {
+		n += f.waiting
+	}
+	return n
+}
+
+func TestGarbage(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{}
+		c := call{results: r, function: descriptor, request: faas.Request{Body: []byte(input)}}
+		if !c.address() {
+			t.Fatal("the input has no key")
+		}
+		ask(t, r, f, descriptor, input, Directives{})
+		if err := r.store.get(t.Context(), c.keys, c.values); err != nil {
+			t.Fatal(err)
+		}
+		good := c.values[0]
+		flipped := bytes.Clone(good)
+		flipped[len(flipped)-1] ^= 1
+		for _, garbage := range [][]byte{{}, {1}, []byte("hello"), good[:entryHeader], good[:len(good)-1], flipped, bytes.Repeat([]byte{0xff}, 1000)} {
+			if err := r.store.set(t.Context(), c.keys[0], garbage, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			if got := ask(t, r, f, descriptor, input, Directives{}); got.Hit || !got.Stored {
+				t.Errorf("entry %.20q: got %+v, want a run that replaces it", garbage, got)
+			}
+		}
+		if err := r.store.set(t.Context(), c.keys[1], []byte("no generation"), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, r, f, descriptor, input, Directives{}); got.Hit || got.Stored {
+			t.Errorf("garbage for a generation: got %+v, want a run and nothing stored", got)
+		}
+		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		ask(t, r, f, descriptor, input, Directives{})
+		if got := ask(t, r, f, descriptor, input, Directives{}); !got.Hit {
+			t.Errorf("after the invalidation mended it: got %+v", got)
+		}
+	})
+}
