@@ -91,10 +91,11 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	if !cmd.NoReload {
 		crew.root = sourceRoot()
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// The functions outlive the requests that need them: their context ends last.
+	hosting, dismiss := context.WithCancel(context.WithoutCancel(ctx))
+	defer dismiss()
 	stopped := make(chan error, 1)
-	go func() { stopped <- crew.run(ctx) }() // ends with ctx, once the functions have drained
+	go func() { stopped <- crew.run(hosting) }() // ends with hosting, once the functions have drained
 	if err := broker.Ready(ctx); err != nil {
 		return err
 	}
@@ -105,6 +106,7 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	cmd.greet(c, host.functions, crew.root)
 	<-ctx.Done()
 	stopHTTP()
+	dismiss()
 	return <-stopped
 }
 
