@@ -80,7 +80,7 @@ func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {
 			Headers: amqp.Table{headerError: string(faas.CodeExpired)},
 		})
 	}
-	calls, err := decodeCalls(d.Body)
+	calls, _, err := decodeCalls(d.Body)
 	if err != nil {
 		return err
 	}

@@ -29,8 +29,9 @@ type laneKey struct {
 // ones back, a function that takes its time does not. Guarded by caller.mu.
 type lane struct {
 	laneKey
-	limit    int // calls in a message; 1 lets none gather
-	underway int // messages not yet confirmed
+	frames   bool // every worker understands frames
+	limit    int  // calls in a message; 1 lets none gather
+	underway int  // messages not yet confirmed
 	calls    []wireCall
 	bytes    int
 	timer    *time.Timer
@@ -38,15 +39,16 @@ type lane struct {
 
 // message is calls on their way together.
 type message struct {
-	lane  *lane
-	calls []wireCall
+	lane   *lane
+	frames bool // it is a frame, even with one call
+	calls  []wireCall
 }
 
 // add puts the call on its way. c.mu is held.
 func (s *callSession) add(key laneKey, call wireCall) {
 	l := s.lane(key)
 	if l.limit == 1 || l.underway == 0 && len(l.calls) == 0 {
-		s.enqueue(&message{l, []wireCall{call}})
+		s.enqueue(&message{l, l.frames, []wireCall{call}})
 		return
 	}
 	size := call.size()
@@ -69,7 +71,13 @@ func (s *callSession) leave(l *lane) {
 		return
 	}
 	l.timer.Stop()
-	s.enqueue(&message{l, l.calls})
+	if l.frames {
+		s.enqueue(&message{l, true, l.calls})
+	} else { // a worker that does not understand frames came while they gathered
+		for i := range l.calls {
+			s.enqueue(&message{l, false, l.calls[i : i+1 : i+1]})
+		}
+	}
 	l.calls, l.bytes = nil, 0
 }
 
@@ -85,14 +93,15 @@ func (s *callSession) lane(key laneKey) *lane {
 	case <-s.changed:
 		s.changed = s.c.b.Directory().Changed()
 		for _, l := range s.lanes {
-			l.limit = s.c.gatherLimit(l.key)
+			l.frames, l.limit = s.c.gatherLimit(l.key)
 		}
 	default:
 	}
 	l := s.lanes[key]
 	if l == nil {
 		s.dropIdleLanes()
-		l = &lane{laneKey: key, limit: s.c.gatherLimit(key.key)}
+		l = &lane{laneKey: key}
+		l.frames, l.limit = s.c.gatherLimit(key.key)
 		l.timer = time.AfterFunc(time.Hour, func() {
 			s.c.mu.Lock()
 			defer s.c.mu.Unlock()
@@ -115,19 +124,19 @@ func (s *callSession) dropIdleLanes() {
 	}
 }
 
-// gatherLimit is how many calls of that key may travel together: half of what
-// one worker runs at once, so that two messages keep it busy and no message
-// waits for long; one unless every worker understands frames.
-func (c *caller) gatherLimit(key string) int {
+// gatherLimit reports whether every worker of that key understands frames, and
+// how many calls may travel in one: half of what one worker runs at once, so
+// that two messages keep it busy and no message waits for long.
+func (c *caller) gatherLimit(key string) (frames bool, limit int) {
 	if c.b.cfg.NoBatch {
-		return 1
+		return false, 1
 	}
 	for _, f := range c.b.Directory().Functions() {
 		if f.Kind == faas.KindRequest && f.Keys[0] == key && f.Batch && len(f.Workers) > 0 {
-			return max(1, min(gatherMaxCalls, f.Concurrency/2))
+			return true, max(1, min(gatherMaxCalls, f.Concurrency/2))
 		}
 	}
-	return 1
+	return false, 1
 }
 
 func abs(n int64) int64 {

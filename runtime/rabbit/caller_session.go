@@ -195,15 +195,12 @@ func (s *callSession) publish(m *message) error {
 		ReplyTo:       s.replyTo,
 	}
 	last := first.deadline
-	if len(m.calls) > 1 {
+	if m.frames {
 		for i := range m.calls {
 			last = max(last, m.calls[i].deadline)
 		}
 		p.ContentType = contentTypeCalls
-		p.Body = encodeCalls(m.calls)
-		if m.lane.repeatable {
-			p.Headers = repeatableHeaders
-		}
+		p.Body = encodeCalls(m.calls, m.lane.repeatable)
 	} else {
 		p.ContentType = contentTypeOr(first.contentType)
 		p.MessageId = first.id

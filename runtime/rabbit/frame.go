@@ -22,6 +22,7 @@ import (
 // A frame is
 //
 //	byte     1, the version
+//	byte     flags; bit 0: the calls may run again when their worker dies
 //	uvarint  number of records, 1 to 4096
 //	records
 //
@@ -52,13 +53,14 @@ import (
 //	uvarint  how long the function ran, in microseconds
 //	string   error code; empty on success
 //
-// A reply's body is what the function answered, or, with a code, the JSON of
+// Flags that are not known are left alone. A reply's body is what the function answered, or, with a code, the JSON of
 // a failure. What follows in a head is skipped: later writers may add to it.
 const (
 	contentTypeCalls   = "application/vnd.rabbet.calls+v1"
 	contentTypeReplies = "application/vnd.rabbet.replies+v1"
 
 	frameVersion    = 1
+	frameRepeatable = 1 // flag
 	frameMaxRecords = 4096
 )
 
@@ -91,13 +93,18 @@ func (c *wireCall) size() int {
 // size is about what r takes in a frame.
 func (r *wireReply) size() int { return 24 + len(r.tag) + len(r.code) + len(r.body) }
 
-// encodeCalls makes a frame of calls: 1 to frameMaxRecords.
-func encodeCalls(calls []wireCall) []byte {
-	size := 16
+// encodeCalls makes a frame of calls: 1 to frameMaxRecords, all of them
+// repeatable or none.
+func encodeCalls(calls []wireCall, repeatable bool) []byte {
+	size := 8
 	for i := range calls {
 		size += calls[i].size()
 	}
-	frame := startFrame(size, len(calls))
+	var flags byte
+	if repeatable {
+		flags = frameRepeatable
+	}
+	frame := startFrame(size, flags, len(calls))
 	var head []byte
 	for i := range calls {
 		c := &calls[i]
@@ -116,17 +123,17 @@ func encodeCalls(calls []wireCall) []byte {
 }
 
 // decodeCalls reads what encodeCalls wrote. The bodies are parts of frame.
-func decodeCalls(frame []byte) ([]wireCall, error) {
-	n, rest, err := openFrame(frame)
+func decodeCalls(frame []byte) (calls []wireCall, repeatable bool, err error) {
+	flags, n, rest, err := openFrame(frame)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	calls := make([]wireCall, n)
+	calls = make([]wireCall, n)
 	for i := range calls {
 		c := &calls[i]
 		var head fields
 		if head, c.body, rest, err = cutRecord(rest); err != nil {
-			return nil, fmt.Errorf("call %d of %d: %w", i+1, n, err)
+			return nil, false, fmt.Errorf("call %d of %d: %w", i+1, n, err)
 		}
 		c.tag = head.string()
 		c.deadline = int64(min(head.uvarint(), 1<<62))
@@ -138,22 +145,22 @@ func decodeCalls(frame []byte) ([]wireCall, error) {
 		c.trace.State = head.string()
 		c.trace.Baggage = head.string()
 		if head.short {
-			return nil, fmt.Errorf("call %d of %d: %w", i+1, n, errFrameShort)
+			return nil, false, fmt.Errorf("call %d of %d: %w", i+1, n, errFrameShort)
 		}
 		if len(c.tag) > maxShort {
-			return nil, fmt.Errorf("call %d of %d: its tag has %d bytes: AMQP allows %d", i+1, n, len(c.tag), maxShort)
+			return nil, false, fmt.Errorf("call %d of %d: its tag has %d bytes: AMQP allows %d", i+1, n, len(c.tag), maxShort)
 		}
 	}
-	return calls, endFrame(rest)
+	return calls, flags&frameRepeatable != 0, endFrame(rest)
 }
 
 // encodeReplies makes a frame of replies: 1 to frameMaxRecords.
 func encodeReplies(replies []wireReply) []byte {
-	size := 16
+	size := 8
 	for i := range replies {
 		size += replies[i].size()
 	}
-	frame := startFrame(size, len(replies))
+	frame := startFrame(size, 0, len(replies))
 	var head []byte
 	for i := range replies {
 		r := &replies[i]
@@ -167,7 +174,7 @@ func encodeReplies(replies []wireReply) []byte {
 
 // decodeReplies reads what encodeReplies wrote. The bodies are parts of frame.
 func decodeReplies(frame []byte) ([]wireReply, error) {
-	n, rest, err := openFrame(frame)
+	_, n, rest, err := openFrame(frame)
 	if err != nil {
 		return nil, err
 	}
@@ -193,30 +200,30 @@ const maxRunMicros = int64(1<<63-1) / int64(time.Microsecond)
 
 var errFrameShort = errors.New("it ends too early")
 
-func startFrame(size, records int) []byte {
-	frame := append(make([]byte, 0, size), frameVersion)
+func startFrame(size int, flags byte, records int) []byte {
+	frame := append(make([]byte, 0, size), frameVersion, flags)
 	return binary.AppendUvarint(frame, uint64(records))
 }
 
 // openFrame checks the version and the number of records, which it limits to
 // what could be there: memory is never set aside on the word of a frame alone.
-func openFrame(frame []byte) (records int, rest []byte, err error) {
-	if len(frame) == 0 {
-		return 0, nil, errors.New("the frame is empty")
+func openFrame(frame []byte) (flags byte, records int, rest []byte, err error) {
+	if len(frame) < 2 {
+		return 0, 0, nil, errFrameShort
 	}
 	if frame[0] != frameVersion {
-		return 0, nil, fmt.Errorf("version %d of the frame is not known here: this process knows version %d", frame[0], frameVersion)
+		return 0, 0, nil, fmt.Errorf("version %d of the frame is not known here: this process knows version %d", frame[0], frameVersion)
 	}
-	n, width := binary.Uvarint(frame[1:])
+	n, width := binary.Uvarint(frame[2:])
 	if width <= 0 {
-		return 0, nil, errFrameShort
+		return 0, 0, nil, errFrameShort
 	}
-	rest = frame[1+width:]
+	rest = frame[2+width:]
 	const smallest = 2 // a record has at least its two lengths
 	if n == 0 || n > frameMaxRecords || n > uint64(len(rest)/smallest) {
-		return 0, nil, fmt.Errorf("the frame cannot hold %d records", n)
+		return 0, 0, nil, fmt.Errorf("the frame cannot hold %d records", n)
 	}
-	return int(n), rest, nil
+	return frame[1], int(n), rest, nil
 }
 
 func endFrame(rest []byte) error {

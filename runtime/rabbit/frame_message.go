@@ -14,7 +14,7 @@ import (
 // messages of foreign callers.
 const (
 	headerDeadline    = "rabbet-deadline"    // unix milliseconds: the call must not be started later
-	headerRepeatable  = "rabbet-repeatable"  // true: the call may run again when its worker dies; frames too
+	headerRepeatable  = "rabbet-repeatable"  // true: the call may run again when its worker dies
 	headerFrames      = "rabbet-frames"      // true: the caller takes several replies in one message
 	headerCorrelation = "rabbet-correlation" // what the chain began with
 	headerTraceparent = "traceparent"
@@ -27,9 +27,6 @@ const (
 	headerError = "rabbet-error" // the error code; the body is then a failure's JSON
 	headerRun   = "rabbet-run"   // how long the function ran, in microseconds
 )
-
-// repeatableHeaders is shared by all messages that carry nothing else.
-var repeatableHeaders = amqp.Table{headerRepeatable: true}
 
 const contentTypeJSON = "application/json"
 

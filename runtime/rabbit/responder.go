@@ -32,9 +32,10 @@ type responder struct {
 	mu       sync.Mutex
 	session  *workSession  // nil while there is no connection
 	changed  chan struct{} // closed when session changes
-	draining bool
+	draining bool          // the intake is to stop
+	closed   bool          // the intake has stopped
 	load     int           // calls taken on and not yet answered
-	unloaded chan struct{} // closed when load comes to zero while draining
+	unloaded chan struct{} // closed when load comes to zero after the intake has stopped
 
 	pool   pool
 	outbox outbox
@@ -107,10 +108,6 @@ func (r *responder) drain() error {
 	r.mu.Lock()
 	r.draining = true
 	s := r.session
-	if r.load == 0 && s == nil {
-		r.mu.Unlock()
-		return nil
-	}
 	r.mu.Unlock()
 	if s != nil {
 		canceled := make(chan struct{})
@@ -126,6 +123,7 @@ func (r *responder) drain() error {
 	}
 	r.giveBack()
 	r.mu.Lock()
+	r.closed = true
 	if r.load == 0 {
 		r.mu.Unlock()
 		return nil
@@ -139,9 +137,13 @@ func (r *responder) drain() error {
 	}
 }
 
+// unfinished is the error of a drain whose time is over; nil if all is answered.
 func (r *responder) unfinished() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.load == 0 {
+		return nil
+	}
 	return fmt.Errorf("function %q: %d calls were not finished within the grace period of %v", r.fn.Name, r.load, r.b.cfg.Grace)
 }
 
@@ -195,6 +197,11 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	defer r.setSession(nil)
 	if deliveries != nil {
 		r.live()
+		if r.isDraining() { // since a moment, and without knowing of this session
+			if err := s.cancel(); err != nil {
+				return fmt.Errorf("end the consumer: %w", err)
+			}
+		}
 		for d := range deliveries { // ends with the consumer, or the channel
 			r.take(s, &d)
 		}
@@ -239,9 +246,10 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) {
 		frames: m.ContentType == contentTypeCalls || flag(m.Headers, headerFrames),
 	}
 	var calls []wireCall
+	repeatable := flag(m.Headers, headerRepeatable)
 	if m.ContentType == contentTypeCalls {
 		var err error
-		if calls, err = decodeCalls(m.Body); err != nil {
+		if calls, repeatable, err = decodeCalls(m.Body); err != nil {
 			r.b.cfg.Log.Warn("calls that cannot be read are dropped", zap.String("function", r.fn.Name), zap.Error(err))
 			s.acks.now(d.tag)
 			return
@@ -252,12 +260,12 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) {
 	if d.replyTo == "" {
 		r.b.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].id))
 	}
-	repeatable := r.fn.Repeatable || flag(m.Headers, headerRepeatable)
+	repeatable = repeatable || r.fn.Repeatable
 	d.ackFirst = !repeatable || m.Redelivered
 	d.left = len(calls)
 
 	r.mu.Lock()
-	if r.draining && !d.ackFirst {
+	if r.draining && !d.ackFirst || r.closed {
 		r.mu.Unlock()
 		s.acks.back(d.tag)
 		return
@@ -290,12 +298,8 @@ func (r *responder) answered() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.load--
-	if r.load == 0 && r.draining {
-		select {
-		case <-r.unloaded:
-		default:
-			close(r.unloaded)
-		}
+	if r.load == 0 && r.closed {
+		close(r.unloaded) // once: nothing is taken on any more
 	}
 }
 

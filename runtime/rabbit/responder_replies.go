@@ -108,7 +108,7 @@ func (r *responder) sendFrame(ctx context.Context, replyTo string, frame []wireR
 	if replyTo == "" {
 		return true
 	}
-	p := r.replyMessage(frame)
+	p := r.replyMessage(frame, replies[0].d.frames)
 	for {
 		s := r.nextSession(ctx)
 		if s == nil {
@@ -123,8 +123,8 @@ func (r *responder) sendFrame(ctx context.Context, replyTo string, frame []wireR
 	}
 }
 
-func (r *responder) replyMessage(frame []wireReply) amqp.Publishing {
-	if len(frame) > 1 {
+func (r *responder) replyMessage(frame []wireReply, frames bool) amqp.Publishing {
+	if frames {
 		return amqp.Publishing{ContentType: contentTypeReplies, AppId: r.b.cfg.Process, Body: encodeReplies(frame)}
 	}
 	one := &frame[0]

@@ -41,6 +41,10 @@ func (r *responder) run(j *job) {
 	took := time.Since(began)
 	r.cancel.remove(key)
 
+	if r.base.Err() != nil && err != nil {
+		r.answered() // the grace period is over: the broker has it still, or its caller is left to wonder
+		return
+	}
 	failed := faas.AsError(err)
 	if failed != nil && failed.Code == faas.CodeExpired && ctx.Err() != nil {
 		failed = canceled(faas.ExecutedUnknown) // it was its caller who ended it, not its deadline

@@ -1,0 +1,248 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// cut ends the connection of l, as the loss of a network would.
+func cut(t *testing.T, l *link) {
+	t.Helper()
+	s := l.next(t.Context())
+	if s == nil {
+		t.Fatal("there is no connection to cut")
+	}
+	_ = s.conn.CloseDeadline(time.Now().Add(time.Second))
+}
+
+func TestRepeatableCallSurvivesTheLossOfItsWorker(t *testing.T) {
+	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
+		caller := startCaller(t, cfg)
+		begun := make(chan *faas.Event, 1)
+		first := function("survive", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+			begun <- e
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, repeatable)
+		second := function("survive", func(_ context.Context, e *faas.Event) ([]byte, error) {
+			if e.Attempt != 2 || !e.Redelivered {
+				t.Errorf("got attempt %d, redelivered %v; want 2, true", e.Attempt, e.Redelivered)
+			}
+			return []byte(`"survived"`), nil
+		}, repeatable)
+		cfg.Grace = time.Millisecond
+		dying := startCaller(t, cfg)
+		serving, die := context.WithCancel(context.Background())
+		served := make(chan error, 1)
+		go func() { served <- dying.Serve(serving, []faas.Function{first}) }()
+		awaitFunctions(t, caller, dying.cfg.Process, []faas.Function{first})
+
+		replied := make(chan error, 1)
+		go func() {
+			reply, err := caller.Call(t.Context(), faas.Request{Key: "survive", Repeatable: true})
+			if err == nil && string(reply.Body) != `"survived"` {
+				err = errors.New("got " + string(reply.Body))
+			}
+			replied <- err
+		}()
+		<-begun
+		startWorker(t, cfg, []*Broker{caller}, second)
+		die() // it does not finish in time, and its connection ends with it
+		<-served
+		if err := <-replied; err != nil {
+			t.Errorf("the call did not survive: %v", err)
+		}
+	})
+}
+
+func TestCallSurvivesTheLossOfItsWorkersConnection(t *testing.T) {
+	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
+		caller := startCaller(t, cfg)
+		var once, again atomic.Int64
+		begun, release := make(chan struct{}, 4), make(chan struct{})
+		wait := func(runs *atomic.Int64) faas.Handler {
+			return func(context.Context, *faas.Event) ([]byte, error) {
+				runs.Add(1)
+				begun <- struct{}{}
+				<-release
+				return []byte(`"done"`), nil
+			}
+		}
+		worker, stop := startWorker(t, cfg, []*Broker{caller}, function("once", wait(&once)), function("again", wait(&again), repeatable))
+		var g sync.WaitGroup
+		for _, key := range []string{"once", "again"} {
+			g.Go(func() {
+				reply, err := caller.Call(t.Context(), faas.Request{Key: key})
+				if err != nil || string(reply.Body) != `"done"` {
+					t.Errorf("%s: got %s, %v; want done", key, reply.Body, err)
+				}
+			})
+		}
+		<-begun
+		<-begun
+		cut(t, worker.work)
+		<-begun // the repeatable one runs anew
+		close(release)
+		g.Wait()
+		stop()
+		if once.Load() != 1 || again.Load() != 2 {
+			t.Errorf("got %d runs of the call that must not repeat and %d of the other, want 1 and 2", once.Load(), again.Load())
+		}
+	})
+}
+
+func TestCallThatMayHaveRunIsNotRunAgain(t *testing.T) {
+	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
+		caller := startCaller(t, cfg)
+		f := function("once", func(context.Context, *faas.Event) ([]byte, error) {
+			t.Error("it ran")
+			return nil, nil
+		})
+		_, stop := startWorker(t, cfg, []*Broker{caller}, f)
+		stop()
+		failed := make(chan error, 1)
+		go func() {
+			_, err := caller.Call(t.Context(), faas.Request{Key: "once"})
+			failed <- err
+		}()
+		// A worker takes it and is lost; whether it ran is not to be known.
+		ch := rawChannel(t)
+		deliveries, err := ch.Consume(cfg.Namespace+".request.once", "", false, false, false, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-deliveries
+		if err := ch.Close(); err != nil {
+			t.Fatal(err)
+		}
+		startWorker(t, cfg, []*Broker{caller}, f)
+		wantError(t, <-failed, faas.CodeLost, faas.ExecutedUnknown)
+	})
+}
+
+func TestLostConnectionFailsPendingCallsAtOnce(t *testing.T) {
+	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
+		caller := startCaller(t, cfg)
+		begun, release := make(chan struct{}), make(chan struct{})
+		startWorker(t, cfg, []*Broker{caller}, function("wait", func(context.Context, *faas.Event) ([]byte, error) {
+			close(begun)
+			<-release
+			return nil, nil
+		}), function("echo", echo))
+		defer close(release)
+		failed := make(chan error, 1)
+		go func() {
+			_, err := caller.Call(t.Context(), faas.Request{Key: "wait", Deadline: time.Now().Add(10 * time.Second)})
+			failed <- err
+		}()
+		<-begun
+		cut(t, caller.calls)
+		select {
+		case err := <-failed:
+			wantError(t, err, faas.CodeUnconfirmed, faas.ExecutedUnknown)
+		case <-time.After(5 * time.Second):
+			t.Fatal("the call still waits 5 s after its connection was lost")
+		}
+		if err := caller.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := caller.Call(t.Context(), faas.Request{Key: "echo"}); err != nil {
+			t.Errorf("a call after the connection was made again: %v", err)
+		}
+	})
+}
+
+func TestCallWithoutAConnectionFailsAtOnce(t *testing.T) {
+	b, err := Open(Config{URL: "amqp://guest:secret@127.0.0.1:1/", Namespace: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	_, err = b.Call(t.Context(), faas.Request{Key: "any"})
+	wantError(t, err, faas.CodeUnavailable, faas.ExecutedNo)
+}
+
+func TestRollingRestartFailsNoCall(t *testing.T) {
+	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
+		caller := startCaller(t, cfg)
+		f := function("roll", echo, func(d *faas.Descriptor) { d.Concurrency = 4 })
+		_, stop := startWorker(t, cfg, []*Broker{caller}, f)
+		over := make(chan struct{})
+		var calls atomic.Int64
+		var g sync.WaitGroup
+		for i := range 32 {
+			g.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+					}
+					calls.Add(1)
+					if _, err := caller.Call(t.Context(), faas.Request{Key: "roll", Repeatable: i%2 == 0}); err != nil {
+						t.Errorf("call %d: %v (executed %q)", calls.Load(), err, executedOf(err))
+						return
+					}
+				}
+			})
+		}
+		for range 3 {
+			_, next := startWorker(t, cfg, []*Broker{caller}, f)
+			stop()
+			stop = next
+		}
+		close(over)
+		g.Wait()
+	})
+}
+
+func TestOneCallOfABatchTouchesNoOther(t *testing.T) {
+	cfg := requestConfig(t, false)
+	caller := startCaller(t, cfg)
+	release := make(chan struct{})
+	startWorker(t, cfg, []*Broker{caller}, function("mixed", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+		switch string(e.Body) {
+		case "panic":
+			panic("poison")
+		case "slow":
+			<-release
+		case "late":
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return e.Body, nil
+	}))
+	var slow, fast sync.WaitGroup
+	for range 40 {
+		slow.Go(func() {
+			if reply, err := caller.Call(t.Context(), faas.Request{Key: "mixed", Body: []byte("slow")}); err != nil || string(reply.Body) != "slow" {
+				t.Errorf("slow: got %s, %v", reply.Body, err)
+			}
+		})
+		for body, want := range map[string]faas.Code{"panic": faas.CodePanic, "late": faas.CodeExpired, "good": ""} {
+			fast.Go(func() {
+				r := faas.Request{Key: "mixed", Body: []byte(body), Deadline: time.Now().Add(20 * time.Second)}
+				if body == "late" {
+					r.Deadline = time.Now().Add(300 * time.Millisecond)
+				}
+				_, err := caller.Call(t.Context(), r)
+				var got faas.Code
+				if e := faas.AsError(err); e != nil {
+					got = e.Code
+				}
+				if got != want {
+					t.Errorf("%s: got %v, want code %q", body, err, want)
+				}
+			})
+		}
+	}
+	fast.Wait() // while the slow ones still run
+	close(release)
+	slow.Wait()
+}
