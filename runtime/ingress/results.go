@@ -52,9 +52,13 @@ func (x *exchange) callCached(f *function, status int, request faas.Request) {
 		x.fail(onlyIfCached())
 		return
 	}
+	// A cache waits for others as well: for its store, or for the same call of
+	// somebody who has more time. The request's own deadline ends that too.
+	ctx, cancel := context.WithDeadline(r.Context(), request.Deadline)
+	defer cancel()
 	began := time.Now()
 	x.sent = true
-	result, err := x.ingress.cfg.Results.Call(r.Context(), x.ingress.cfg.Broker, &f.Descriptor, request, want)
+	result, err := x.ingress.cfg.Results.Call(ctx, x.ingress.cfg.Broker, &f.Descriptor, request, want)
 	if err != nil {
 		if want.OnlyIfCached {
 			x.sent = false

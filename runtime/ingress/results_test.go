@@ -13,11 +13,16 @@ import (
 type fakeResults struct {
 	result *Result
 	err    error
+	wait   bool       // until ctx is done, and fail
 	want   Directives // of the last call
 }
 
 func (r *fakeResults) Call(ctx context.Context, next Caller, f *faas.Descriptor, q faas.Request, want Directives) (Result, error) {
 	r.want = want
+	if r.wait {
+		<-ctx.Done()
+		return Result{}, faas.Expired(faas.ExecutedUnknown)
+	}
 	if r.err != nil {
 		return Result{}, r.err
 	}
@@ -148,5 +153,14 @@ func TestFailedCallsAreFailedCallsWithACacheToo(t *testing.T) {
 	r := do(h, "GET", "/cached/42", "")
 	if p := readProblem(t, r); p.Status != 404 || r.Header.Get("Etag") != "" || r.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%+v, %v", p, r.Header)
+	}
+}
+
+func TestDeadlineBoundsTheWaitForTheCache(t *testing.T) {
+	results := &fakeResults{wait: true}
+	_, h := cached(results)
+	p := readProblem(t, do(h, "GET", "/cached/42", "", "Request-Timeout: 0.01"))
+	if p.Status != http.StatusGatewayTimeout || p.Executed != faas.ExecutedUnknown {
+		t.Errorf("%+v, want a 504", p)
 	}
 }
