@@ -60,7 +60,6 @@ type Result struct {
 // Results serves results from a store where it can. It is safe for concurrent use.
 type Results struct {
 	namespace string
-	timeout   time.Duration
 	store     store
 	guard     *guard
 	flights   flights
@@ -91,7 +90,7 @@ func Open(url string, cfg Config) (*Results, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &Results{namespace: namespace, timeout: timeout, store: s, guard: &guard{log: log}}, nil
+	return &Results{namespace: namespace, store: s, guard: &guard{log: log}}, nil
 }
 
 // Close waits for calls that fill the cache and frees the connections.
@@ -104,8 +103,6 @@ func (r *Results) Close() error {
 // once it has returned nil. It fails if the store did not take that; then it
 // must be tried again.
 func (r *Results) Invalidate(ctx context.Context, tags ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*r.timeout)
-	defer cancel()
 	// Not held back by the guard: an invalidation is worth a wait where a look is not.
 	for _, tag := range tags {
 		err := r.store.set(ctx, generationKey(r.namespace, tag), newGeneration(), generationTTL)

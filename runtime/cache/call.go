@@ -105,9 +105,12 @@ func (c *call) address() bool {
 
 // look reads the store and returns what it found, or why the function has to run.
 func (c *call) look(ctx context.Context) (result Result, forward string, hit bool) {
-	err := c.results.guarded(ctx, func(ctx context.Context) error {
-		return c.results.store.get(ctx, c.keys, c.values)
-	})
+	guard := c.results.guard
+	if !guard.open() {
+		return Result{}, forwardBypass, false
+	}
+	err := c.results.store.get(ctx, c.keys, c.values)
+	guard.tell(ctx, err)
 	if err != nil {
 		return Result{}, forwardBypass, false
 	}
@@ -131,10 +134,13 @@ func (c *call) look(ctx context.Context) (result Result, forward string, hit boo
 func (c *call) learn(ctx context.Context) bool {
 	for i := 1; i < len(c.keys); i++ {
 		if c.values[i] == nil {
-			err := c.results.guarded(ctx, func(ctx context.Context) (err error) {
-				c.values[i], err = c.results.store.add(ctx, c.keys[i], newGeneration(), generationTTL)
-				return err
-			})
+			guard := c.results.guard
+			if !guard.open() {
+				return false
+			}
+			var err error
+			c.values[i], err = c.results.store.add(ctx, c.keys[i], newGeneration(), generationTTL)
+			guard.tell(ctx, err)
 			if err != nil {
 				return false
 			}
@@ -164,9 +170,12 @@ func (c *call) fill(ctx context.Context, forward string) (Result, error) {
 		return result, err
 	}
 	e := entry{born: born, ttl: min(c.function.Cache.TTL, generationTTL), etag: result.ETag, body: result.Body}
-	err = c.results.guarded(ctx, func(ctx context.Context) error {
-		return c.results.store.set(ctx, c.keys[0], e.encode(c.values[1:]), e.ttl)
-	})
+	guard := c.results.guard
+	if !guard.open() {
+		return result, nil
+	}
+	err = c.results.store.set(ctx, c.keys[0], e.encode(c.values[1:]), e.ttl)
+	guard.tell(ctx, err)
 	if err == nil {
 		result.Stored, result.TTL = true, e.ttl
 	}
@@ -194,19 +203,4 @@ func (c *call) run(ctx context.Context, forward string) (Result, error) {
 func othersLimit(err error) bool {
 	code := faas.AsError(err).Code
 	return code == faas.CodeExpired || code == faas.CodeCanceled
-}
-
-// guarded runs one operation on the store within the time that it may cost,
-// unless the store is known to be down.
-func (r *Results) guarded(ctx context.Context, operation func(context.Context) error) error {
-	if !r.guard.open() {
-		return errDown
-	}
-	limited, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	err := operation(limited)
-	if err == nil || ctx.Err() == nil { // a caller who left says nothing about the store
-		r.guard.tell(err)
-	}
-	return err
 }

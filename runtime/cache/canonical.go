@@ -60,6 +60,8 @@ func (in *spelling) field(name string) (string, bool) {
 			continue
 		}
 		switch c := m.value[0]; {
+		case c == '"' && simpleString(m.value) == len(m.value):
+			return string(m.value[1 : len(m.value)-1]), true
 		case c == '"':
 			var s string
 			err := json.Unmarshal(m.value, &s)

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -34,8 +35,11 @@ func (g *guard) open() bool {
 	return now.UnixNano() >= until && g.until.CompareAndSwap(until, now.Add(guardPause).UnixNano())
 }
 
-// tell says how an operation went.
-func (g *guard) tell(err error) {
+// tell says how an operation for ctx went.
+func (g *guard) tell(ctx context.Context, err error) {
+	if err != nil && ctx.Err() != nil {
+		return // a caller who left says nothing about the store
+	}
 	if err == nil {
 		if g.failures.Load() != 0 {
 			g.failures.Store(0)

@@ -18,6 +18,7 @@ import (
 type redisStore struct {
 	client  redis.UniversalClient
 	cluster bool // keys are spread over servers, and no MGET spans them
+	timeout time.Duration
 }
 
 func openRedis(scheme, rest string, timeout time.Duration) (*redisStore, error) {
@@ -62,7 +63,7 @@ func openRedis(scheme, rest string, timeout time.Duration) (*redisStore, error) 
 	o.MaxRetries, o.DialerRetries = 1, 1
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return &redisStore{client: redis.NewUniversalClient(o), cluster: o.IsClusterMode}, nil
+	return &redisStore{client: redis.NewUniversalClient(o), cluster: o.IsClusterMode, timeout: timeout}, nil
 }
 
 // withAddresses writes "user:password@a:1,b:2/0?x=y" the way the client reads
@@ -91,6 +92,8 @@ func withAddresses(scheme, rest, mode string) (string, error) {
 }
 
 func (s *redisStore) get(ctx context.Context, keys []string, values [][]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	if s.cluster {
 		return s.getEach(ctx, keys, values)
 	}
@@ -135,10 +138,14 @@ func (s *redisStore) getEach(ctx context.Context, keys []string, values [][]byte
 }
 
 func (s *redisStore) set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	return s.client.Set(ctx, key, value, ttl).Err()
 }
 
 func (s *redisStore) add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	pipeline := s.client.Pipeline() // SET with NX and GET together would want Redis 7
 	pipeline.SetNX(ctx, key, value, ttl)
 	there := pipeline.Get(ctx, key)

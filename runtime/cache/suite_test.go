@@ -243,7 +243,7 @@ func TestIsolation(t *testing.T) {
 				t.Errorf("another %s: got a hit", name)
 			}
 		}
-		other := &Results{namespace: r.namespace + "x", timeout: r.timeout, store: r.store, guard: r.guard}
+		other := &Results{namespace: r.namespace + "x", store: r.store, guard: r.guard}
 		if got := ask(t, other, &function{}, descriptor, input, Directives{}); got.Hit {
 			t.Error("another namespace: got a hit")
 		}
