@@ -32,7 +32,7 @@ var (
 type publishOne func(context.Context) error
 
 // comparePublish: confirmed publishes to a quorum queue that nobody consumes.
-func comparePublish(ctx context.Context, s settings, name string, t *table) error {
+func comparePublish(ctx context.Context, s settings, name string, t *table) (err error) {
 	processes, err := eventProcesses(s)
 	if err != nil {
 		return err
@@ -50,7 +50,10 @@ func comparePublish(ctx context.Context, s settings, name string, t *table) erro
 	if err := declareFunction(ctx, s.amqp); err != nil {
 		return err
 	}
-	defer raw.ch.QueueDelete(sinkQueue, false, false, false) // what it holds is nobody's
+	defer func() { // what it holds is nobody's
+		_, deleteErr := raw.ch.QueueDelete(sinkQueue, false, false, false)
+		err = errors.Join(err, deleteErr)
+	}()
 	sideOf := func(queue string, publish publishOne) side {
 		return side{processes: processes, run: func(ctx context.Context, n int, d time.Duration) (load, error) {
 			if _, err := raw.ch.QueuePurge(queue, false); err != nil {
@@ -68,7 +71,7 @@ func comparePublish(ctx context.Context, s settings, name string, t *table) erro
 
 // compareEndToEnd: events from confirmed publishes to the ack after the
 // function has run. The clock stops when the last one is done.
-func compareEndToEnd(ctx context.Context, s settings, name string, t *table) error {
+func compareEndToEnd(ctx context.Context, s settings, name string, t *table) (err error) {
 	processes, err := eventProcesses(s)
 	if err != nil {
 		return err
@@ -96,7 +99,7 @@ func compareEndToEnd(ctx context.Context, s settings, name string, t *table) err
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer func() { err = errors.Join(err, stop()) }()
 
 	sideOf := func(publish publishOne, done *counter) side {
 		return side{processes: processes, run: func(ctx context.Context, n int, d time.Duration) (load, error) {
@@ -263,15 +266,17 @@ func newRawEvents(url string) (*rawEvents, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rawEvents{ch, []func(){closeConnection}}
+	r := &rawEvents{ch: ch, closeAll: []func(){closeConnection}}
 	if _, err := ch.QueueDeclare(rawQueue, true, false, false, false, amqp.Table{
 		"x-queue-type": "quorum", "x-delivery-limit": int64(20), "x-overflow": "reject-publish", "x-max-length": int64(1_000_000),
 		"x-dead-letter-exchange": "amq.fanout", "x-dead-letter-strategy": "at-least-once",
 	}); err != nil {
-		return nil, errors.Join(err, r.close())
+		r.close()
+		return nil, err
 	}
 	if err := ch.Confirm(false); err != nil {
-		return nil, errors.Join(err, r.close())
+		r.close()
+		return nil, err
 	}
 	return r, nil
 }
@@ -315,9 +320,8 @@ func (r *rawEvents) consume(url string, ran func()) error {
 	return nil
 }
 
-func (r *rawEvents) close() error {
+func (r *rawEvents) close() {
 	for _, closeConnection := range r.closeAll {
 		closeConnection()
 	}
-	return nil
 }

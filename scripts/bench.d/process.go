@@ -73,12 +73,13 @@ func (c *children) start(name string, env []string, command ...string) (process,
 	return process{name, cmd.Process.Pid}, nil
 }
 
+// stop ends them and waits for it. How they end is of no interest any more.
 func (c *children) stop() {
 	for _, cmd := range c.started {
-		cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Process.Signal(syscall.SIGTERM)
 	}
 	for _, cmd := range c.started {
-		cmd.Wait()
+		_ = cmd.Wait()
 	}
 	c.started = nil
 }

@@ -102,9 +102,11 @@ stop_services() {
 	halt TERM 5 epmd
 }
 
-# remove_data: what stop_services leaves.
-remove_data() {
+# discard_services: for those whose data nobody wants, without a goodbye.
+discard_services() {
 	local moved
+	halt KILL 5 rabbitmq redis memcached epmd
+	halt QUIT 5 postgres # its immediate shutdown: takes its children along
 	moved=$(cat "$dir/postgres/moved-to" 2>/dev/null) && rm -rf "$moved"
 	rm -rf "$dir"
 }
