@@ -35,14 +35,25 @@ type input struct {
 
 func newInput(t reflect.Type, s strictness) *input {
 	in := &input{typ: t, schema: schemaOf(t), strictness: s}
-	if t.Kind() == reflect.Struct && !opaque(t) {
-		for _, f := range fieldsOf(t) {
-			if f.required {
-				in.required = append(in.required, f)
-			}
-		}
-	}
+	in.required = requiredOf(t, nil)
 	return in
+}
+
+// requiredOf lists the required members of the struct at index at, and of the
+// structs in it; not those behind pointers and in lists, which may be missing.
+func requiredOf(t reflect.Type, at []int) []field {
+	if t.Kind() != reflect.Struct || opaque(t) {
+		return nil
+	}
+	var required []field
+	for _, f := range fieldsOf(t) {
+		f.index = slices.Concat(at, f.index)
+		if f.required {
+			required = append(required, f)
+		}
+		required = append(required, requiredOf(f.typ, f.index)...)
+	}
+	return required
 }
 
 // decode fills the struct that p points to. It fails with CodeMalformed on
@@ -76,7 +87,10 @@ func (in *input) decode(body []byte, p any) error {
 // zeroRequired reports whether a required member is zero, and so may have been left out.
 func (in *input) zeroRequired(p any) bool {
 	v := reflect.ValueOf(p).Elem()
-	return slices.ContainsFunc(in.required, func(f field) bool { return v.FieldByIndex(f.index).IsZero() })
+	return slices.ContainsFunc(in.required, func(f field) bool {
+		member, err := v.FieldByIndexErr(f.index) // fails in an embedded struct that is nil
+		return err != nil || member.IsZero()
+	})
 }
 
 func invalid(err error) error {
@@ -192,6 +206,7 @@ func (in *input) memberMistakes(object map[string]any, t reflect.Type, at string
 	for _, name := range sortedKeys(object) {
 		i := slices.IndexFunc(fields, func(f field) bool { return strings.EqualFold(f.name, name) })
 		switch {
+		case i >= 0 && object[name] == nil && !fields[i].required: // encoding/json leaves it alone
 		case i >= 0:
 			found = in.mistakes(object[name], fields[i].typ, at+"/"+escape(name), found)
 		case in.strictness == strict:
@@ -200,7 +215,7 @@ func (in *input) memberMistakes(object map[string]any, t reflect.Type, at string
 	}
 	if in.strictness == strict {
 		for _, f := range fields {
-			if _, ok := object[f.name]; f.required && !ok {
+			if f.required && !slices.ContainsFunc(sortedKeys(object), func(name string) bool { return strings.EqualFold(name, f.name) }) {
 				found = append(found, FieldError{Pointer: at + "/" + escape(f.name), Detail: "it is required"})
 			}
 		}

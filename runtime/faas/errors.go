@@ -9,8 +9,8 @@ import (
 // Code names what went wrong, in a word that travels.
 type Code string
 
-// The codes that a function declares. None of them is tried again, but for
-// Unavailable and what RetryAfter returns.
+// The codes that a function declares. None of them but CodeThrottled is tried
+// again; RetryAfter says of any other failure that it shall be.
 const (
 	CodeInvalid      Code = "invalid"             // the input does not fit
 	CodeUnauthorized Code = "unauthorized"        // the caller did not say who it is
@@ -183,7 +183,7 @@ func detailOf(format string, a []any) string {
 	if len(a) == 0 {
 		return format
 	}
-	return fmt.Sprintf(format, a...)
+	return fmt.Errorf(format, a...).Error() // knows %w, unlike Sprintf
 }
 
 // causeOf keeps the first error among the arguments for errors.Is.

@@ -5,23 +5,35 @@ import "strings"
 // Match reports whether a routing key fits a topic pattern as AMQP 0-9-1
 // defines it: words between dots, "*" is one word, "#" any number of them.
 func Match(pattern, key string) bool {
+	if !strings.ContainsAny(pattern, "*#") {
+		return pattern == key
+	}
 	return matchWords(strings.Split(pattern, "."), strings.Split(key, "."))
 }
 
+// matchWords lets each "#" take as few words as possible, and one more each
+// time that what follows it does not fit. Only the last "#" ever has to be
+// reconsidered, so that no pattern takes more than len(pattern) × len(key) steps.
 func matchWords(pattern, key []string) bool {
-	for len(pattern) > 0 {
-		if pattern[0] == "#" {
-			for i := range len(key) + 1 {
-				if matchWords(pattern[1:], key[i:]) {
-					return true
-				}
-			}
+	p, k := 0, 0
+	hash, taken := -1, 0 // the last "#", and where what follows it was tried
+	for k < len(key) {
+		switch {
+		case p < len(pattern) && pattern[p] == "#":
+			hash, taken = p, k
+			p++
+		case p < len(pattern) && (pattern[p] == "*" || pattern[p] == key[k]):
+			p++
+			k++
+		case hash >= 0:
+			taken++
+			p, k = hash+1, taken
+		default:
 			return false
 		}
-		if len(key) == 0 || pattern[0] != "*" && pattern[0] != key[0] {
-			return false
-		}
-		pattern, key = pattern[1:], key[1:]
 	}
-	return len(key) == 0
+	for p < len(pattern) && pattern[p] == "#" {
+		p++
+	}
+	return p == len(pattern)
 }

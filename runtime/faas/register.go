@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -142,13 +144,16 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 	if err != nil {
 		fail(err)
 	}
+	if d.Kind == KindRequest && !slices.Equal(s.keys, d.Keys) {
+		fail(errors.New("faas.Keys is for event functions: callers use the key of the message"))
+	}
 	d.Keys, d.Exchange = s.keys, s.exchange
 	d.Cache, d.Retry, d.Ordered = s.cache, s.retry, s.ordered
 	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, DefaultTimeout)
 	if d.Ordered {
 		d.Concurrency = 1
 	}
-	if s.route != "" {
+	if s.route != "" && d.Kind == KindRequest {
 		if d.Route, err = parseRoute(s.route, s.status); err != nil {
 			fail(err)
 		}
@@ -177,10 +182,10 @@ func check(d *Descriptor, s *settings) error {
 			return fmt.Errorf("routing key %q: a request function answers one key, not a pattern", k)
 		}
 	}
-	if d.Kind == KindRequest && (len(d.Keys) > 1 || s.exchange != "" || s.ordered || s.retry != (Retry{})) {
-		return fmt.Errorf("faas.Keys, faas.Exchange, faas.Ordered and faas.Retry are for event functions")
+	if d.Kind == KindRequest && (s.exchange != "" || s.ordered || s.retry != (Retry{})) {
+		return fmt.Errorf("faas.Exchange, faas.Ordered and faas.Retry are for event functions")
 	}
-	if d.Kind == KindEvent && (d.Route != nil || d.Cache != nil) {
+	if d.Kind == KindEvent && (s.route != "" || d.Cache != nil) {
 		return fmt.Errorf("faas.HTTP and faas.Cached are for request functions")
 	}
 	if d.Concurrency < 1 || d.Concurrency > 10_000 {

@@ -49,10 +49,26 @@ func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (body 
 		}
 	}()
 	body, err = f.Handle(ctx, e)
-	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		err = &Error{Code: CodeExpired, Detail: "the deadline passed while the function ran", Cause: err, Executed: ExecutedUnknown}
+	return body, ofRun(ctx, err)
+}
+
+// ofRun is what a run that returned err, with ctx as it was then, failed with.
+func ofRun(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
 	}
-	return body, err
+	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
+		if errors.Is(cause, context.Canceled) {
+			return &Error{Code: CodeCanceled, Detail: "it was cancelled while the function ran", Cause: err, Executed: ExecutedUnknown}
+		}
+		return &Error{Code: CodeExpired, Detail: "the deadline passed while the function ran", Cause: err, Executed: ExecutedUnknown}
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.Executed != "" && e.Executed != ExecutedYes {
+		own := *e // of a call that the function made: this function has run, whatever became of that one
+		own.Executed, own.Cause = ExecutedYes, err
+		return &own
+	}
+	return err
 }
 
 // Expired is the error of a call whose deadline passed.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -109,9 +110,16 @@ type field struct {
 // fieldsOf lists the members that encoding/json sees in the struct type t.
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
+	var closed [][]int // embedded structs that JSON does not spread out
 	for _, f := range reflect.VisibleFields(t) {
+		if slices.ContainsFunc(closed, func(at []int) bool { return len(f.Index) > len(at) && slices.Equal(at, f.Index[:len(at)]) }) {
+			continue
+		}
 		tag, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if tag == "-" && options == "" || !f.IsExported() || f.Anonymous && tag == "" && f.Type.Kind() == reflect.Struct {
+		if f.Anonymous && tag != "" {
+			closed = append(closed, f.Index)
+		}
+		if tag == "-" && options == "" || f.Anonymous && tag == "" && isStruct(f.Type) || !f.IsExported() {
 			continue
 		}
 		name := tag
@@ -122,6 +130,13 @@ func fieldsOf(t reflect.Type) []field {
 		fields = append(fields, field{name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, required: !optional})
 	}
 	return fields
+}
+
+func isStruct(t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t.Kind() == reflect.Struct
 }
 
 // hasProperty reports whether the object that the schema describes has a

@@ -1,0 +1,170 @@
+package faas
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+type address struct {
+	City string `json:"city"`
+	Zip  string `json:"zip,omitempty"`
+}
+
+type base struct {
+	ID string `json:"id"`
+}
+
+type person struct {
+	base
+	Name   string         `json:"name"`
+	Age    int8           `json:"age,omitempty"`
+	Tags   []string       `json:"tags,omitempty"`
+	Born   *time.Time     `json:"born"`
+	Home   address        `json:"home"`
+	Others []address      `json:"others,omitempty"`
+	Marks  map[string]int `json:"marks,omitempty"`
+	Photo  []byte         `json:"photo,omitempty"`
+}
+
+func (p *person) Validate() error {
+	if p.Name == "nobody" {
+		return InvalidField("/name", "taken")
+	}
+	if p.Name == "plain" {
+		return errors.New("it makes no sense")
+	}
+	return nil
+}
+
+const good = `{"id":"1","name":"n","home":{"city":"c"}}`
+
+func TestDecode(t *testing.T) {
+	with := func(member string) string { return strings.TrimSuffix(good, "}") + "," + member + "}" }
+	for _, c := range []struct {
+		name, body string
+		strictness strictness
+		code       Code
+		pointers   []string
+	}{
+		{"fits", good, strict, "", nil},
+		{"other case", `{"ID":"","Name":"n","home":{"city":"c"}}`, strict, "", nil},
+		{"zero but there", `{"id":"","name":"","home":{"city":""}}`, strict, "", nil},
+		{"no body", ``, strict, CodeInvalid, []string{"/home", "/id", "/name"}},
+		{"no body of an event", ``, tolerant, "", nil},
+		{"required in an inner struct", `{"id":"1","name":"n","home":{"zip":"z"}}`, strict, CodeInvalid, []string{"/home/city"}},
+		{"unknown", with(`"x":1`), strict, CodeInvalid, []string{"/x"}},
+		{"unknown in an event", with(`"x":1`), tolerant, "", nil},
+		{"several", `{"id":1,"name":true,"home":[]}`, strict, CodeInvalid, []string{"/home", "/id", "/name"}},
+		{"wrong type in an event", `{"id":1}`, tolerant, CodeInvalid, []string{"/id"}},
+		{"too large a number", with(`"age":1000`), strict, CodeInvalid, []string{"/age"}},
+		{"a fraction", with(`"age":1.5`), strict, CodeInvalid, []string{"/age"}},
+		{"item of a list", with(`"tags":["a",2]`), strict, CodeInvalid, []string{"/tags/1"}},
+		{"member of an item", with(`"others":[{"city":"c"},{"city":2}]`), strict, CodeInvalid, []string{"/others/1/city"}},
+		{"value of a map", with(`"marks":{"a/b~":"x"}`), strict, CodeInvalid, []string{"/marks/a~1b~0"}},
+		{"not a time", with(`"born":"yesterday"`), strict, CodeInvalid, []string{"/born"}},
+		{"null for a pointer", with(`"born":null`), strict, "", nil},
+		{"null for an optional member", `{"id":"","name":"n","home":{"city":"c"},"tags":null}`, strict, "", nil},
+		{"null for a required member", `{"id":null,"name":"n","home":{"city":"c"}}`, strict, CodeInvalid, []string{"/id"}},
+		{"null", `null`, strict, CodeInvalid, []string{""}},
+		{"an array", `[]`, strict, CodeInvalid, []string{""}},
+		{"no base64", with(`"photo":"***"`), strict, CodeInvalid, nil},
+		{"cut off", `{"id":`, strict, CodeMalformed, nil},
+		{"not JSON", `id=1`, strict, CodeMalformed, nil},
+		{"more after it", good + ` {}`, strict, CodeMalformed, nil},
+		{"space after it", good + " \n", strict, "", nil},
+		{"its own rule", `{"id":"1","name":"nobody","home":{"city":"c"}}`, strict, CodeInvalid, []string{"/name"}},
+		{"its own plain rule", `{"id":"1","name":"plain","home":{"city":"c"}}`, strict, CodeInvalid, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var p person
+			err := newInput(reflect.TypeFor[person](), c.strictness).decode([]byte(c.body), &p)
+			if c.code == "" {
+				if err != nil {
+					t.Fatalf("got %v, want it to fit", err)
+				}
+				return
+			}
+			e, ok := err.(*Error)
+			if !ok || e.Code != c.code {
+				t.Fatalf("got %v, want the code %s", err, c.code)
+			}
+			var pointers []string
+			for _, f := range e.Fields {
+				pointers = append(pointers, f.Pointer)
+			}
+			slices.Sort(pointers)
+			if !slices.Equal(pointers, c.pointers) {
+				t.Errorf("got mistakes at %q, want %q", pointers, c.pointers)
+			}
+			if e.Detail == "" || strings.Contains(e.Detail, "json:") {
+				t.Errorf("the detail is not for a caller: %q", e.Detail)
+			}
+		})
+	}
+}
+
+// An embedded pointer may be nil and an embedded struct may have a name of its
+// own: neither may confuse what is required.
+func TestDecodeEmbedded(t *testing.T) {
+	type Base struct {
+		ID string `json:"id"`
+	}
+	type pointer struct {
+		*Base
+		Name string `json:"name"`
+	}
+	type named struct {
+		Base `json:"base"`
+		Name string `json:"name"`
+	}
+	for _, c := range []struct {
+		typ     reflect.Type
+		body    string
+		pointer string
+	}{
+		{reflect.TypeFor[pointer](), `{"id":"1","name":"n"}`, ""},
+		{reflect.TypeFor[pointer](), `{"name":"n"}`, "/id"},
+		{reflect.TypeFor[named](), `{"base":{"id":"1"},"name":"n"}`, ""},
+		{reflect.TypeFor[named](), `{"base":{},"name":"n"}`, "/base/id"},
+		{reflect.TypeFor[named](), `{"id":"1","name":"n","base":{"id":"1"}}`, "/id"},
+	} {
+		err := newInput(c.typ, strict).decode([]byte(c.body), reflect.New(c.typ).Interface())
+		var got string
+		if e := AsError(err); e != nil && len(e.Fields) == 1 {
+			got = e.Fields[0].Pointer
+		}
+		if got != c.pointer || (err == nil) != (c.pointer == "") {
+			t.Errorf("%v of %s: got %v, want a mistake at %q", c.typ, c.body, err, c.pointer)
+		}
+	}
+}
+
+// What encoding/json cannot decode is refused with a code, and what is
+// accepted is what encoding/json makes of it.
+func FuzzDecode(f *testing.F) {
+	for _, body := range []string{good, ``, `null`, `[]`, `{"id":1}`, `{"others":[{"x":{}}]}`, `{"born":"2026-01-01T00:00:00Z"}`, `{"marks":{"a":1e99}}`, "\xff", `{} {}`} {
+		f.Add([]byte(body))
+	}
+	in := newInput(reflect.TypeFor[person](), strict)
+	lax := newInput(reflect.TypeFor[person](), tolerant)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, in := range []*input{in, lax} {
+			var got, want person
+			err := in.decode(body, &got)
+			plain := json.Unmarshal(body, &want)
+			switch e, ok := err.(*Error); {
+			case err == nil && len(body) > 0 && plain != nil:
+				t.Errorf("%q: accepted, though encoding/json says %v", body, plain)
+			case err == nil && len(body) > 0 && !reflect.DeepEqual(got, want):
+				t.Errorf("%q: got %+v, want %+v", body, got, want)
+			case err != nil && (!ok || e.Code != CodeInvalid && e.Code != CodeMalformed):
+				t.Errorf("%q: got %v, want it invalid or malformed", body, err)
+			}
+		}
+	})
+}

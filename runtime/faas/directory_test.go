@@ -1,0 +1,79 @@
+package faas
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func announce(worker string, started time.Time, version string) Announcement {
+	return Announcement{Worker: worker, Started: started, Functions: []Descriptor{
+		{Name: "f", Kind: KindRequest, Keys: []string{"key"}, Version: version},
+	}}
+}
+
+func TestDirectoryFollowsWorkers(t *testing.T) {
+	var d Directory
+	want := func(version string, workers ...string) {
+		t.Helper()
+		f, known := d.Find("key")
+		if !known || f.Version != version || !slices.Equal(f.Workers, workers) {
+			t.Errorf("got %v (known %v) of version %s, want %v of %s", f.Workers, known, f.Version, workers, version)
+		}
+	}
+	if _, known := d.Find("f"); known {
+		t.Error("an empty directory knows f")
+	}
+	d.Hear(announce("old", epoch, "1"), epoch)
+	want("1", "old")
+	d.Hear(announce("new", epoch.Add(time.Minute), "2"), epoch)
+	want("2", "new", "old")
+	d.Hear(announce("old", epoch, "1"), epoch.Add(AnnounceInterval)) // an old worker's voice changes nothing
+	want("2", "new", "old")
+	d.Lapse(epoch.Add(AnnounceLapse + time.Nanosecond)) // new has been silent since
+	want("2", "old")
+	d.Hear(Announcement{Worker: "old", Leaving: true}, epoch)
+	want("2")
+}
+
+func TestDirectoryTellsOfChangesOnly(t *testing.T) {
+	var d Directory
+	changed := d.Changed()
+	d.Hear(announce("w", epoch, "1"), epoch)
+	select {
+	case <-changed:
+	default:
+		t.Error("a new worker is no change")
+	}
+	changed = d.Changed()
+	d.Hear(announce("w", epoch, "1"), epoch.Add(time.Second))
+	d.Lapse(epoch.Add(time.Second))
+	select {
+	case <-changed:
+		t.Error("hearing the same again is a change")
+	default:
+	}
+	d.Hear(Announcement{Worker: "w", Leaving: true}, epoch)
+	select {
+	case <-changed:
+	default:
+		t.Error("a leaving worker is no change")
+	}
+}
+
+func TestDirectoryFindsByNameFirst(t *testing.T) {
+	var d Directory
+	d.Hear(Announcement{Worker: "w", Functions: []Descriptor{
+		{Name: "a", Kind: KindRequest, Keys: []string{"b"}},
+		{Name: "b", Kind: KindRequest, Keys: []string{"a"}},
+		{Name: "e", Kind: KindEvent, Keys: []string{"happened"}},
+	}}, epoch)
+	if f, _ := d.Find("b"); f.Name != "b" {
+		t.Errorf("got %s, want b", f.Name)
+	}
+	if _, known := d.Find("happened"); known {
+		t.Error("an event function was found by its key")
+	}
+}

@@ -1,0 +1,221 @@
+package faas
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+type deps struct{}
+
+type get struct {
+	ID string `json:"id"`
+}
+
+func (get) RoutingKey() string { return "thing.get" }
+
+type put struct {
+	ID string `json:"id"`
+}
+
+func (put) RoutingKey() string { return "thing.put" }
+
+type keyless struct{}
+
+func (keyless) RoutingKey() string { return "" }
+
+type longKey struct{}
+
+func (longKey) RoutingKey() string { return strings.Repeat("k", 256) }
+
+type pattern struct{}
+
+func (pattern) RoutingKey() string { return "thing.*" }
+
+func onGet(context.Context, *deps, get) (get, error) { return get{}, nil }
+func onPut(context.Context, *deps, put) (put, error) { return put{}, nil }
+func onEvent(context.Context, *deps, get) error      { return nil }
+func onRaw(context.Context, *deps, Event) error      { return nil }
+
+// panicOf is what fn panics with, as text.
+func panicOf(t *testing.T, fn func()) (text string) {
+	t.Helper()
+	defer func() {
+		p := recover()
+		if p == nil {
+			t.Fatal("it did not panic")
+		}
+		text = fmt.Sprint(p)
+	}()
+	fn()
+	return ""
+}
+
+func TestRegistrationsThatClashNameBothCulprits(t *testing.T) {
+	for name, register := range map[string]func(*Set[deps]){
+		"name": func(s *Set[deps]) {
+			OnRequest(s, "one", onGet)
+			OnEvent(s, "one", onEvent)
+		},
+		"request key": func(s *Set[deps]) {
+			OnRequest(s, "one", onGet)
+			OnRequest(s, "two", onGet)
+		},
+		"HTTP route": func(s *Set[deps]) {
+			OnRequest(s, "one", onGet, HTTP("GET /things/{id}"))
+			OnRequest(s, "two", onPut, HTTP("GET /things/{id}"))
+		},
+		"HTTP route of other words": func(s *Set[deps]) {
+			OnRequest(s, "one", onGet, HTTP("GET /things/{id}"))
+			OnRequest(s, "two", onPut, HTTP("GET /{id}/last"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := panicOf(t, func() { register(new(Set[deps])) })
+			places := regexp.MustCompile(`register_test\.go:\d+`).FindAllString(text, -1)
+			if len(places) != 2 || places[0] == places[1] || !strings.Contains(text, `"one"`) {
+				t.Errorf("want both places in %q", text)
+			}
+		})
+	}
+}
+
+func TestRegistrationsThatCannotWork(t *testing.T) {
+	for name, c := range map[string]struct {
+		register func(*Set[deps])
+		says     string
+	}{
+		"upper case":       {func(s *Set[deps]) { OnRequest(s, "Get", onGet) }, "kebab-case"},
+		"underscore":       {func(s *Set[deps]) { OnRequest(s, "get_it", onGet) }, "kebab-case"},
+		"no name":          {func(s *Set[deps]) { OnRequest(s, "", onGet) }, "kebab-case"},
+		"long name":        {func(s *Set[deps]) { OnRequest(s, strings.Repeat("a", 101), onGet) }, "100 bytes"},
+		"no key":           {func(s *Set[deps]) { OnEvent(s, "f", func(context.Context, *deps, keyless) error { return nil }) }, "no routing key"},
+		"raw without keys": {func(s *Set[deps]) { OnEvent(s, "f", onRaw) }, "faas.Keys"},
+		"long key":         {func(s *Set[deps]) { OnEvent(s, "f", func(context.Context, *deps, longKey) error { return nil }) }, "255 bytes"},
+		"request on pattern": {func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, pattern) (get, error) { return get{}, nil })
+		}, "not a pattern"},
+		"request with keys":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, Keys("a")) }, "event functions"},
+		"request with retry": {func(s *Set[deps]) { OnRequest(s, "f", onGet, Retry{Max: 2}) }, "event functions"},
+		"event with route":   {func(s *Set[deps]) { OnEvent(s, "f", onEvent, HTTP("GET /f")) }, "request functions"},
+		"event with cache":   {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Cached(time.Minute)) }, "request functions"},
+		"no concurrency":     {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Concurrency(0)) }, "1 to 10000"},
+		"tiny timeout":       {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Timeout(1)) }, "millisecond"},
+		"bad retry":          {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Retry{Factor: 0.5}) }, "Factor"},
+		"route w/o method":   {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("/f")) }, "a method and a path"},
+		"broken route":       {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /{")) }, "route"},
+		"kept route":         {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /events/x")) }, "keeps /events"},
+		"unknown parameter":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /f/{name}")) }, `JSON name "name"`},
+		"status of failure":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /f"), Status(404)) }, "200 to 299"},
+		"short cache":        {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Millisecond)) }, "a second or more"},
+		"unknown tag field":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Minute, "f:{name}")) }, `no field "name"`},
+		"unclosed tag":       {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Minute, "f:{id")) }, "{name}"},
+		"foreign Also": {func(s *Set[deps]) {
+			OnEvent(s, "f", onEvent, Also(func(context.Context, *struct{}, put) error { return nil }))
+		}, "other dependencies"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := panicOf(t, func() { c.register(new(Set[deps])) })
+			if !strings.Contains(text, c.says) || !regexp.MustCompile(`register_test\.go:\d+`).MatchString(text) {
+				t.Errorf("want %q and the place in %q", c.says, text)
+			}
+		})
+	}
+}
+
+func TestRegistrationsThatGoTogether(t *testing.T) {
+	var s Set[deps]
+	OnRequest(&s, "get", onGet, HTTP("GET /things/{id}"))
+	OnRequest(&s, "put", onPut, HTTP("PUT /things/{id}"))
+	OnEvent(&s, "also-on-the-request-key", onEvent)
+	OnEvent(&s, "and-another", onEvent)
+	fns, err := s.With(&deps{})
+	if err != nil || len(fns) != 4 {
+		t.Fatalf("got %d functions, %v", len(fns), err)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	var s Set[deps]
+	OnRequest(&s, "get", onGet, HTTP("GET /things/{id}"))
+	OnRequest(&s, "send", func(context.Context, *deps, put) (struct{}, error) { return struct{}{}, nil }, HTTP("POST /things"))
+	OnEvent(&s, "on", onEvent)
+	OnEvent(&s, "ordered", onEvent, Ordered(), Concurrency(9))
+	fns, err := s.With(&deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := map[string]Descriptor{}
+	for _, f := range fns {
+		by[f.Name] = f.Descriptor
+	}
+	for _, c := range []struct {
+		what      string
+		got, want any
+	}{
+		{"concurrency of a request", by["get"].Concurrency, 128},
+		{"concurrency of an event", by["on"].Concurrency, 16},
+		{"concurrency when ordered", by["ordered"].Concurrency, 1},
+		{"timeout", by["get"].Timeout, DefaultTimeout},
+		{"status", by["get"].Route.Status, 200},
+		{"status without a reply", by["send"].Route.Status, 204},
+		{"GET is repeatable", by["get"].Repeatable, true},
+		{"POST is not", by["send"].Repeatable, false},
+		{"key", by["on"].Keys[0], "thing.get"},
+		{"version differs", by["get"].Version != by["send"].Version, true},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: got %v, want %v", c.what, c.got, c.want)
+		}
+	}
+}
+
+func TestWith(t *testing.T) {
+	var s Set[deps]
+	OnRequest(&s, "b", onGet)
+	OnRequest(&s, "a", onPut)
+	if fns, err := s.With(&deps{}); err != nil || fns[0].Name != "a" || fns[1].Name != "b" {
+		t.Errorf("all: got %v, %v", fns, err)
+	}
+	if fns, err := s.With(&deps{}, "b"); err != nil || len(fns) != 1 || fns[0].Name != "b" {
+		t.Errorf("one: got %v, %v", fns, err)
+	}
+	if _, err := s.With(&deps{}, "b", "c"); err == nil || !strings.Contains(err.Error(), `"c"`) {
+		t.Errorf("one that is missing: got %v", err)
+	}
+	for name, file := range s.Sources() {
+		if file != "register_test.go" {
+			t.Errorf("%s comes from %s", name, file)
+		}
+	}
+}
+
+func TestAlso(t *testing.T) {
+	var s Set[deps]
+	var ran []string
+	OnEvent(&s, "both", func(_ context.Context, _ *deps, in get) error {
+		ran = append(ran, "get "+in.ID)
+		return nil
+	}, Also(func(_ context.Context, _ *deps, in put) error {
+		ran = append(ran, "put "+in.ID)
+		return nil
+	}))
+	fns, err := s.With(&deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"thing.put", "thing.get"} {
+		if _, err := fns[0].Handle(t.Context(), &Event{Key: key, Body: []byte(`{"id":"1"}`)}); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	if got := strings.Join(ran, ", "); got != "put 1, get 1" {
+		t.Errorf("got %s", got)
+	}
+	if _, err := fns[0].Handle(t.Context(), &Event{Key: "thing.else"}); AsError(err).Code != CodePermanent {
+		t.Errorf("a key that no part knows: got %v, want permanent", err)
+	}
+}
