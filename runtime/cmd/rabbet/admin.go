@@ -1,23 +1,39 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 const defaultAdminAddr = "127.0.0.1:8081"
 
-// healthOf serves /livez and /readyz for a process whose readiness is that of b.
-func healthOf(b broker) http.Handler {
+// workerHealth serves /livez and /readyz for a worker: it is ready once the
+// broker is and others can know that it hosts fns.
+func workerHealth(b broker, process string, fns []faas.Function) http.Handler {
+	hosted := func() error {
+		list := b.Directory().Functions()
+		for _, f := range fns {
+			i := slices.IndexFunc(list, func(l faas.Live) bool { return l.Name == f.Name })
+			if i < 0 || !slices.Contains(list[i].Workers, process) {
+				return fmt.Errorf("function %q is not announced", f.Name)
+			}
+		}
+		return nil
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := b.Health(); err != nil {
+		if err := cmp.Or(b.Health(), hosted()); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}

@@ -59,7 +59,9 @@ func redact(value string) string {
 	parts := strings.Split(value, ",")
 	for i, part := range parts {
 		if u, err := url.Parse(part); err == nil {
-			parts[i] = u.Redacted()
+			if _, secret := u.User.Password(); secret {
+				parts[i] = u.Redacted()
+			}
 		} else if scheme, rest, ok := strings.Cut(part, "://"); ok {
 			if at := strings.LastIndex(rest, "@"); at >= 0 {
 				parts[i] = scheme + "://xxxxx" + rest[at:]

@@ -58,7 +58,7 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer host.Close()
 
-	stopAdmin, err := serveAdmin(c, healthOf(broker), log)
+	stopAdmin, err := serveAdmin(c, workerHealth(broker, c.Process, host.functions), log)
 	if err != nil {
 		return err
 	}
