@@ -20,10 +20,11 @@ type consumer struct {
 	b     *Broker
 	fn    faas.Function
 	queue string
-	slots chan struct{} // one for each run; it outlives connections, so that concurrency holds across them
-	runs  sync.WaitGroup
+	slots chan struct{}   // one for each run; it outlives connections, so that concurrency holds across them
 	base  context.Context // of the runs: done when the grace period is over
 	live  func()          // told when it consumes
+	held  int             // slots that finish has taken
+	bound bool            // it has consumed before
 }
 
 func newConsumer(b *Broker, fn faas.Function, live func()) *consumer {
@@ -49,27 +50,28 @@ func (c *consumer) serve(ctx context.Context) error {
 	})
 	<-ctx.Done()
 
-	finished := make(chan struct{})
-	go func() { // ends with the last run; a run that ignores its ctx keeps it
-		c.runs.Wait()
-		close(finished)
-	}()
 	grace := time.NewTimer(c.b.cfg.Grace)
 	defer grace.Stop()
-	var err error
-	select {
-	case <-finished:
-	case <-grace.C:
+	err := c.finish(grace.C)
+	if err != nil {
 		cut() // what listens to its ctx gives back now; the rest goes back with the channel
-		err = fmt.Errorf("function %q was not finished within the grace period of %v: its events go back to the queue", c.fn.Name, c.b.cfg.Grace)
-		select {
-		case <-finished:
-		case <-time.After(closeTimeout):
-		}
+		_ = c.finish(time.After(closeTimeout))
 	}
 	disconnect()
 	session.Wait()
 	return err
+}
+
+// finish waits until nothing runs, and nothing can start any more, until stop.
+func (c *consumer) finish(stop <-chan time.Time) error {
+	for ; c.held < cap(c.slots); c.held++ {
+		select {
+		case c.slots <- struct{}{}:
+		case <-stop:
+			return fmt.Errorf("function %q was not finished within the grace period of %v: its events go back to the queue", c.fn.Name, c.b.cfg.Grace)
+		}
+	}
+	return nil
 }
 
 // consume takes deliveries over conn until serving is done, the consumer is
@@ -98,8 +100,10 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 		return fmt.Errorf("consume from %q: %w", c.queue, err)
 	}
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	c.bound = true
 	c.live()
-	if cancelled := c.intake(serving, ch, tag, deliveries); cancelled {
+	var runs sync.WaitGroup
+	if cancelled := c.intake(serving, ch, tag, deliveries, &runs); cancelled {
 		if conn.Err() != nil || amqpConn.IsClosed() {
 			return nil
 		}
@@ -110,7 +114,7 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 			}
 		default:
 		}
-		c.runs.Wait() // their acknowledgements need this channel
+		runs.Wait() // their acknowledgements need this channel
 		return fmt.Errorf("the broker cancelled the consumer of %q: its queue was deleted or has moved", c.queue)
 	}
 	<-conn.Done() // the runs settle over this channel
@@ -119,7 +123,7 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 
 // intake starts a run for each delivery, until serving is done (false), or the
 // broker ends the consumer (true).
-func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string, deliveries <-chan amqp.Delivery) bool {
+func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string, deliveries <-chan amqp.Delivery, runs *sync.WaitGroup) bool {
 	for {
 		select {
 		case d, ok := <-deliveries:
@@ -129,12 +133,10 @@ func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string,
 			arrived := time.Now()
 			select {
 			case c.slots <- struct{}{}:
-				c.runs.Add(1)
-				go func() {
-					defer c.runs.Done()
+				runs.Go(func() {
 					defer func() { <-c.slots }()
 					c.run(ch, &d, arrived)
-				}()
+				})
 				continue
 			case <-serving.Done():
 				_ = d.Nack(false, true) // not started: no attempt is burnt
@@ -142,14 +144,12 @@ func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string,
 		case <-serving.Done():
 		}
 		// The client closes deliveries once the broker has answered.
-		c.runs.Add(1)
-		go func() {
-			defer c.runs.Done()
-			_ = ch.Cancel(tag, false)
-		}()
+		var cancel sync.WaitGroup
+		cancel.Go(func() { _ = ch.Cancel(tag, false) })
 		for d := range deliveries {
 			_ = d.Nack(false, true)
 		}
+		cancel.Wait()
 		return false
 	}
 }
@@ -160,6 +160,12 @@ func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
 	if wait := time.Until(e.NotBefore); !e.NotBefore.IsZero() && wait > 0 {
 		c.putOff(d, &e, wait)
 		return
+	}
+	if !c.fn.Has(e.Key) {
+		if live, ok := c.b.directory.Find(c.fn.Name); ok && live.Has(e.Key) {
+			c.passOn(d)
+			return
+		}
 	}
 	began := time.Now()
 	_, err := c.fn.Run(c.base, &e, time.Time{})
@@ -175,6 +181,18 @@ func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
 		Function: c.fn.Name, Kind: faas.KindEvent, Key: e.Key, ID: e.ID, Trace: e.Trace, Attempt: e.Attempt,
 		Wait: began.Sub(arrived), Run: ran, Outcome: verdict.Outcome, After: verdict.After, Err: err,
 	})
+}
+
+// passOn gives a delivery back that a newer version of the function bound the
+// queue for, while both versions are out: a worker of that version is to get it.
+func (c *consumer) passOn(d *amqp.Delivery) {
+	pause := time.NewTimer(requeuePause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-c.base.Done():
+	}
+	_ = d.Nack(false, true)
 }
 
 // declare declares the function's queue and binds it to its keys, and to no
@@ -194,6 +212,9 @@ func (c *consumer) declare(ch *amqp.Channel, conn *amqp.Connection) error {
 		if err := bindQueue(ch, c.queue, key, exchange); err != nil {
 			return err
 		}
+	}
+	if c.bound { // whoever came since may be newer, and know better which keys it wants
+		return nil
 	}
 	return c.unbindOld(ch, exchange)
 }

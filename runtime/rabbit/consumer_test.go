@@ -271,3 +271,41 @@ func TestBroadcastReachesEverybody(t *testing.T) {
 		t.Errorf("got %v, want both to hear it", got)
 	}
 }
+
+func TestVersionsOfAFunctionShareItsQueue(t *testing.T) {
+	old := openBroker(t)
+	ran := make(chan string, 100)
+	version := func(name string, keys ...string) faas.Function {
+		fn := onEvent("shared", "", func(_ context.Context, e *faas.Event) error { ran <- name + " " + e.Key; return nil })
+		fn.Keys, fn.Version, fn.Concurrency = keys, name, 1
+		return fn
+	}
+	serve(t, old, version("old", "was.wanted", "is.wanted"))
+	recent := openBroker(t, func(c *Config) { c.Namespace = old.cfg.Namespace })
+	serve(t, recent, version("new", "is.wanted", "will.be"))
+	until(t, "the newer version is announced", func(ctx context.Context) bool {
+		changed := old.Directory().Changed()
+		if live, _ := old.Directory().Find("shared"); live.Version == "new" {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		return false
+	})
+	if err := old.Publish(t.Context(), faas.Event{Key: "was.wanted"}); !errors.Is(err, faas.ErrUnroutable) {
+		t.Errorf("publish to the key that the newer version dropped: got %v, want %v", err, faas.ErrUnroutable)
+	}
+	// The queue serves both workers in turn; only the newer one knows the key.
+	for range 2 {
+		if err := old.Publish(t.Context(), faas.Event{Key: "will.be"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if got := receive(t, "a run", ran); got != "new will.be" {
+			t.Errorf("got %q, want the newer version to run", got)
+		}
+	}
+}
