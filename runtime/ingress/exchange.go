@@ -3,6 +3,7 @@ package ingress
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,8 +107,8 @@ func (i *Ingress) client(r *http.Request) string {
 	// Each proxy appends whom it got the request from: the last one that is
 	// not a proxy of ours is as far as anybody can be believed.
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for n := len(hops) - 1; n >= 0; n-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[n]))
+	for _, name := range slices.Backward(hops) {
+		hop, err := netip.ParseAddr(strings.TrimSpace(name))
 		if err != nil {
 			break
 		}

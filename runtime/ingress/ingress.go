@@ -9,6 +9,7 @@ package ingress
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -162,7 +163,7 @@ func (i *Ingress) leave() { i.inFlight.Add(-1) }
 // finish answers for a handler that panicked, and logs the exchange.
 func (x *exchange) finish() {
 	if p := recover(); p != nil {
-		if p == http.ErrAbortHandler {
+		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(p)
 		}
 		x.ingress.cfg.Log.Error("the ingress panicked", zap.Any("panic", p), zap.String("id", x.id), zap.ByteString("stack", debug.Stack()))

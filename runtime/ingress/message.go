@@ -40,14 +40,14 @@ func (x *exchange) message(f *function, params []string) ([]byte, *problem) {
 		return body, nil
 	}
 	var room [8]part // most messages need no more
-	parts, mistakes := room[:0], []faas.FieldError(nil)
+	parts := room[:0]
 	for _, name := range params {
 		parts = append(parts, part{name: name, text: r.PathValue(name), path: true})
 	}
 	if parts, p = queryParts(parts, r.URL.RawQuery); p != nil {
 		return nil, p
 	}
-	mistakes = check(parts, &f.input)
+	mistakes := check(parts, &f.input)
 	if body != nil {
 		if !startsObject(body) {
 			return nil, unfit(faas.FieldError{Detail: "want an object"})

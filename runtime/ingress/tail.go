@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -54,16 +55,13 @@ func (x *exchange) tail(*routes) {
 
 	ctx, cancel := context.WithCancel(x.request.Context())
 	events, ended := make(chan faas.Event, tailBacklog), make(chan error, 1)
-	dropped := make(chan struct{}, 1<<16)
+	var dropped atomic.Int64
 	go func() { // ends with ctx, at the latest when the handler returns
 		ended <- x.ingress.cfg.Broker.Tail(ctx, pattern, func(e faas.Event) {
 			select {
 			case events <- e:
 			default:
-				select {
-				case dropped <- struct{}{}:
-				default: // more than that, then
-				}
+				dropped.Add(1)
 			}
 		})
 	}()
@@ -71,7 +69,7 @@ func (x *exchange) tail(*routes) {
 	defer func() {
 		cancel()
 		if running {
-			<-ended
+			x.cause = <-ended
 		}
 	}()
 
@@ -83,10 +81,10 @@ func (x *exchange) tail(*routes) {
 		select {
 		case e := <-events:
 			s.event(&e)
-			if n := len(dropped); n > 0 && len(events) == 0 {
-				for range n {
-					<-dropped
-				}
+			if len(events) > 0 {
+				continue // it has not caught up yet
+			}
+			if n := dropped.Swap(0); n > 0 {
 				s.comment(fmt.Sprintf("%d events were dropped: this client is too slow", n))
 			}
 		case <-beat.C:
