@@ -58,8 +58,18 @@ func requiredOf(t reflect.Type, at []int) []field {
 
 // decode fills the struct that p points to. It fails with CodeMalformed on
 // what is no JSON and with CodeInvalid, a pointer for each mistake, on JSON
-// that does not fit.
+// that does not fit; either way the function has not run.
 func (in *input) decode(body []byte, p any) error {
+	err := in.fill(body, p)
+	if e, ok := errors.AsType[*Error](err); ok {
+		refused := *e
+		refused.Executed = ExecutedNo
+		return &refused
+	}
+	return err
+}
+
+func (in *input) fill(body []byte, p any) error {
 	if len(body) == 0 {
 		body = []byte("{}")
 	}

@@ -51,17 +51,15 @@ func (x *exchange) WriteHeader(status int) {
 // Unwrap lets http.ResponseController reach the connection.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
+// log tells of what the line of the worker that ran the function, or the proxy
+// in front, does not: failures here, and clients that went away.
 func (x *exchange) log() {
 	log := x.ingress.cfg.Log
-	status, level := x.status, zapcore.InfoLevel
+	status, level := x.status, zapcore.DebugLevel
 	if x.gone {
-		status = statusClientGone
-	}
-	switch {
-	case status >= 500:
+		status, level = statusClientGone, zapcore.InfoLevel
+	} else if status >= 500 {
 		level = zapcore.WarnLevel
-	case x.request.URL.Path == "/livez" || x.request.URL.Path == "/readyz":
-		level = zapcore.DebugLevel
 	}
 	line := log.Check(level, "request")
 	if line == nil {

@@ -47,8 +47,8 @@ type Config struct {
 	// TrustProxy are the networks whose X-Real-IP and X-Forwarded-For are
 	// believed, for the log. None by default.
 	TrustProxy []netip.Prefix
-	// Log gets a line for each request: at warn for a 5xx, at debug for a
-	// health probe, else at info. nil: nobody reads.
+	// Log gets a line for each request: at warn for a 5xx, at info for a client
+	// that went away, else at debug. nil: nobody reads.
 	Log *zap.Logger
 }
 

@@ -21,7 +21,7 @@ func TestOneLinePerRequest(t *testing.T) {
 	do(h, "GET", "/profiles/42?name=secret", "", "X-Request-Id: one")
 	do(h, "GET", "/livez", "")
 	do(h, "GET", "/orphans/1", "")
-	levels := []zapcore.Level{zapcore.InfoLevel, zapcore.DebugLevel, zapcore.WarnLevel}
+	levels := []zapcore.Level{zapcore.DebugLevel, zapcore.DebugLevel, zapcore.WarnLevel}
 	if lines.Len() != len(levels) {
 		t.Fatalf("%d lines, want %d", lines.Len(), len(levels))
 	}
