@@ -64,10 +64,18 @@ func (in *input) decode(body []byte, p any) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		refused := *e
 		refused.Executed = ExecutedNo
-		return &refused
+		return refusal{&refused}
 	}
 	return err
 }
+
+// refusal is the error of an input that a function was not even run with. It
+// does not leave Run, so that a call that the function makes and that is
+// refused is not taken for it.
+type refusal struct{ err *Error }
+
+func (r refusal) Error() string { return r.err.Error() }
+func (r refusal) Unwrap() error { return r.err }
 
 func (in *input) fill(body []byte, p any) error {
 	if len(body) == 0 {

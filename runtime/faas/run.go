@@ -57,6 +57,9 @@ func ofRun(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	if refused, ok := err.(refusal); ok {
+		return refused.err
+	}
 	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
 		if errors.Is(cause, context.Canceled) {
 			return &Error{Code: CodeCanceled, Detail: "it was cancelled while the function ran", Cause: err, Executed: ExecutedUnknown}

@@ -97,3 +97,24 @@ func TestRunHandsOnWhatTheEventCarries(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+type lookup struct {
+	ID string `json:"id"`
+}
+
+func (lookup) RoutingKey() string { return "look.up" }
+
+func TestRefusedInputHasNotRun(t *testing.T) {
+	var set Set[struct{}]
+	OnRequest(&set, "look-up", func(context.Context, *struct{}, lookup) (string, error) { return "", nil })
+	fns, err := set.With(&struct{}{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range []string{`{"surely-not-there":1}`, `{`} {
+		_, err := fns[0].Run(t.Context(), &Event{Body: []byte(body)}, time.Time{})
+		if e := AsError(err); e.Executed != ExecutedNo {
+			t.Errorf("%s: got %v with executed %q, want no", body, e, e.Executed)
+		}
+	}
+}
