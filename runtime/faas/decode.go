@@ -58,26 +58,8 @@ func requiredOf(t reflect.Type, at []int) []field {
 
 // decode fills the struct that p points to. It fails with CodeMalformed on
 // what is no JSON and with CodeInvalid, a pointer for each mistake, on JSON
-// that does not fit; either way the function has not run.
+// that does not fit.
 func (in *input) decode(body []byte, p any) error {
-	err := in.fill(body, p)
-	if e, ok := errors.AsType[*Error](err); ok {
-		refused := *e
-		refused.Executed = ExecutedNo
-		return refusal{&refused}
-	}
-	return err
-}
-
-// refusal is the error of an input that a function was not even run with. It
-// does not leave Run, so that a call that the function makes and that is
-// refused is not taken for it.
-type refusal struct{ err *Error }
-
-func (r refusal) Error() string { return r.err.Error() }
-func (r refusal) Unwrap() error { return r.err }
-
-func (in *input) fill(body []byte, p any) error {
 	if len(body) == 0 {
 		body = []byte("{}")
 	}
@@ -101,6 +83,21 @@ func (in *input) fill(body []byte, p any) error {
 	}
 	return nil
 }
+
+// refuse marks err as about an input that a function was not even run with.
+func refuse(err error) error {
+	e := *AsError(err)
+	e.Executed = ExecutedNo
+	return refusal{&e}
+}
+
+// refusal is the error of an input that a function was not even run with. It
+// does not leave Run, so that a call that the function makes and that is
+// refused is not taken for it.
+type refusal struct{ err *Error }
+
+func (r refusal) Error() string { return r.err.Error() }
+func (r refusal) Unwrap() error { return r.err }
 
 // zeroRequired reports whether a required member is zero, and so may have been left out.
 func (in *input) zeroRequired(p any) bool {

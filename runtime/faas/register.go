@@ -36,7 +36,7 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 		return func(ctx context.Context, e *Event) ([]byte, error) {
 			var in In
 			if err := inType.decode(e.Body, &in); err != nil {
-				return nil, err
+				return nil, refuse(err)
 			}
 			out, err := fn(ctx, deps, in)
 			if err != nil {
