@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/mail"
 	"strings"
@@ -102,7 +103,7 @@ func (m *Mail) messageID(id string) string {
 // rejected reports whether the server refused this very mail for good. A
 // refused login is not the mail's fault and may be mended.
 func rejected(letter *gomail.Msg) bool {
-	e, ok := letter.SendError().(*gomail.SendError)
+	e, ok := errors.AsType[*gomail.SendError](letter.SendError())
 	if !ok || e.ErrorCode() < 500 || e.ErrorCode() == 530 {
 		return false
 	}

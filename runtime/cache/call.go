@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -55,7 +56,7 @@ func (r *Results) Call(ctx context.Context, next Caller, f *faas.Descriptor, req
 			landed = anyTime
 		}
 		result, err := c.join(ctx, forward, landed)
-		if err == errLanded {
+		if errors.Is(err, errLanded) {
 			continue // the call that this one would have joined has just stored its result
 		}
 		if err != nil && result.Collapsed && ctx.Err() == nil && othersLimit(err) {

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -15,8 +14,6 @@ const (
 	guardFailures = 5
 	guardPause    = time.Second
 )
-
-var errDown = errors.New("the results cache is down")
 
 // guard is a circuit breaker: it keeps calls from waiting for a store that does not answer.
 type guard struct {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,10 +17,10 @@ func echo(by string) faas.Function {
 }
 
 // errorOf is what a failed call failed with.
-func (s *system) errorOf(b Broker, ctx context.Context, r faas.Request) *faas.Error {
+func (s *system) errorOf(ctx context.Context, b Broker, r faas.Request) *faas.Error {
 	s.Helper()
 	reply, err := b.Call(ctx, r)
-	e, ok := err.(*faas.Error)
+	e, ok := errors.AsType[*faas.Error](err)
 	if !ok {
 		s.Fatalf("got %s and %#v, want an *faas.Error", reply.Body, err)
 	}
@@ -31,10 +32,8 @@ func (s *system) wantError(e *faas.Error, code faas.Code, executed ...faas.Execu
 	if e.Code != code {
 		s.Errorf("got %v, want the code %s", e, code)
 	}
-	for _, x := range executed {
-		if e.Executed == x {
-			return
-		}
+	if slices.Contains(executed, e.Executed) {
+		return
 	}
 	s.Errorf("%s: got executed %q, want one of %q", code, e.Executed, executed)
 }
@@ -111,7 +110,7 @@ func callErrors(s *system) {
 		"fields": faas.CodeInvalid, "notfound": faas.CodeNotFound, "later": faas.CodeUnavailable,
 		"plain": faas.CodeInternal, "panic": faas.CodePanic,
 	} {
-		e := s.errorOf(b, s.within(), asking(id))
+		e := s.errorOf(s.within(), b, asking(id))
 		s.wantError(e, code, ran...)
 		if strings.Contains(e.Error(), "secret") || e.Stack != nil {
 			s.Errorf("%s: the caller sees internals: %v", id, e)
@@ -133,11 +132,11 @@ func callErrors(s *system) {
 	}
 	bad := asking("")
 	bad.Body = []byte(`{"id":3}`)
-	if e := s.errorOf(b, s.within(), bad); e.Code != faas.CodeInvalid || len(e.Fields) != 1 || e.Fields[0].Pointer != "/id" {
+	if e := s.errorOf(s.within(), b, bad); e.Code != faas.CodeInvalid || len(e.Fields) != 1 || e.Fields[0].Pointer != "/id" {
 		s.Errorf("input that does not fit: got %v", e)
 	}
 	bad.Body = []byte(`{`)
-	if e := s.errorOf(b, s.within(), bad); e.Code != faas.CodeMalformed {
+	if e := s.errorOf(s.within(), b, bad); e.Code != faas.CodeMalformed {
 		s.Errorf("input that is no JSON: got %v", e)
 	}
 	if _, err := b.Call(s.within(), asking("fine")); err != nil {
@@ -146,7 +145,7 @@ func callErrors(s *system) {
 }
 
 func unroutableCall(s *system) {
-	e := s.errorOf(s.broker(), s.within(), faas.Request{Key: "nobody.answers", Body: []byte(`{}`)})
+	e := s.errorOf(s.within(), s.broker(), faas.Request{Key: "nobody.answers", Body: []byte(`{}`)})
 	s.wantError(e, faas.CodeUnroutable, faas.ExecutedNo)
 }
 
@@ -162,7 +161,7 @@ func unroutableAfterTheLast(s *system) {
 	// the call waits. It never runs, and its caller is told so.
 	ctx, cancel := context.WithTimeout(s.Context(), 300*time.Millisecond)
 	defer cancel()
-	e := s.errorOf(b, ctx, asking("2"))
+	e := s.errorOf(ctx, b, asking("2"))
 	if e.Code != faas.CodeUnroutable && e.Code != faas.CodeExpired || e.Executed != faas.ExecutedNo && e.Executed != faas.ExecutedUnknown {
 		s.Errorf("got %v (executed %q), want unroutable, or expired", e, e.Executed)
 	}
@@ -186,11 +185,11 @@ func expiredNeverStarts(s *system) {
 	receive(s.T, started, "the start of the first call")
 	late := asking("late")
 	late.Deadline = time.Now().Add(200 * time.Millisecond)
-	e := s.errorOf(b, s.within(), late)
+	e := s.errorOf(s.within(), b, late)
 	s.wantError(e, faas.CodeExpired, faas.ExecutedNo, faas.ExecutedUnknown)
 	past := asking("past")
 	past.Deadline = time.Now().Add(-time.Second)
-	s.wantError(s.errorOf(b, s.within(), past), faas.CodeExpired, faas.ExecutedNo)
+	s.wantError(s.errorOf(s.within(), b, past), faas.CodeExpired, faas.ExecutedNo)
 	close(release)
 	if err := receive(s.T, first, "the first reply"); err != nil {
 		s.Errorf("the first call: %v", err)
@@ -220,10 +219,10 @@ func deadlineWhileRunning(s *system) {
 	b := s.broker()
 	r := asking("1")
 	r.Deadline = time.Now().Add(500 * time.Millisecond)
-	e := s.errorOf(b, s.within(), r)
+	e := s.errorOf(s.within(), b, r)
 	s.wantError(e, faas.CodeExpired, faas.ExecutedUnknown)
 	receive(s.T, started, "the start")
-	receive(s.T, ended, "the end of the function's ctx")
+	_ = receive(s.T, ended, "the end of the function's ctx")
 }
 
 func cancelReaches(s *system) {

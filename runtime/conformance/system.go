@@ -100,7 +100,7 @@ func closed(s *system) {
 	if err := b.Publish(s.within(), faas.Event{Key: "x"}); !errors.Is(err, faas.ErrUnavailable) {
 		s.Errorf("publish on a closed broker: got %v, want faas.ErrUnavailable", err)
 	}
-	e := s.errorOf(b, s.within(), asking("1"))
+	e := s.errorOf(s.within(), b, asking("1"))
 	s.wantError(e, faas.CodeUnavailable, faas.ExecutedNo)
 	if err := b.Health(); err == nil {
 		s.Error("Health of a closed broker: got nil")

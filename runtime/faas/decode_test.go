@@ -89,7 +89,7 @@ func TestDecode(t *testing.T) {
 				}
 				return
 			}
-			e, ok := err.(*Error)
+			e, ok := errors.AsType[*Error](err)
 			if !ok || e.Code != c.code {
 				t.Fatalf("got %v, want the code %s", err, c.code)
 			}
@@ -157,7 +157,7 @@ func FuzzDecode(f *testing.F) {
 			var got, want person
 			err := in.decode(body, &got)
 			plain := json.Unmarshal(body, &want)
-			switch e, ok := err.(*Error); {
+			switch e, ok := errors.AsType[*Error](err); {
 			case err == nil && len(body) > 0 && plain != nil:
 				t.Errorf("%q: accepted, though encoding/json says %v", body, plain)
 			case err == nil && len(body) > 0 && !reflect.DeepEqual(got, want):

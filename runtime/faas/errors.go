@@ -3,6 +3,7 @@ package faas
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -85,17 +86,18 @@ var (
 
 // Error says the code, the detail and the cause.
 func (e *Error) Error() string {
-	s := string(e.Code)
+	var b strings.Builder
+	b.WriteString(string(e.Code))
 	if e.Detail != "" {
-		s += ": " + e.Detail
+		b.WriteString(": " + e.Detail)
 	}
 	for _, f := range e.Fields {
-		s += fmt.Sprintf("; %s: %s", f.Pointer, f.Detail)
+		b.WriteString("; " + f.Pointer + ": " + f.Detail)
 	}
 	if e.Cause != nil {
-		s += ": " + e.Cause.Error()
+		b.WriteString(": " + e.Cause.Error())
 	}
-	return s
+	return b.String()
 }
 
 // Unwrap returns the cause.

@@ -57,7 +57,7 @@ func ofRun(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if refused, ok := err.(refusal); ok {
+	if refused, ok := err.(refusal); ok { //nolint:errorlint // wrapped, it is not this input's
 		return refused.err
 	}
 	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {

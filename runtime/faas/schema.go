@@ -59,10 +59,8 @@ func schemaNode(t reflect.Type, above []reflect.Type) *schema {
 	case reflect.PointerTo(t).Implements(textType):
 		return &schema{Type: "string"}
 	}
-	for _, a := range above {
-		if a == t {
-			return &schema{} // recursive: anything goes below
-		}
+	if slices.Contains(above, t) {
+		return &schema{} // recursive: anything goes below
 	}
 	above = append(above, t)
 	switch t.Kind() {

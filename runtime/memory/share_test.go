@@ -264,7 +264,7 @@ func TestErrorsTravelWhole(t *testing.T) {
 		Code: faas.CodeInvalid, Detail: "it does not fit", Fields: []faas.FieldError{{Pointer: "/a", Detail: "b"}},
 		After: time.Second, Executed: faas.ExecutedUnknown, Cause: errors.New("inside"), Stack: []byte("stack"),
 	}
-	got, ok := failureOf(sent).error().(*faas.Error)
+	got, ok := errors.AsType[*faas.Error](failureOf(sent).error())
 	if !ok || got.Error() != sent.Error() || got.After != sent.After || got.Executed != sent.Executed || string(got.Stack) != "stack" {
 		t.Errorf("got %+v, want %+v", got, sent)
 	}

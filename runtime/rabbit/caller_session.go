@@ -82,7 +82,7 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	var g sync.WaitGroup
 	g.Go(func() { s.settle(confirms, returns) })
 	g.Go(func() { s.receive(replies) })
-	g.Go(func() { s.watchBlocks(blocks, running) })
+	g.Go(func() { s.watchBlocks(running, blocks) })
 	g.Go(func() { failed <- s.write(running) })
 	g.Go(func() { failed <- c.forwardExpired(running, conn) })
 
@@ -227,7 +227,7 @@ func (s *callSession) settle(confirms <-chan amqp.Confirmation, returns <-chan a
 				return
 			}
 			// A message is returned before it is confirmed.
-			for returns != nil && len(returns) > 0 {
+			for len(returns) > 0 {
 				if r, ok := <-returns; ok {
 					returned[r.CorrelationId] = true
 				}
@@ -271,7 +271,7 @@ func (s *callSession) settleOne(ack bool, returned map[string]bool) {
 
 // watchBlocks notes whether the broker takes messages, until conn closes; ctx
 // ends it too, but the connection's last notifications are taken all the same.
-func (s *callSession) watchBlocks(blocks <-chan amqp.Blocking, ctx context.Context) {
+func (s *callSession) watchBlocks(ctx context.Context, blocks <-chan amqp.Blocking) {
 	for {
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -106,7 +107,7 @@ func (m *mailCatcher) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	m.mu.Unlock()
 	slices.Reverse(newest)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	mailPage.Execute(w, newest)
+	_ = mailPage.Execute(w, newest) // it fails only when the reader has gone
 }
 
 // mailSession is one SMTP connection.
@@ -145,8 +146,11 @@ func textOf(contentType, encoding string, body io.Reader) (string, error) {
 		parts := multipart.NewReader(body, params["boundary"])
 		for {
 			p, err := parts.NextRawPart()
-			if err != nil {
+			if errors.Is(err, io.EOF) {
 				return "", nil
+			}
+			if err != nil {
+				return "", err
 			}
 			if text, err := textOf(p.Header.Get("Content-Type"), p.Header.Get("Content-Transfer-Encoding"), p); err == nil && text != "" {
 				return text, nil

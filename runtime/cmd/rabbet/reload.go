@@ -100,7 +100,11 @@ func (w *crew) watch(ctx context.Context) error {
 		return fmt.Errorf("watch the source: %w", err)
 	}
 	defer watcher.Close()
-	for _, dir := range w.sources() {
+	dirs, err := w.sources()
+	if err != nil {
+		return fmt.Errorf("watch the source: %w", err)
+	}
+	for _, dir := range dirs {
 		if err := watcher.Add(dir); err != nil {
 			return fmt.Errorf("watch %s: %w", dir, err)
 		}
@@ -110,7 +114,9 @@ func (w *crew) watch(ctx context.Context) error {
 		select {
 		case e := <-watcher.Events:
 			if info, err := os.Stat(e.Name); err == nil && info.IsDir() && e.Has(fsnotify.Create) {
-				watcher.Add(e.Name)
+				if err := watcher.Add(e.Name); err != nil {
+					w.log.Warn("changes in this folder go unnoticed", zap.String("folder", e.Name), zap.Error(err))
+				}
 			}
 			if strings.HasSuffix(e.Name, ".go") && !e.Has(fsnotify.Chmod) {
 				quiet = time.After(settle)
@@ -129,17 +135,19 @@ func (w *crew) watch(ctx context.Context) error {
 }
 
 // sources are the folders whose change means new functions.
-func (w *crew) sources() []string {
-	var dirs []string
+func (w *crew) sources() (dirs []string, err error) {
 	for _, top := range []string{"functions", "events"} {
-		filepath.WalkDir(filepath.Join(w.root, top), func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join(w.root, top), func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
 				dirs = append(dirs, path)
 			}
-			return nil
+			return err
 		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return dirs
+	return dirs, nil
 }
 
 // reload compiles the source, starts a worker with the result, and lets the
@@ -199,19 +207,21 @@ func (w *crew) start(ctx context.Context, binary string) (retire func(), err err
 	select {
 	case err := <-live:
 		if err == nil {
-			return func() { closeAndWait(stdin, ended) }, nil
+			return func() { closeAndWait(stdin, ended, w.log) }, nil
 		}
-		closeAndWait(stdin, ended)
+		closeAndWait(stdin, ended, w.log)
 		return nil, context.Cause(ctx)
 	case err := <-ended:
-		return nil, fmt.Errorf("the new functions did not start (%v): see the message above", err)
+		return nil, fmt.Errorf("the new functions did not start (%w): see the message above", err)
 	}
 }
 
 // closeAndWait tells a worker that its dev process is done with it.
-func closeAndWait(stdin io.Closer, ended <-chan error) {
+func closeAndWait(stdin io.Closer, ended <-chan error, log *zap.Logger) {
 	stdin.Close()
-	<-ended
+	if err := <-ended; err != nil {
+		log.Warn("the functions of before did not end well", zap.Error(err))
+	}
 }
 
 // sourceRoot is the folder of the module's source around the working
