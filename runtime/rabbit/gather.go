@@ -20,6 +20,7 @@ type gatheringConn struct {
 	spare   []byte
 	err     error
 	closing bool
+	writing bool      // a write is under way
 	work    sync.Cond // something is pending, or the connection is closing
 	room    sync.Cond // pending has been taken
 	done    chan struct{}
@@ -45,9 +46,22 @@ func (g *gatheringConn) Write(p []byte) (int, error) {
 	if g.closing {
 		return 0, net.ErrClosed
 	}
-	g.pending = append(g.pending, p...)
-	g.work.Signal()
-	return len(p), nil
+	if g.writing || len(g.pending) > 0 {
+		g.pending = append(g.pending, p...)
+		g.work.Signal()
+		return len(p), nil
+	}
+	g.writing = true // nobody is: this goroutine may as well
+	g.mu.Unlock()
+	n, err := g.Conn.Write(p)
+	g.mu.Lock()
+	g.writing = false
+	if err != nil {
+		g.fail(err)
+	} else if len(g.pending) > 0 || g.closing {
+		g.work.Signal()
+	}
+	return n, err
 }
 
 // Close writes what is pending, for a moment, and closes the connection.
@@ -67,18 +81,20 @@ func (g *gatheringConn) write() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for {
-		for len(g.pending) == 0 && !g.closing {
+		for g.writing || len(g.pending) == 0 && !g.closing {
 			g.work.Wait()
 		}
 		if len(g.pending) == 0 {
 			return
 		}
+		g.writing = true
 		batch := g.pending
 		g.pending, g.spare = g.spare[:0], nil
 		g.room.Broadcast()
 		g.mu.Unlock()
 		_, err := g.Conn.Write(batch)
 		g.mu.Lock()
+		g.writing = false
 		if cap(batch) <= gatherLimit { // a burst is not kept for ever
 			g.spare = batch[:0]
 		}
