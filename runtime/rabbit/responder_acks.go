@@ -10,7 +10,7 @@ import (
 // ackDelay is how long a finished delivery may wait for others to be
 // acknowledged with it. One that comes again meanwhile does no harm: only
 // repeatable calls are acknowledged here after they ran.
-const ackDelay = 2 * time.Millisecond
+const ackDelay = 20 * time.Millisecond
 
 // acks settles the deliveries of one channel, and of no other: with the
 // channel it ends, and what comes late is dropped.

@@ -65,6 +65,9 @@ func measure(ctx context.Context) error {
 // a line for each to t.
 func compare(ctx context.Context, s settings, c comparison, t *table) error {
 	for _, connections := range c.connections {
+		if s.at != 0 && s.at != connections {
+			continue
+		}
 		var baseline, rabbet []result
 		for _, warm := range []side{c.baseline, c.rabbet} {
 			if _, err := warm.run(ctx, connections, time.Second); err != nil {

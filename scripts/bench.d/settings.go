@@ -13,6 +13,7 @@ type settings struct {
 	rounds  int           // BENCH_ROUNDS, at least 1; 3
 	seconds time.Duration // BENCH_SECONDS of one measurement; 5
 	only    string        // BENCH_ONLY: just the cases whose name contains it
+	at      int           // BENCH_AT: just this many at once; 0 is all
 
 	amqp, redis, memcached string
 	services               string // folder of scripts/stack services: pids
@@ -31,6 +32,9 @@ func readSettings() (settings, error) {
 	}
 	var err error
 	if s.rounds, err = number("BENCH_ROUNDS", 3); err != nil {
+		return s, err
+	}
+	if s.at, err = number("BENCH_AT", 0); err != nil {
 		return s, err
 	}
 	seconds, err := number("BENCH_SECONDS", 5)
