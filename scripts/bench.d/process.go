@@ -115,7 +115,9 @@ func answers(ctx context.Context, url string) (string, error) {
 	defer cancel()
 	var last error
 	for {
-		body, err := get(ctx, url)
+		once, done := context.WithTimeout(ctx, time.Second) // a call made before its worker is there is never answered
+		body, err := get(once, url)
+		done()
 		if err == nil {
 			return body, nil
 		}

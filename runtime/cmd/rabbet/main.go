@@ -56,9 +56,7 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "rabbet: %v\n", err)
 		return exitUsage
 	}
-	// A second signal ends the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	ctx := untilSignal()
 	command.BindTo(ctx, (*context.Context)(nil))
 	if err := command.Run(cfg); err != nil {
 		fmt.Fprintf(os.Stderr, "rabbet: %v\n", err)
@@ -68,4 +66,23 @@ func run(args []string) int {
 		return exitFailed
 	}
 	return 0
+}
+
+// untilSignal returns a context that ends with the first SIGTERM or SIGINT. A
+// supervisor may send its SIGTERM more than once; only somebody who presses
+// Ctrl-C a second time wants the process to end without finishing its work.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() { // ends with the process
+		<-signals
+		cancel()
+		for s := range signals {
+			if s == os.Interrupt {
+				os.Exit(exitFailed)
+			}
+		}
+	}()
+	return ctx
 }
