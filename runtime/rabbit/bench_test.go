@@ -62,7 +62,7 @@ func BenchmarkCall(b *testing.B) {
 // thinCall is a call by the AMQP client and nothing else.
 func thinCall(b *testing.B, body []byte) func(context.Context) error {
 	key := "thin-" + faas.NewID()[:10]
-	work, answers, requests := rawChannel(b), rawChannel(b), rawChannel(b)
+	work, answers, requests := foreignChannel(b), foreignChannel(b), foreignChannel(b)
 	consume := func(ch *amqp.Channel, queue string) <-chan amqp.Delivery {
 		if _, err := ch.QueueDeclare(queue, false, true, true, false, amqp.Table{"x-queue-type": "classic"}); err != nil {
 			b.Fatal(err)

@@ -33,7 +33,8 @@ func newGatheringConn(c net.Conn) *gatheringConn {
 	return g
 }
 
-// Write takes p over; an error of the connection shows with the next Write.
+// Write writes p at once when nothing else is being written. Otherwise it takes
+// p over, and an error of the connection shows with the next Write.
 func (g *gatheringConn) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

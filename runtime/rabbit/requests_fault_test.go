@@ -112,7 +112,7 @@ func TestCallThatMayHaveRunIsNotRunAgain(t *testing.T) {
 			failed <- err
 		}()
 		// A worker takes it and is lost; whether it ran is not to be known.
-		ch := rawChannel(t)
+		ch := foreignChannel(t)
 		deliveries, err := ch.Consume(cfg.Namespace+".request.once", "", false, false, false, false, nil)
 		if err != nil {
 			t.Fatal(err)

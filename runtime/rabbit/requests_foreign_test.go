@@ -34,7 +34,7 @@ func TestForeignCallerIsServed(t *testing.T) {
 		}
 		return e.Body, nil
 	}))
-	ch := rawChannel(t)
+	ch := foreignChannel(t)
 	queue, replies := rawReplies(t, ch)
 	requests := cfg.Namespace + ".requests"
 	publish := func(p amqp.Publishing) {
@@ -79,7 +79,7 @@ func awaitQueue(t *testing.T, queue string) {
 	t.Helper()
 	late := time.Now().Add(10 * time.Second)
 	for time.Now().Before(late) {
-		ch := rawChannel(t) // a passive declaration of what is missing closes it
+		ch := foreignChannel(t) // a passive declaration of what is missing closes it
 		if q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil); err == nil && q.Consumers > 0 {
 			return
 		}
@@ -92,7 +92,7 @@ func TestForeignCallerLearnsThatItsCallExpired(t *testing.T) {
 	caller := startCaller(t, cfg) // some process that calls forwards the news
 	_, stop := startWorker(t, cfg, []*Broker{caller}, function("gone", echo))
 	stop()
-	ch := rawChannel(t)
+	ch := foreignChannel(t)
 	queue, replies := rawReplies(t, ch)
 	if err := ch.Publish(cfg.Namespace+".requests", "gone", false, false, amqp.Publishing{
 		ReplyTo: queue, CorrelationId: "c", Expiration: "50",
@@ -111,7 +111,7 @@ func TestForeignCallerLearnsThatItsCallExpired(t *testing.T) {
 func TestForeignWorkerServes(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
-		ch := rawChannel(t)
+		ch := foreignChannel(t)
 		q, err := ch.QueueDeclare("", false, true, true, false, nil)
 		if err != nil {
 			t.Fatal(err)

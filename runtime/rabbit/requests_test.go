@@ -27,7 +27,7 @@ func withAndWithoutBatches(t *testing.T, test func(t *testing.T, cfg Config)) {
 func requestConfig(t testing.TB, noBatch bool) Config {
 	t.Helper()
 	return Config{
-		URL: requestBrokerURL(t), Namespace: "test-" + faas.NewID()[:10], NoBatch: noBatch, Grace: 5 * time.Second,
+		URL: brokerURL(t), Namespace: "test-" + faas.NewID()[:10], NoBatch: noBatch, Grace: 5 * time.Second,
 	}
 }
 
@@ -343,7 +343,7 @@ func TestFullQueueRefusesTheCall(t *testing.T) {
 	caller := startCaller(t, cfg)
 	_, stop := startWorker(t, cfg, []*Broker{caller}, function("full", echo))
 	stop()
-	ch := rawChannel(t)
+	ch := foreignChannel(t)
 	if err := ch.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
