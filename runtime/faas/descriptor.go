@@ -43,12 +43,6 @@ type Route struct {
 	Status int    `json:"status"` // on success
 }
 
-// CachePolicy says how long a result may be served again, and what makes it stale.
-type CachePolicy struct {
-	TTL  time.Duration `json:"ttl"`
-	Tags []string      `json:"tags,omitempty"` // templates over the input's fields: "profile:{id}"
-}
-
 // Retry says how an event that failed is tried again. The zero value is the
 // default policy. It is an Option of OnEvent.
 type Retry struct {

@@ -47,6 +47,11 @@ type Request struct {
 	Repeatable  bool      // safe or idempotent: it may run again when a worker dies under it
 	Body        []byte
 
+	// Identity is who asks, for a function whose CachePolicy names what says so:
+	// a hash of those values, "" when unknown. It keeps cached results apart and
+	// does not travel.
+	Identity string
+
 	Correlation string
 	Causation   string
 	Trace       Trace

@@ -42,13 +42,6 @@ func HTTP(route string) Option { return optionFunc(func(s *settings) { s.route =
 // that returns struct{}.
 func Status(code int) Option { return optionFunc(func(s *settings) { s.status = code }) }
 
-// Cached lets callers serve a result again for ttl (a second or more), until
-// one of its tags is invalidated. A tag is a template over the input's fields:
-// "profile:{id}".
-func Cached(ttl time.Duration, tags ...string) Option {
-	return optionFunc(func(s *settings) { s.cache = &CachePolicy{TTL: ttl, Tags: tags} })
-}
-
 // Timeout bounds one run; 30 s by default. A caller may ask for less.
 func Timeout(d time.Duration) Option { return optionFunc(func(s *settings) { s.timeout = d }) }
 

@@ -49,7 +49,7 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 			return body, nil
 		}
 	}
-	register(set, d, options, status, func(*settings) (func(*D) Handler, error) { return bind, nil })
+	register(set, d, options, status, func(*settings) (func(*D) Handler, error) { return bind, checkHeaders(inType.typ) })
 }
 
 // OnEvent registers fn as the event function called name. In's routing key is
@@ -202,23 +202,13 @@ func check(d *Descriptor, s *settings) error {
 			if !hasProperty(d.Input, name) {
 				return fmt.Errorf("route %q: the message has no field with the JSON name %q", d.Route.Path, name)
 			}
+			if header := headerOf(d.Input, name); header != "" {
+				return fmt.Errorf("route %q: the field %q comes from the header field %s already", d.Route.Path, name, header)
+			}
 		}
 	}
 	if d.Cache != nil {
-		return d.Cache.check(d.Input)
-	}
-	return nil
-}
-
-func (c *CachePolicy) check(input json.RawMessage) error {
-	if c.TTL < time.Second {
-		return fmt.Errorf("faas.Cached(%v): choose a second or more", c.TTL)
-	}
-	for _, tag := range c.Tags {
-		_, err := ExpandTag(tag, func(name string) (string, bool) { return "", hasProperty(input, name) })
-		if err != nil {
-			return fmt.Errorf("faas.Cached: %w", err)
-		}
+		return d.Cache.check(d.Route, d.Input)
 	}
 	return nil
 }

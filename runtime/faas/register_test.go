@@ -40,6 +40,10 @@ func onPut(context.Context, *deps, put) (put, error) { return put{}, nil }
 func onEvent(context.Context, *deps, get) error      { return nil }
 func onRaw(context.Context, *deps, Event) error      { return nil }
 
+func identity(name string) CachePolicy {
+	return CachePolicy{TTL: time.Minute, Identity: []string{name}}
+}
+
 // panicOf is what fn panics with, as text.
 func panicOf(t *testing.T, fn func()) (text string) {
 	t.Helper()
@@ -113,6 +117,31 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		"short cache":        {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Millisecond)) }, "a second or more"},
 		"unknown tag field":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Minute, "f:{name}")) }, `no field "name"`},
 		"unclosed tag":       {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Minute, "f:{id")) }, "{name}"},
+		"cached for ever":    {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(31*24*time.Hour)) }, "30 days"},
+		"cached change":      {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Minute), HTTP("PUT /f")) }, "changes something"},
+		"stale in the past":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, CachePolicy{TTL: time.Minute, StaleIfError: -1}) }, "StaleIfError"},
+		"stale for ever": {func(s *Set[deps]) {
+			OnRequest(s, "f", onGet, CachePolicy{TTL: 29 * 24 * time.Hour, StaleWhileRevalidate: 2 * 24 * time.Hour})
+		}, "StaleWhileRevalidate"},
+		"short negative": {func(s *Set[deps]) { OnRequest(s, "f", onGet, CachePolicy{TTL: time.Minute, Negative: 1}) }, "Negative"},
+		"large results":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, CachePolicy{TTL: time.Minute, MaxSize: 17 << 20}) }, "MaxSize"},
+		"part of a second at the edge": {func(s *Set[deps]) {
+			OnRequest(s, "f", onGet, HTTP("GET /f"), CachePolicy{TTL: time.Minute, Edge: 1500 * time.Millisecond})
+		}, "whole seconds"},
+		"longer at the edge": {func(s *Set[deps]) {
+			OnRequest(s, "f", onGet, HTTP("GET /f"), CachePolicy{TTL: time.Second, Edge: 2 * time.Second})
+		}, "no more than TTL"},
+		"edge without GET": {func(s *Set[deps]) { OnRequest(s, "f", onGet, CachePolicy{TTL: time.Minute, Edge: time.Second}) }, "GET requests"},
+		"edge and identity": {func(s *Set[deps]) {
+			OnRequest(s, "f", onGet, HTTP("GET /f"), CachePolicy{TTL: time.Minute, Edge: time.Second, Identity: []string{"X-User"}})
+		}, "keeps apart"},
+		"public and identity": {func(s *Set[deps]) {
+			OnRequest(s, "f", onGet, CachePolicy{TTL: time.Minute, Public: true, Identity: []string{"X-User"}})
+		}, "keeps apart"},
+		"identity of no name":      {func(s *Set[deps]) { OnRequest(s, "f", onGet, identity("cookie:")) }, "cookie:NAME"},
+		"identity with a space":    {func(s *Set[deps]) { OnRequest(s, "f", onGet, identity("X User")) }, "cookie:NAME"},
+		"identity of all cookies":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, identity("cookie")) }, "cookie:NAME"},
+		"identity of a connection": {func(s *Set[deps]) { OnRequest(s, "f", onGet, identity("keep-alive")) }, "who asks"},
 		"foreign Also": {func(s *Set[deps]) {
 			OnEvent(s, "f", onEvent, Also(func(context.Context, *struct{}, put) error { return nil }))
 		}, "other dependencies"},

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ type schema struct {
 	Required             []string           `json:"required,omitempty"`
 	AdditionalProperties any                `json:"additionalProperties,omitempty"`
 	Minimum              *int               `json:"minimum,omitempty"`
+	Header               string             `json:"x-header,omitempty"`    // the request header field that it comes from
+	Sensitive            bool               `json:"x-sensitive,omitempty"` // see Redact
 }
 
 var (
@@ -85,7 +88,7 @@ func schemaNode(t reflect.Type, above []reflect.Type) *schema {
 		s := &schema{Type: "object", Properties: map[string]*schema{}, AdditionalProperties: false}
 		for _, f := range fieldsOf(t) {
 			p := schemaNode(f.typ, above)
-			p.Description = f.doc
+			p.Description, p.Header, p.Sensitive = f.doc, f.header, p.Sensitive || f.sensitive
 			s.Properties[f.name] = p
 			if f.required {
 				s.Required = append(s.Required, f.name)
@@ -103,6 +106,9 @@ type field struct {
 	index    []int
 	typ      reflect.Type
 	required bool
+
+	header    string // canonical name of the request header field that it comes from
+	sensitive bool
 }
 
 // fieldsOf lists the members that encoding/json sees in the struct type t.
@@ -124,8 +130,12 @@ func fieldsOf(t reflect.Type) []field {
 		if name == "" {
 			name = f.Name
 		}
+		mark, marked := f.Tag.Lookup("sensitive")
 		optional := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero") || f.Type.Kind() == reflect.Pointer
-		fields = append(fields, field{name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, required: !optional})
+		fields = append(fields, field{
+			name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, required: !optional,
+			header: http.CanonicalHeaderKey(f.Tag.Get("header")), sensitive: marked && mark != "false",
+		})
 	}
 	return fields
 }
@@ -144,4 +154,18 @@ func hasProperty(schema json.RawMessage, name string) bool {
 		Properties map[string]json.RawMessage `json:"properties"`
 	}
 	return json.Unmarshal(schema, &s) == nil && s.Properties[name] != nil
+}
+
+// headerOf is the request header field that the object's member of that name
+// comes from; "" if it does not.
+func headerOf(schema json.RawMessage, name string) string {
+	var s struct {
+		Properties map[string]struct {
+			Header string `json:"x-header"`
+		} `json:"properties"`
+	}
+	if json.Unmarshal(schema, &s) != nil {
+		return ""
+	}
+	return s.Properties[name].Header
 }
