@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -287,8 +288,78 @@ type outer struct{}
 
 func (outer) RoutingKey() string { return "thing.outer" }
 
-func onOuter(fn func(context.Context) error) faas.Function {
+func onOuter(fn func(context.Context) error, options ...faas.Option) faas.Function {
 	var set faas.Set[none]
-	faas.OnRequest(&set, "outer", func(ctx context.Context, _ *none, _ outer) (struct{}, error) { return struct{}{}, fn(ctx) })
+	faas.OnRequest(&set, "outer", func(ctx context.Context, _ *none, _ outer) (struct{}, error) { return struct{}{}, fn(ctx) }, options...)
 	return only(&set)
+}
+
+// session: the values reach the function, and what it changed its caller;
+// nothing of it reaches the functions that it calls.
+func session(s *system) {
+	b := s.broker()
+	bus := faas.NewBus(b)
+	s.serve(
+		onAsk("use-session", func(ctx context.Context, in ask) (told, error) {
+			session, user := faas.Session(ctx), ""
+			if _, err := session.Get("user", &user); err != nil {
+				return told{}, err
+			}
+			switch in.ID {
+			case "login":
+				session.Renew()
+				return told{ID: in.ID, By: user}, session.Set("user", "ada")
+			case "fail":
+				return told{}, errors.Join(session.Set("user", "eve"), faas.NotFound("no"))
+			}
+			return told{ID: in.ID, By: user}, nil
+		}, faas.UsesSession()),
+		onOuter(func(ctx context.Context) error {
+			out, err := faas.Call[told](ctx, bus, ask{"read"})
+			if err == nil && out.By != "" {
+				err = faas.Permanent("the inner function found the user %q", out.By)
+			}
+			return err
+		}, faas.UsesSession()),
+	)
+	values := fmt.Sprintf(`{"user":"guest","long":%q}`, strings.Repeat("x", faas.MaxSession-100))
+	for _, c := range []struct{ id, values, by, change string }{
+		{"read", values, "guest", ""},
+		{"login", values, "guest", `{"set":{"user":"ada"},"renew":true}`},
+		{"login", `{}`, "", `{"set":{"user":"ada"},"renew":true}`},
+		{"read", "", "", ""},
+	} {
+		r := asking(c.id)
+		if c.values != "" {
+			r.Session = []byte(c.values)
+		}
+		// Several at once may travel in one message.
+		var calls sync.WaitGroup
+		for range 8 {
+			calls.Go(func() {
+				reply, err := b.Call(s.within(), r)
+				var out told
+				if err == nil {
+					err = json.Unmarshal(reply.Body, &out)
+				}
+				if err != nil || out.By != c.by || string(reply.Session) != c.change || c.change == "" && reply.Session != nil {
+					s.Errorf("%s with %.30s: got %+v, %s, %v; want %q and the change %s", c.id, c.values, out, reply.Session, err, c.by, c.change)
+				}
+			})
+		}
+		calls.Wait()
+	}
+	failing := asking("fail")
+	failing.Session = []byte(`{}`)
+	if reply, err := b.Call(s.within(), failing); !errors.Is(err, faas.ErrNotFound) || reply.Session != nil {
+		s.Errorf("a call that fails: got %v and the change %s", err, reply.Session)
+	}
+	// One that changes it without a session is told so.
+	if e := s.errorOf(s.within(), b, asking("login")); !strings.Contains(e.Detail, "over HTTP") {
+		s.Errorf("a change without a session: got %v", e)
+	}
+	body, _ := json.Marshal(outer{})
+	if _, err := b.Call(s.within(), faas.Request{Key: outer{}.RoutingKey(), Body: body, Session: []byte(values)}); err != nil {
+		s.Errorf("a function that calls another: %v", err)
+	}
 }

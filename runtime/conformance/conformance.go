@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"Call/DeadlineWhileRunning", deadlineWhileRunning},
 		{"Call/Cancel", cancelReaches},
 		{"Call/Metadata", metadata},
+		{"Call/Session", session},
 		{"Worker/ConcurrencyOfEvents", concurrencyOfEvents},
 		{"Worker/ConcurrencyOfCalls", concurrencyOfCalls},
 		{"Worker/Drain", drain},

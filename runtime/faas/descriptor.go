@@ -33,6 +33,7 @@ type Descriptor struct {
 	Concurrency int           `json:"concurrency"` // runs at once, per worker
 	Ordered     bool          `json:"ordered,omitempty"`
 	Repeatable  bool          `json:"repeatable,omitempty"` // safe or idempotent
+	Session     bool          `json:"session,omitempty"`    // it reads and changes its client's session
 	Version     string        `json:"version"`              // changes when a cached result of before no longer fits
 }
 

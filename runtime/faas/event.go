@@ -23,6 +23,8 @@ type Event struct {
 	Causation   string // id of the message or call that led to this one
 	Trace       Trace
 
+	Session []byte // of a call to a function that says UsesSession: the values as a JSON object; nil without a session
+
 	Attempt     int  // 1 on the first run; what is delivered always has at least 1
 	Redelivered bool // an earlier delivery of this very message was not settled
 }
@@ -46,6 +48,7 @@ type Request struct {
 	Deadline    time.Time // the caller waits no longer; zero is ctx's, else DefaultTimeout from now
 	Repeatable  bool      // safe or idempotent: it may run again when a worker dies under it
 	Body        []byte
+	Session     []byte // the client's session as a JSON object, for a function that says UsesSession; nil without one
 
 	// Identity is who asks, for a function whose CachePolicy names what says so:
 	// a hash of those values, "" when unknown. It keeps cached results apart and
@@ -59,9 +62,10 @@ type Request struct {
 
 // Reply answers a Request.
 type Reply struct {
-	Body   []byte
-	Run    time.Duration // how long the function ran
-	Worker string        // id of the worker that ran it, when known
+	Body    []byte
+	Run     time.Duration // how long the function ran
+	Worker  string        // id of the worker that ran it, when known
+	Session []byte        // a SessionChange as JSON; nil when the session stays as it is
 }
 
 // DefaultTimeout bounds a run or a call that names no other limit.

@@ -86,6 +86,42 @@ func ExampleKeys() {
 	// <nil>
 }
 
+// Login asks to be known by a name.
+type Login struct {
+	Name string `json:"name"`
+}
+
+func (Login) RoutingKey() string { return "login" }
+
+// At login the session gets a new token; the value is there in the client's next call.
+func login(ctx context.Context, _ *Deps, in Login) (string, error) {
+	session := faas.Session(ctx)
+	var before string
+	if found, err := session.Get("user", &before); err != nil {
+		return "", err
+	} else if found {
+		return "", faas.Conflict("you are %s already", before)
+	}
+	session.Renew()
+	return "Welcome, " + in.Name, session.Set("user", in.Name)
+}
+
+func ExampleSession() {
+	var set faas.Set[Deps]
+	faas.OnRequest(&set, "login", login, faas.HTTP("POST /login"), faas.UsesSession())
+
+	session := faas.NewSession(nil) // as a test of the function does
+	ctx := faas.WithSession(context.Background(), session)
+	fmt.Println(login(ctx, &Deps{}, Login{Name: "Ada"}))
+	change := session.Change()
+	fmt.Println(string(change.Set["user"]), change.Renew)
+	fmt.Println(login(ctx, &Deps{}, Login{Name: "Eve"}))
+	// Output:
+	// Welcome, Ada <nil>
+	// "Ada" true
+	//  conflict: you are Ada already
+}
+
 func ExampleRetry_Judge() {
 	policy := faas.Retry{Max: 3, First: time.Second}
 	fmt.Println(policy.Judge(nil, 1).Outcome)

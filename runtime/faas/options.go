@@ -23,6 +23,7 @@ type settings struct {
 	ordered     bool
 	repeatable  bool
 	version     string
+	session     bool
 	also        []any // reactionTo[D]
 }
 
@@ -71,6 +72,10 @@ func Repeatable() Option { return optionFunc(func(s *settings) { s.repeatable = 
 // Version names the version of the results; cached results of other versions
 // are not used. By default it follows the types of the message and the reply.
 func Version(v string) Option { return optionFunc(func(s *settings) { s.version = v }) }
+
+// UsesSession lets a request function read and change the session of the client
+// that calls it over HTTP, see Session. Its results are never cached.
+func UsesSession() Option { return optionFunc(func(s *settings) { s.session = true }) }
 
 var (
 	routePattern = regexp.MustCompile(`^(GET|HEAD|POST|PUT|PATCH|DELETE) (/\S*)$`)

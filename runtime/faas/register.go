@@ -148,7 +148,7 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 		fail(errors.New("faas.Keys is for event functions: callers use the key of the message"))
 	}
 	d.Keys, d.Exchange = s.keys, s.exchange
-	d.Cache, d.Retry, d.Ordered = s.cache, s.retry, s.ordered
+	d.Cache, d.Retry, d.Ordered, d.Session = s.cache, s.retry, s.ordered, s.session
 	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, DefaultTimeout)
 	if d.Ordered {
 		d.Concurrency = 1
@@ -185,8 +185,11 @@ func check(d *Descriptor, s *settings) error {
 	if d.Kind == KindRequest && (s.exchange != "" || s.ordered || s.retry != (Retry{})) {
 		return fmt.Errorf("faas.Exchange, faas.Ordered and faas.Retry are for event functions")
 	}
-	if d.Kind == KindEvent && (s.route != "" || d.Cache != nil) {
-		return fmt.Errorf("faas.HTTP and faas.Cached are for request functions")
+	if d.Kind == KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
+		return fmt.Errorf("faas.HTTP, faas.Cached and faas.UsesSession are for request functions")
+	}
+	if d.Session && d.Cache != nil {
+		return fmt.Errorf("faas.UsesSession and faas.Cached: one client's session must not end up in another's result; keep one of them")
 	}
 	if d.Concurrency < 1 || d.Concurrency > 10_000 {
 		return fmt.Errorf("faas.Concurrency(%d): choose 1 to 10000", d.Concurrency)

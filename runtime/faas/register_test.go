@@ -114,6 +114,8 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		"kept route":         {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /events/x")) }, "keeps /events"},
 		"unknown parameter":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /f/{name}")) }, `JSON name "name"`},
 		"status of failure":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /f"), Status(404)) }, "200 to 299"},
+		"event with session": {func(s *Set[deps]) { OnEvent(s, "f", onEvent, UsesSession()) }, "request functions"},
+		"cached session":     {func(s *Set[deps]) { OnRequest(s, "f", onGet, UsesSession(), Cached(time.Minute)) }, "keep one of them"},
 		"short cache":        {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Millisecond)) }, "a second or more"},
 		"unknown tag field":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Minute, "f:{name}")) }, `no field "name"`},
 		"unclosed tag":       {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Minute, "f:{id")) }, "{name}"},

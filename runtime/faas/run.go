@@ -30,13 +30,21 @@ type Observer func(Invocation)
 
 // Run runs f on e with the function's own limit, or deadline if that is sooner
 // (zero: none), and turns a panic into an error. A run whose deadline has
-// passed already fails with CodeExpired and Executed "no".
-func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (body []byte, err error) {
+// passed already fails with CodeExpired and Executed "no". Of the reply it
+// fills in the body and what became of the session.
+func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (reply Reply, err error) {
 	limit := time.Now().Add(f.Timeout)
 	if deadline.IsZero() || limit.Before(deadline) {
 		deadline = limit
 	} else if !time.Now().Before(deadline) {
-		return nil, Expired(ExecutedNo)
+		return Reply{}, Expired(ExecutedNo)
+	}
+	var session *ClientSession
+	if f.Session {
+		if session, err = openSession(e.Session); err != nil {
+			return Reply{}, err
+		}
+		ctx = WithSession(ctx, session)
 	}
 	ctx, cancel := context.WithDeadline(WithMeta(ctx, Meta{
 		Function: f.Name, ID: e.ID, Correlation: e.Correlation, Causation: e.Causation,
@@ -45,11 +53,14 @@ func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (body 
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			body, err = nil, &Error{Code: CodePanic, Detail: "the function failed", Cause: fmt.Errorf("panic: %v", p), Stack: debug.Stack()}
+			reply, err = Reply{}, &Error{Code: CodePanic, Detail: "the function failed", Cause: fmt.Errorf("panic: %v", p), Stack: debug.Stack()}
 		}
 	}()
-	body, err = f.Handle(ctx, e)
-	return body, ofRun(ctx, err)
+	reply.Body, err = f.Handle(ctx, e)
+	if err == nil && session != nil {
+		reply.Session, err = session.encodeChange()
+	}
+	return reply, ofRun(ctx, err)
 }
 
 // ofRun is what a run that returned err, with ctx as it was then, failed with.

@@ -83,7 +83,7 @@ func (b *Broker) submit(ctx context.Context, r faas.Request) (*message, error) {
 	e := faas.Event{
 		ID: cmp.Or(r.ID, faas.NewID()), ContentType: cmp.Or(r.ContentType, "application/json"),
 		Time: now, Body: bytes.Clone(r.Body),
-		Correlation: r.Correlation, Causation: r.Causation, Trace: r.Trace,
+		Correlation: r.Correlation, Causation: r.Causation, Trace: r.Trace, Session: bytes.Clone(r.Session),
 		Attempt: 1,
 	}
 

@@ -36,7 +36,7 @@ type run struct {
 
 // result is what came of a run.
 type result struct {
-	body     []byte
+	reply    faas.Reply
 	err      error
 	run      time.Duration
 	returned bool // cut short by the end of the grace period: not the function's doing
@@ -97,7 +97,7 @@ func (h *host) do(ctx context.Context, f *faas.Function, r *run, arrived time.Ti
 			Outcome: verdict.Outcome, After: verdict.After, Err: res.err,
 		})
 	}()
-	res.body, res.err = f.Run(ctx, &r.event, r.deadline)
+	res.reply, res.err = f.Run(ctx, &r.event, r.deadline)
 	res.returned = h.cut.Load() && errors.Is(res.err, context.Canceled)
 }
 

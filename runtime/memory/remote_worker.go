@@ -74,7 +74,7 @@ func (w *remoteWorker) settle(r *Remote, number uint64, res result) faas.Verdict
 	r.runs[number] = done
 	r.mu.Unlock()
 	r.send(&frame{Kind: outcome, Run: number, Result: &wireResult{
-		Body: res.body, Failure: failureOf(res.err), Run: res.run, Returned: res.returned,
+		Body: res.reply.Body, Session: res.reply.Session, Failure: failureOf(res.err), Run: res.run, Returned: res.returned,
 	}})
 	select {
 	case f := <-done:

@@ -32,7 +32,9 @@ func (b *Broker) settle(d *delivery, r result) faas.Verdict {
 		m.call.reply(faas.Reply{}, err)
 		return faas.Verdict{Outcome: faas.Failed, Err: err}
 	case m.call != nil:
-		m.call.reply(faas.Reply{Body: r.body, Run: r.run, Worker: d.worker().announcement.Worker}, nil)
+		reply := r.reply
+		reply.Run, reply.Worker = r.run, d.worker().announcement.Worker
+		m.call.reply(reply, nil)
 		return faas.Verdict{Outcome: faas.Done}
 	}
 	v := d.consumer.function.Retry.Judge(r.err, d.event.Attempt)

@@ -188,7 +188,7 @@ func (g *guest) outcome(f *frame) {
 	verdict := faas.Verdict{Outcome: faas.Again} // of what was taken away from it before
 	if d != nil {
 		verdict = g.broker.settle(d, result{
-			body: f.Result.Body, err: f.Result.Failure.error(),
+			reply: faas.Reply{Body: f.Result.Body, Session: f.Result.Session}, err: f.Result.Failure.error(),
 			run: f.Result.Run, returned: f.Result.Returned,
 		})
 	}

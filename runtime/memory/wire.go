@@ -85,6 +85,7 @@ type failure struct {
 
 type wireResult struct {
 	Body     []byte
+	Session  []byte
 	Failure  *failure
 	Run      time.Duration
 	Returned bool

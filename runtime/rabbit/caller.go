@@ -173,7 +173,7 @@ func (c *caller) submit(w *waiter, r *faas.Request, deadline time.Time) (tag str
 	c.waiting[tag] = w
 	s.add(laneKey{r.Key, r.Repeatable}, wireCall{
 		tag: tag, id: id, deadline: deadline.UnixMilli(), contentType: r.ContentType,
-		correlation: r.Correlation, causation: r.Causation, trace: r.Trace, body: r.Body,
+		correlation: r.Correlation, causation: r.Causation, trace: r.Trace, session: r.Session, body: r.Body,
 	})
 	return tag, nil
 }
@@ -263,6 +263,8 @@ func checkRequest(r *faas.Request) error {
 		bad = fmt.Sprintf("the body has %d bytes: a call takes %d at the most", len(r.Body), maxCallBody)
 	case len(r.Correlation)+len(r.Causation)+len(r.Trace.Parent)+len(r.Trace.State)+len(r.Trace.Baggage) > maxHeaders:
 		bad = fmt.Sprintf("trace and baggage have more than %d bytes", maxHeaders)
+	case len(r.Session) > faas.MaxSession:
+		bad = fmt.Sprintf("the session has %d bytes: a call takes %d at the most", len(r.Session), faas.MaxSession)
 	default:
 		return nil
 	}

@@ -334,5 +334,5 @@ func outcomeOf(r *wireReply, worker string) outcome {
 	if r.code != "" {
 		return outcome{err: decodeFailure(r.code, r.body)}
 	}
-	return outcome{reply: faas.Reply{Body: r.body, Run: r.run, Worker: worker}}
+	return outcome{reply: faas.Reply{Body: r.body, Run: r.run, Worker: worker, Session: r.session}}
 }

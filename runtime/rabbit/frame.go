@@ -46,12 +46,14 @@ import (
 //	string   traceparent, or empty
 //	string   tracestate, or empty
 //	string   baggage, or empty
+//	string   session of the client, JSON; left out without one
 //
 // and the head of a reply is
 //
 //	string   tag of the call that it answers
 //	uvarint  how long the function ran, in microseconds
 //	string   error code; empty on success
+//	string   what the function did to the session, JSON; left out if nothing
 //
 // Flags that are not known are left alone. A reply's body is what the function answered, or, with a code, the JSON of
 // a failure. What follows in a head is skipped: later writers may add to it.
@@ -73,25 +75,27 @@ type wireCall struct {
 	correlation string
 	causation   string
 	trace       faas.Trace
+	session     []byte // nil without one
 	body        []byte
 }
 
 // wireReply is one reply as it travels.
 type wireReply struct {
-	tag  string
-	run  time.Duration
-	code faas.Code // "" on success
-	body []byte    // the JSON of a failure if there is a code
+	tag     string
+	run     time.Duration
+	code    faas.Code // "" on success
+	session []byte    // nil if it stays as it is
+	body    []byte    // the JSON of a failure if there is a code
 }
 
 // size is about what c takes in a frame.
 func (c *wireCall) size() int {
 	return 40 + len(c.tag) + len(c.id) + len(c.contentType) + len(c.correlation) + len(c.causation) +
-		len(c.trace.Parent) + len(c.trace.State) + len(c.trace.Baggage) + len(c.body)
+		len(c.trace.Parent) + len(c.trace.State) + len(c.trace.Baggage) + len(c.session) + len(c.body)
 }
 
 // size is about what r takes in a frame.
-func (r *wireReply) size() int { return 24 + len(r.tag) + len(r.code) + len(r.body) }
+func (r *wireReply) size() int { return 24 + len(r.tag) + len(r.code) + len(r.session) + len(r.body) }
 
 // encodeCalls makes a frame of calls: 1 to frameMaxRecords, all of them
 // repeatable or none.
@@ -117,6 +121,9 @@ func encodeCalls(calls []wireCall, repeatable bool) []byte {
 		head = appendString(head, c.trace.Parent)
 		head = appendString(head, c.trace.State)
 		head = appendString(head, c.trace.Baggage)
+		if c.session != nil {
+			head = appendString(head, c.session)
+		}
 		frame = appendRecord(frame, head, c.body)
 	}
 	return frame
@@ -144,6 +151,7 @@ func decodeCalls(frame []byte) (calls []wireCall, repeatable bool, err error) {
 		c.trace.Parent = head.string()
 		c.trace.State = head.string()
 		c.trace.Baggage = head.string()
+		c.session = head.lastBytes()
 		if head.short {
 			return nil, false, fmt.Errorf("call %d of %d: %w", i+1, n, errFrameShort)
 		}
@@ -167,6 +175,9 @@ func encodeReplies(replies []wireReply) []byte {
 		head = appendString(head[:0], r.tag)
 		head = binary.AppendUvarint(head, uint64(max(r.run, 0).Microseconds()))
 		head = appendString(head, string(r.code))
+		if r.session != nil {
+			head = appendString(head, r.session)
+		}
 		frame = appendRecord(frame, head, r.body)
 	}
 	return frame
@@ -188,6 +199,7 @@ func decodeReplies(frame []byte) ([]wireReply, error) {
 		r.tag = head.string()
 		r.run = time.Duration(min(head.uvarint(), uint64(maxRunMicros))) * time.Microsecond
 		r.code = faas.Code(head.string())
+		r.session = head.lastBytes()
 		if head.short {
 			return nil, fmt.Errorf("reply %d of %d: %w", i+1, n, errFrameShort)
 		}
@@ -233,7 +245,7 @@ func endFrame(rest []byte) error {
 	return nil
 }
 
-func appendString(b []byte, s string) []byte {
+func appendString[T string | []byte](b []byte, s T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
@@ -281,6 +293,14 @@ func (f *fields) string() string {
 	s := f.text[:n]
 	f.text = f.text[n:]
 	return s
+}
+
+// lastBytes reads a string that may have been left out; nil if it was.
+func (f *fields) lastBytes() []byte {
+	if f.text == "" {
+		return nil
+	}
+	return []byte(f.string())
 }
 
 func (f *fields) uvarint() uint64 {

@@ -17,6 +17,7 @@ const (
 	headerRepeatable  = "rabbet-repeatable"  // true: the call may run again when its worker dies
 	headerFrames      = "rabbet-frames"      // true: the caller takes several replies in one message
 	headerCorrelation = "rabbet-correlation" // what the chain began with
+	headerSession     = "rabbet-session"     // of a call: the client's session; of a reply: what was done to it; JSON
 	headerTraceparent = "traceparent"
 	headerTracestate  = "tracestate"
 	headerBaggage     = "baggage"
@@ -49,6 +50,9 @@ func callHeaders(c *wireCall, repeatable, frames bool) amqp.Table {
 			h[x.name] = x.value
 		}
 	}
+	if c.session != nil {
+		h[headerSession] = string(c.session)
+	}
 	return h
 }
 
@@ -61,6 +65,7 @@ func parseCall(d *amqp.Delivery, now time.Time) wireCall {
 		trace: faas.Trace{
 			Parent: text(d.Headers, headerTraceparent), State: text(d.Headers, headerTracestate), Baggage: text(d.Headers, headerBaggage),
 		},
+		session: bytesOf(d.Headers, headerSession),
 	}
 	if ms, ok := integer(d.Headers, headerDeadline); ok && ms > 0 {
 		c.deadline = ms
@@ -75,7 +80,7 @@ func parseCall(d *amqp.Delivery, now time.Time) wireCall {
 
 // parseReply reads a message with one reply.
 func parseReply(d *amqp.Delivery) wireReply {
-	r := wireReply{tag: d.CorrelationId, body: d.Body, code: faas.Code(text(d.Headers, headerError))}
+	r := wireReply{tag: d.CorrelationId, body: d.Body, code: faas.Code(text(d.Headers, headerError)), session: bytesOf(d.Headers, headerSession)}
 	if us, ok := integer(d.Headers, headerRun); ok && us > 0 && us < maxRunMicros {
 		r.run = time.Duration(us) * time.Microsecond
 	}
@@ -89,6 +94,14 @@ func parseReply(d *amqp.Delivery) wireReply {
 func text(h amqp.Table, name string) string {
 	s, _ := h[name].(string)
 	return s
+}
+
+// bytesOf is a header that is a string, as bytes; nil for anything else.
+func bytesOf(h amqp.Table, name string) []byte {
+	if s, ok := h[name].(string); ok {
+		return []byte(s)
+	}
+	return nil
 }
 
 // flag is a header that is true.

@@ -16,8 +16,9 @@ var someCalls = []wireCall{
 	{tag: "20", body: []byte{}},
 	{
 		tag: "21", id: strings.Repeat("i", 300), contentType: "text/plain", correlation: "first", causation: "before",
-		trace: faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
-		body:  bytes.Repeat([]byte("long "), 1000),
+		trace:   faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
+		session: []byte(`{"user":"ada"}`),
+		body:    bytes.Repeat([]byte("long "), 1000),
 	},
 }
 
@@ -25,6 +26,7 @@ var someReplies = []wireReply{
 	{tag: "1z", run: 1500 * time.Microsecond, body: []byte(`{"ok":true}`)},
 	{tag: "20", code: faas.CodeNotFound, body: []byte(`{"detail":"no profile"}`)},
 	{tag: "21", body: []byte{}},
+	{tag: "22", session: []byte(`{"renew":true}`), body: []byte(`1`)},
 }
 
 func TestFrameKeepsWhatWasPutIn(t *testing.T) {
@@ -67,11 +69,17 @@ func TestFrameIsReadByLaterAndEarlierVersions(t *testing.T) {
 	head := appendString(nil, "tag")
 	head = binary.AppendUvarint(head, 7)
 	head = appendString(head, "")
-	head = append(head, "what a later writer added"...)
-	replies, err := decodeReplies(appendRecord(startFrame(0, 0x80, 1), head, []byte("body")))
-	want := []wireReply{{tag: "tag", run: 7 * time.Microsecond, body: []byte("body")}}
-	if err != nil || !reflect.DeepEqual(replies, want) {
-		t.Errorf("got %+v, %v; want %+v", replies, err, want)
+	for session, want := range map[string][]byte{"": nil, `{"renew":true}`: []byte(`{"renew":true}`)} {
+		head := head // of a writer that knows no sessions, and of one that knows more than we do
+		if session != "" {
+			head = appendString(head, session)
+			head = append(head, "what a later writer added"...)
+		}
+		replies, err := decodeReplies(appendRecord(startFrame(0, 0x80, 1), head, []byte("body")))
+		want := []wireReply{{tag: "tag", run: 7 * time.Microsecond, session: want, body: []byte("body")}}
+		if err != nil || !reflect.DeepEqual(replies, want) {
+			t.Errorf("got %+v, %v; want %+v", replies, err, want)
+		}
 	}
 }
 

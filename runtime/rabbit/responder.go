@@ -277,7 +277,7 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) {
 		s.acks.now(d.tag)
 		d.acked = true
 		for i := range calls {
-			r.reply(d, &calls[i], nil, errMayHaveRun, 0)
+			r.reply(d, &calls[i], faas.Reply{}, errMayHaveRun, 0)
 		}
 		return
 	}

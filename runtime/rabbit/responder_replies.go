@@ -29,14 +29,14 @@ type ready struct {
 	reply    wireReply
 }
 
-// reply puts the answer to c in the outbox: failed's, or body.
-func (r *responder) reply(d *delivery, c *wireCall, body []byte, failed *faas.Error, run time.Duration) {
-	reply := wireReply{tag: c.tag, run: run, body: body}
+// reply puts the answer to c in the outbox: failed's, or done.
+func (r *responder) reply(d *delivery, c *wireCall, done faas.Reply, failed *faas.Error, run time.Duration) {
+	reply := wireReply{tag: c.tag, run: run, session: done.Session, body: done.Body}
 	if failed != nil {
-		reply.code, reply.body = failed.Code, encodeFailure(failed)
+		reply.code, reply.session, reply.body = failed.Code, nil, encodeFailure(failed)
 	}
 	if len(reply.body) > maxCallBody {
-		reply.code, reply.body = faas.CodePermanent, encodeFailure(&faas.Error{
+		reply.code, reply.session, reply.body = faas.CodePermanent, nil, encodeFailure(&faas.Error{
 			Detail: fmt.Sprintf("the reply has %d bytes: a message takes %d at the most", len(reply.body), maxCallBody),
 		})
 	}
@@ -134,6 +134,9 @@ func (r *responder) replyMessage(frame []wireReply, frames bool) amqp.Publishing
 	}
 	if one.code != "" {
 		p.Headers[headerError] = string(one.code)
+	}
+	if one.session != nil {
+		p.Headers[headerSession] = string(one.session)
 	}
 	return p
 }

@@ -33,9 +33,9 @@ func (r *responder) run(j *job) {
 		attempt = 2
 	}
 	began := time.Now()
-	body, err := r.fn.Run(ctx, &faas.Event{
+	done, err := r.fn.Run(ctx, &faas.Event{
 		Key: d.key, ID: c.id, ContentType: contentTypeOr(c.contentType), Body: c.body,
-		Correlation: c.correlation, Causation: c.causation, Trace: c.trace,
+		Correlation: c.correlation, Causation: c.causation, Trace: c.trace, Session: c.session,
 		Attempt: attempt, Redelivered: d.redelivered,
 	}, deadline)
 	took := time.Since(began)
@@ -56,13 +56,13 @@ func (r *responder) run(j *job) {
 	if failed != nil {
 		i.Outcome, i.Err = faas.Failed, failed
 	}
-	r.reply(d, c, body, failed, took)
+	r.reply(d, c, done, failed, took)
 	r.b.cfg.Observe(i)
 }
 
 // answerExpired answers a call that was never started.
 func (r *responder) answerExpired(j *job) {
-	r.reply(j.d, &j.call, nil, faas.Expired(faas.ExecutedNo), 0)
+	r.reply(j.d, &j.call, faas.Reply{}, faas.Expired(faas.ExecutedNo), 0)
 }
 
 // callKey names a call that runs here.
