@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"strings"
 	"time"
 	"unsafe"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
-	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/rabbet-fn/rabbet/runtime/redisurl"
 )
 
 // redisStore is a store on Redis: one server, those that sentinels name, or a cluster.
@@ -21,74 +20,18 @@ type redisStore struct {
 	timeout time.Duration
 }
 
-func openRedis(scheme, rest string, timeout time.Duration) (*redisStore, error) {
+func openRedis(url string, timeout time.Duration) (*redisStore, error) {
 	logging.Disable() // the client would write to stderr; the guard says what matters, once
-	base, mode, _ := strings.Cut(scheme, "+")
-	rawURL, err := withAddresses(base, rest, mode)
+	o, err := redisurl.Parse(url)
 	if err != nil {
 		return nil, err
-	}
-	o := &redis.UniversalOptions{}
-	switch mode {
-	case "cluster":
-		c, err := redis.ParseClusterURL(rawURL)
-		if err != nil {
-			return nil, fmt.Errorf("%s URL: %w", scheme, err)
-		}
-		o.Addrs, o.Username, o.Password, o.TLSConfig, o.PoolSize = c.Addrs, c.Username, c.Password, c.TLSConfig, c.PoolSize
-		o.IsClusterMode = true
-	case "sentinel":
-		s, err := redis.ParseFailoverURL(rawURL)
-		if err != nil {
-			return nil, fmt.Errorf("%s URL: %w", scheme, err)
-		}
-		if s.MasterName == "" {
-			return nil, fmt.Errorf("%s URL: add ?master_name=, the name that the sentinels know the master by", scheme)
-		}
-		o.Addrs, o.MasterName, o.DB, o.Username, o.Password = s.SentinelAddrs, s.MasterName, s.DB, s.Username, s.Password
-		o.SentinelUsername, o.SentinelPassword, o.TLSConfig, o.PoolSize = s.SentinelUsername, s.SentinelPassword, s.TLSConfig, s.PoolSize
-	default:
-		s, err := redis.ParseURL(rawURL)
-		if err != nil {
-			return nil, fmt.Errorf("%s URL: %w", scheme, err)
-		}
-		o.Addrs, o.DB, o.Username, o.Password, o.TLSConfig, o.PoolSize = []string{s.Addr}, s.DB, s.Username, s.Password, s.TLSConfig, s.PoolSize
 	}
 	if o.PoolSize == 0 {
 		o.PoolSize = 64
 	}
-	// The client heeds a ctx's deadline only when told to; its own limits hold for the rest.
-	o.ContextTimeoutEnabled = true
 	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout, o.DialTimeout = timeout, timeout, timeout, 5*timeout
 	o.MaxRetries, o.DialerRetries = 1, 1
-	o.DisableIdentity = true
-	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return &redisStore{client: redis.NewUniversalClient(o), cluster: o.IsClusterMode, timeout: timeout}, nil
-}
-
-// withAddresses writes "user:password@a:1,b:2/0?x=y" the way the client reads
-// it: the first address in its place, the others as parameters.
-func withAddresses(scheme, rest, mode string) (string, error) {
-	end := strings.IndexAny(rest, "/?")
-	if end < 0 {
-		end = len(rest)
-	}
-	authority, tail := rest[:end], rest[end:]
-	at := strings.LastIndex(authority, "@") + 1
-	addresses := strings.Split(authority[at:], ",")
-	if len(addresses) > 1 && mode == "" {
-		return "", errors.New("redis:// takes one address: write redis+cluster:// or redis+sentinel:// for several")
-	}
-	u, err := url.Parse(scheme + "://" + authority[:at] + addresses[0] + tail)
-	if err != nil { // the error quotes the URL, and the URL may hold the password
-		return "", errors.New("the Redis URL cannot be read: write redis://user:password@host:6379/0, with %XX for special characters in the password")
-	}
-	query := u.Query()
-	for _, a := range addresses[1:] {
-		query.Add("addr", a)
-	}
-	u.RawQuery = query.Encode()
-	return u.String(), nil
 }
 
 func (s *redisStore) get(ctx context.Context, keys []string, values [][]byte) error {

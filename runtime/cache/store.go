@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/redisurl"
 )
 
 // store keeps bytes under keys of at most 250 bytes of printable ASCII. It may
@@ -33,8 +36,9 @@ func openStore(url string, timeout time.Duration) (store, error) {
 		return openMemory(rest)
 	case "memcached":
 		return openMemcached(rest, timeout)
-	case "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
-		return openRedis(scheme, rest, timeout)
+	}
+	if slices.Contains(redisurl.Schemes, scheme) {
+		return openRedis(url, timeout)
 	}
 	return nil, fmt.Errorf("cache URL with scheme %q: choose memory, redis, rediss, redis+sentinel, redis+cluster or memcached", scheme)
 }

@@ -10,32 +10,20 @@ need_services() {
 		memcached=memcached postgresql='/usr/lib/postgresql/*/bin/postgres' curl=curl
 }
 
-# Erlang's name server, which RabbitMQ would otherwise start for the whole
-# machine and leave running.
-start_epmd() { launch epmd env ERL_EPMD_ADDRESS=127.0.0.1 epmd -port "$EPMD_PORT"; }
+rabbitmq_node=$root/scripts/stack.d/rabbitmq-node
+
+start_epmd() { launch epmd "$rabbitmq_node" epmd "$EPMD_PORT"; }
 ready_epmd() { is_open "$EPMD_PORT"; }
 
-# RABBITMQ_ALLOW_INPUT makes the script become the server instead of its
-# parent; -noinput takes the shell away that comes with it.
 start_rabbitmq() {
 	local home=$dir/rabbitmq
 	mkdir -p "$home/conf.d"
-	cat >"$home/conf.d/10-ports.conf" <<-END
-		listeners.tcp.1 = 127.0.0.1:$AMQP_PORT
-		management.tcp.ip = 127.0.0.1
-		management.tcp.port = $MANAGEMENT_PORT
+	cp "$root/infra/rabbitmq/enabled_plugins" "$home"
+	cat >"$home/conf.d/20-prometheus.conf" <<-END
 		prometheus.tcp.ip = 127.0.0.1
 		prometheus.tcp.port = $PROMETHEUS_PORT
 	END
-	launch rabbitmq env -C "$home" HOME="$home" LC_ALL=C.UTF-8 \
-		ERL_EPMD_PORT="$EPMD_PORT" ERL_EPMD_ADDRESS=127.0.0.1 \
-		RABBITMQ_CONF_ENV_FILE="$home/none" RABBITMQ_ALLOW_INPUT=1 \
-		RABBITMQ_NODENAME=rabbet@localhost RABBITMQ_DIST_PORT="$DIST_PORT" \
-		RABBITMQ_CONFIG_FILE="$root/infra/rabbitmq/rabbitmq.conf" RABBITMQ_CONFIG_FILES="$home/conf.d" \
-		RABBITMQ_ENABLED_PLUGINS_FILE="$root/infra/rabbitmq/enabled_plugins" \
-		RABBITMQ_MNESIA_BASE="$home/data" RABBITMQ_LOG_BASE="$home/log" RABBITMQ_PID_FILE="$home/pid" \
-		RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-noinput -kernel inet_dist_use_interface {127,0,0,1}' \
-		/usr/lib/rabbitmq/bin/rabbitmq-server
+	launch rabbitmq "$rabbitmq_node" start "$home" "$AMQP_PORT" "$MANAGEMENT_PORT" "$DIST_PORT" "$EPMD_PORT"
 }
 ready_rabbitmq() {
 	curl -fsS -m 2 -u rabbet:rabbet "http://127.0.0.1:$MANAGEMENT_PORT/api/health/checks/virtual-hosts" &&
