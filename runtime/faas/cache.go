@@ -10,7 +10,9 @@ import (
 )
 
 // CachePolicy says how long callers may serve a result again, and what makes
-// it stale. It is an Option of OnRequest; most functions want Cached.
+// it stale. It is an Option of OnRequest; most functions want Cached. It has no
+// effect on a function with sensitive fields, in its message or its reply:
+// nothing of that is cached.
 //
 // An invalidation of one of the tags ends all of these times at once, except
 // Edge.

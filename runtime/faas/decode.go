@@ -222,6 +222,10 @@ func (in *input) memberMistakes(object map[string]any, t reflect.Type, at string
 		i := slices.IndexFunc(fields, func(f field) bool { return strings.EqualFold(f.name, name) })
 		switch {
 		case i >= 0 && object[name] == nil && !fields[i].required: // encoding/json leaves it alone
+		case i >= 0 && fields[i].sensitive:
+			if len(in.mistakes(object[name], fields[i].typ, "", nil)) > 0 {
+				found = append(found, FieldError{Pointer: at + "/" + escape(fields[i].name), Detail: "it does not fit"})
+			}
 		case i >= 0:
 			found = in.mistakes(object[name], fields[i].typ, at+"/"+escape(name), found)
 		case in.strictness == strict:

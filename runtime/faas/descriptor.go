@@ -24,8 +24,10 @@ type Descriptor struct {
 	Exchange string   `json:"exchange,omitempty"` // of an event function; "" is the namespace's own
 	Route    *Route   `json:"route,omitempty"`
 
-	Input  json.RawMessage `json:"input,omitempty"`  // JSON Schema 2020-12 of the message
-	Output json.RawMessage `json:"output,omitempty"` // JSON Schema 2020-12 of the reply
+	Input     json.RawMessage `json:"input,omitempty"`     // JSON Schema 2020-12 of a request function's message
+	Output    json.RawMessage `json:"output,omitempty"`    // JSON Schema 2020-12 of the reply
+	Reactions []Reaction      `json:"reactions,omitempty"` // of an event function, in the order in which they are tried
+	Sensitive bool            `json:"sensitive,omitempty"` // a message or the reply has sensitive fields, see Redact
 
 	Cache       *CachePolicy  `json:"cache,omitempty"`
 	Retry       Retry         `json:"retry,omitzero"` // of an event function
@@ -35,6 +37,12 @@ type Descriptor struct {
 	Repeatable  bool          `json:"repeatable,omitempty"` // safe or idempotent
 	Session     bool          `json:"session,omitempty"`    // it reads and changes its client's session
 	Version     string        `json:"version"`              // changes when a cached result of before no longer fits
+}
+
+// Reaction is what an event function makes of events with one of its keys.
+type Reaction struct {
+	Keys  []string        `json:"keys"`            // or patterns
+	Input json.RawMessage `json:"input,omitempty"` // JSON Schema 2020-12 of the message; none when it is taken undecoded
 }
 
 // Route is how a request function is reached over HTTP.
@@ -62,4 +70,20 @@ func (d *Descriptor) Has(key string) bool {
 		}
 	}
 	return false
+}
+
+// InputOf returns the schema of messages with that routing key; nil if the
+// function takes them undecoded, or not at all.
+func (d *Descriptor) InputOf(key string) json.RawMessage {
+	if d.Kind == KindRequest {
+		return d.Input
+	}
+	for _, r := range d.Reactions {
+		for _, k := range r.Keys {
+			if Match(k, key) {
+				return r.Input
+			}
+		}
+	}
+	return nil
 }

@@ -25,6 +25,7 @@ type settings struct {
 	version     string
 	session     bool
 	also        []any // reactionTo[D]
+	reactions   []Reaction
 }
 
 type optionFunc func(*settings)

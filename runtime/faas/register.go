@@ -73,6 +73,7 @@ func OnEvent[D any, In Message](set *Set[D], name string, fn func(context.Contex
 		s.keys = nil
 		for _, r := range reactions {
 			s.keys = append(s.keys, r.keys...)
+			s.reactions = append(s.reactions, Reaction{Keys: r.keys, Input: r.input})
 		}
 		return func(deps *D) Handler {
 			return func(ctx context.Context, e *Event) ([]byte, error) {
@@ -95,8 +96,9 @@ func Also[D any, In Message](fn func(context.Context, *D, In) error) Option {
 
 // reactionTo is what an event function does about one message type.
 type reactionTo[D any] struct {
-	keys []string
-	run  func(context.Context, *D, *Event) error
+	keys  []string
+	input json.RawMessage // nil for undecoded events
+	run   func(context.Context, *D, *Event) error
 }
 
 func (r reactionTo[D]) has(key string) bool {
@@ -119,6 +121,7 @@ func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactio
 		return r
 	}
 	inType := newInput(reflect.TypeFor[In](), tolerant)
+	r.input = inType.schema
 	r.run = func(ctx context.Context, deps *D, e *Event) error {
 		var in In
 		if err := inType.decode(e.Body, &in); err != nil {
@@ -147,7 +150,7 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 	if d.Kind == KindRequest && !slices.Equal(s.keys, d.Keys) {
 		fail(errors.New("faas.Keys is for event functions: callers use the key of the message"))
 	}
-	d.Keys, d.Exchange = s.keys, s.exchange
+	d.Keys, d.Exchange, d.Reactions = s.keys, s.exchange, s.reactions
 	d.Cache, d.Retry, d.Ordered, d.Session = s.cache, s.retry, s.ordered, s.session
 	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, DefaultTimeout)
 	if d.Ordered {
@@ -162,6 +165,9 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 	d.Version = cmp.Or(s.version, versionOf(d.Input, d.Output))
 	if err := check(&d, &s); err != nil {
 		fail(err)
+	}
+	if d.Sensitive = d.isSensitive(); d.Sensitive {
+		d.Cache = nil
 	}
 	set.add(entry[D]{descriptor: d, file: file, line: line, bind: bound})
 }
@@ -208,6 +214,9 @@ func check(d *Descriptor, s *settings) error {
 			if header := headerOf(d.Input, name); header != "" {
 				return fmt.Errorf("route %q: the field %q comes from the header field %s already", d.Route.Path, name, header)
 			}
+		}
+		if err := d.checkExposure(); err != nil {
+			return err
 		}
 	}
 	if d.Cache != nil {

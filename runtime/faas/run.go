@@ -51,6 +51,13 @@ func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (reply
 		Trace: e.Trace, Attempt: e.Attempt, Redelivered: e.Redelivered,
 	}), deadline)
 	defer cancel()
+	if f.Sensitive {
+		defer func() {
+			if err != nil {
+				err = withoutSecrets(err, f.InputOf(e.Key), e.Body)
+			}
+		}()
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			reply, err = Reply{}, &Error{Code: CodePanic, Detail: "the function failed", Cause: fmt.Errorf("panic: %v", p), Stack: debug.Stack()}

@@ -58,12 +58,12 @@ func schemaNode(t reflect.Type, above []reflect.Type) *schema {
 		}
 		return s
 	case reflect.PointerTo(t).Implements(unmarshalerType):
-		return &schema{}
+		return &schema{Sensitive: holdsSensitive(t, nil)}
 	case reflect.PointerTo(t).Implements(textType):
-		return &schema{Type: "string"}
+		return &schema{Type: "string", Sensitive: holdsSensitive(t, nil)}
 	}
 	if slices.Contains(above, t) {
-		return &schema{} // recursive: anything goes below
+		return &schema{Sensitive: holdsSensitive(t, nil)} // recursive: anything goes below
 	}
 	above = append(above, t)
 	switch t.Kind() {
@@ -115,9 +115,15 @@ type field struct {
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	var closed [][]int // embedded structs that JSON does not spread out
+	var secret [][]int // embedded structs that are sensitive as a whole
 	for _, f := range reflect.VisibleFields(t) {
-		if slices.ContainsFunc(closed, func(at []int) bool { return len(f.Index) > len(at) && slices.Equal(at, f.Index[:len(at)]) }) {
+		in := func(at []int) bool { return len(f.Index) > len(at) && slices.Equal(at, f.Index[:len(at)]) }
+		if slices.ContainsFunc(closed, in) {
 			continue
+		}
+		sensitive := taggedSensitive(f) || slices.ContainsFunc(secret, in)
+		if f.Anonymous && sensitive {
+			secret = append(secret, f.Index)
 		}
 		tag, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if f.Anonymous && tag != "" {
@@ -130,11 +136,10 @@ func fieldsOf(t reflect.Type) []field {
 		if name == "" {
 			name = f.Name
 		}
-		mark, marked := f.Tag.Lookup("sensitive")
 		optional := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero") || f.Type.Kind() == reflect.Pointer
 		fields = append(fields, field{
 			name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, required: !optional,
-			header: http.CanonicalHeaderKey(f.Tag.Get("header")), sensitive: marked && mark != "false",
+			header: http.CanonicalHeaderKey(f.Tag.Get("header")), sensitive: sensitive,
 		})
 	}
 	return fields

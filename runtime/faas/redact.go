@@ -1,0 +1,153 @@
+package faas
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Redacted stands in place of what is sensitive.
+const Redacted = "[redacted]"
+
+// Redact returns the JSON body with everything that schema marks as sensitive
+// replaced by Redacted, and otherwise as it is but for white space. What is no
+// JSON is returned as it is if schema marks nothing, and is Redacted as a whole
+// if it does.
+func Redact(schema json.RawMessage, body []byte) []byte {
+	marks := marksOf(schema)
+	if !marks.any() {
+		return body
+	}
+	b := append(make([]byte, 0, len(body)), '"')
+	b = append(append(b, Redacted...), '"')
+	whole := slices.Clip(b)
+	if !json.Valid(body) {
+		return whole
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	return marks.appendRedacted(b[:0], d)
+}
+
+// appendRedacted appends d's next value, which is valid.
+func (m *marks) appendRedacted(b []byte, d *json.Decoder) []byte {
+	if m != nil && m.Sensitive {
+		var skipped json.RawMessage
+		_ = d.Decode(&skipped)
+		return append(append(append(b, '"'), Redacted...), '"')
+	}
+	token, _ := d.Token()
+	switch token {
+	case json.Delim('{'):
+		b = append(b, '{')
+		for first := true; d.More(); first = false {
+			if !first {
+				b = append(b, ',')
+			}
+			name, _ := d.Token()
+			text, _ := name.(string)
+			b = append(appendJSON(b, text), ':')
+			b = m.member(text).appendRedacted(b, d)
+		}
+		_, _ = d.Token()
+		return append(b, '}')
+	case json.Delim('['):
+		b = append(b, '[')
+		for first := true; d.More(); first = false {
+			if !first {
+				b = append(b, ',')
+			}
+			b = m.items().appendRedacted(b, d)
+		}
+		_, _ = d.Token()
+		return append(b, ']')
+	}
+	return appendJSON(b, token)
+}
+
+// appendJSON appends a token as it would have come: without escapes for HTML.
+func appendJSON(b []byte, token json.Token) []byte {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(token) // never fails: a token is a scalar
+	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...)
+}
+
+// withoutSecrets returns err with nothing in its texts of what the sensitive
+// fields of the message hold. It still is whatever it was to errors.Is.
+func withoutSecrets(err error, schema json.RawMessage, body []byte) error {
+	var v any
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if d.Decode(&v) != nil {
+		return err // about a body that is not JSON; it quotes a byte of it at the most
+	}
+	found := marksOf(schema).secrets(v, false, nil)
+	slices.SortStableFunc(found, func(a, b string) int { return len(b) - len(a) }) // one may be part of another
+	var pairs []string
+	for _, secret := range found {
+		pairs = append(pairs, secret, Redacted)
+	}
+	if len(pairs) == 0 {
+		return err
+	}
+	clean := strings.NewReplacer(pairs...).Replace
+	e, declared := errors.AsType[*Error](err)
+	if !declared {
+		return &cleanError{clean(err.Error()), err}
+	}
+	own := *e
+	own.Detail = clean(own.Detail)
+	own.Fields = slices.Clone(own.Fields)
+	for i, f := range own.Fields {
+		own.Fields[i] = FieldError{Pointer: clean(f.Pointer), Detail: clean(f.Detail)}
+	}
+	if own.Cause != nil {
+		own.Cause = &cleanError{clean(own.Cause.Error()), own.Cause}
+	}
+	return &own
+}
+
+// cleanError is an error whose text has been cleaned. It does not unwrap:
+// nobody may come by what it was.
+type cleanError struct {
+	text string
+	err  error
+}
+
+func (e *cleanError) Error() string        { return e.text }
+func (e *cleanError) Is(target error) bool { return errors.Is(e.err, target) }
+
+// secrets appends the ways in which the sensitive scalars of v may be written
+// in an error. A text of one or two bytes is no secret, but
+// replacing it would garble everything.
+func (m *marks) secrets(v any, sensitive bool, found []string) []string {
+	sensitive = sensitive || m != nil && m.Sensitive
+	switch v := v.(type) {
+	case map[string]any:
+		for name, member := range v {
+			found = m.member(name).secrets(member, sensitive, found)
+		}
+	case []any:
+		for _, item := range v {
+			found = m.items().secrets(item, sensitive, found)
+		}
+	case json.Number:
+		if sensitive && len(v) > 2 {
+			found = append(found, v.String())
+		}
+	case string:
+		if sensitive && len(v) > 2 {
+			found = append(found, v)
+			marshaled, _ := json.Marshal(v) // every string can be
+			for _, quoted := range []string{strconv.Quote(v), string(appendJSON(nil, v)), string(marshaled)} {
+				found = append(found, quoted[1:len(quoted)-1])
+			}
+		}
+	}
+	return found
+}
