@@ -27,18 +27,20 @@ type Directives struct {
 	NoCache      bool          // run the function whatever is stored
 	OnlyIfCached bool          // do not run it: an absent result is faas.ErrUnavailable, not executed
 	MaxAge       time.Duration // a stored result may be no older; zero is any
+	MinFresh     time.Duration // it must stay fresh for at least this long
+	MaxStale     time.Duration // it may have been stale for as long, where the store still has it
 }
 
 // Result is an answer and how it came about.
 type Result struct {
 	faas.Reply
-	Hit       bool          // it was stored
+	Hit       bool          // it was stored; with an error, that was (see faas.CachePolicy.Negative)
 	Stored    bool          // it is now
 	Collapsed bool          // it was made for another request at the same time
 	Forward   string        // why the function ran: "uri-miss", "stale", "request", "bypass", "miss" (RFC 9211)
 	ETag      string        // strong, quoted; "" for none
 	Age       time.Duration // since the function ran
-	TTL       time.Duration // for how long it may still be served
+	TTL       time.Duration // for how long it is still fresh; negative: it is stale
 }
 
 // callCached calls f through the cache.
