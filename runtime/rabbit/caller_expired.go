@@ -3,37 +3,12 @@ package rabbit
 import (
 	"context"
 	"fmt"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
-
-const (
-	expiredQueueExpiry = 60 * time.Second // it outlives the last caller by this
-	expiredQueueLength = 100_000
-)
-
-// expired is the exchange, and the queue, of calls that expired in their queue.
-func (n names) expired() string { return string(n) + ".expired" }
-
-// declareExpired declares where the broker puts calls that expired in their
-// queue. Nothing waits there for long: every calling process consumes it.
-func declareExpired(ch *amqp.Channel, n names) error {
-	if err := declareExchange(ch, n.expired(), amqp.ExchangeFanout); err != nil {
-		return err
-	}
-	if err := declareQueue(ch, n.expired(), amqp.Table{
-		"x-queue-type": "classic",
-		"x-expires":    expiredQueueExpiry.Milliseconds(),
-		"x-max-length": int64(expiredQueueLength),
-	}); err != nil {
-		return err
-	}
-	return bindQueue(ch, n.expired(), "", n.expired())
-}
 
 // forwardExpired answers calls that expired in their queue, whoever made
 // them: they were not executed. A caller learns it in the moment of its
@@ -44,7 +19,7 @@ func (c *caller) forwardExpired(ctx context.Context, conn *amqp.Connection) erro
 		return fmt.Errorf("open a channel for expired calls: %w", err)
 	}
 	defer ch.Close()
-	if err := declareExpired(ch, c.b.names); err != nil {
+	if err := c.b.names.expiredCalls().declare(ch); err != nil {
 		return err
 	}
 	expired, err := ch.Consume(c.b.names.expired(), "", true, false, false, false, nil)

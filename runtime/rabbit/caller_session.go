@@ -45,7 +45,7 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	if err := s.requests.Confirm(false); err != nil {
 		return fmt.Errorf("ask for confirmations: %w", err)
 	}
-	if err := declareExchange(s.requests, c.b.names.requests(), amqp.ExchangeDirect); err != nil {
+	if err := c.b.names.common().declare(s.requests); err != nil {
 		return err
 	}
 	answers, err := conn.Channel()

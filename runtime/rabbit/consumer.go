@@ -199,19 +199,14 @@ func (c *consumer) passOn(d *amqp.Delivery) {
 // other key that it had on the same broker before, as far as that is known.
 func (c *consumer) declare(ch *amqp.Channel, conn *amqp.Connection) error {
 	exchange := cmp.Or(c.fn.Exchange, c.b.names.events())
-	if err := declareExchanges(ch, c.b.names); err != nil {
+	if err := c.b.names.common().declare(ch); err != nil {
 		return err
 	}
 	if err := c.declareSource(conn, exchange); err != nil {
 		return err
 	}
-	if err := declareEventQueue(ch, c.b.names, &c.fn.Descriptor); err != nil {
+	if err := c.b.names.eventFunction(&c.fn.Descriptor, exchange).declare(ch); err != nil {
 		return err
-	}
-	for _, key := range c.fn.Keys {
-		if err := bindQueue(ch, c.queue, key, exchange); err != nil {
-			return err
-		}
 	}
 	if c.bound { // whoever came since may be newer, and know better which keys it wants
 		return nil
@@ -221,27 +216,27 @@ func (c *consumer) declare(ch *amqp.Channel, conn *amqp.Connection) error {
 
 // declareSource makes sure that the exchange exists: as it stands, or as a
 // topic exchange. It tries on channels of its own, which a failure closes.
-func (c *consumer) declareSource(conn *amqp.Connection, exchange string) error {
-	if exchange == c.b.names.events() {
+func (c *consumer) declareSource(conn *amqp.Connection, source string) error {
+	if source == c.b.names.events() {
 		return nil
 	}
 	ch, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("open a channel to look for exchange %q: %w", exchange, err)
+		return fmt.Errorf("open a channel to look for exchange %q: %w", source, err)
 	}
-	err = ch.ExchangeDeclarePassive(exchange, amqp.ExchangeTopic, true, false, false, false, nil)
+	err = ch.ExchangeDeclarePassive(source, amqp.ExchangeTopic, true, false, false, false, nil)
 	_ = ch.Close()
 	if e, ok := errors.AsType[*amqp.Error](err); !ok || e.Code != amqp.NotFound {
 		if err != nil {
-			return explainDeclare(fmt.Sprintf("exchange %q", exchange), err)
+			return explainDeclare(fmt.Sprintf("exchange %q", source), err)
 		}
 		return nil
 	}
 	if ch, err = conn.Channel(); err != nil {
-		return fmt.Errorf("open a channel to declare exchange %q: %w", exchange, err)
+		return fmt.Errorf("open a channel to declare exchange %q: %w", source, err)
 	}
 	defer ch.Close()
-	return declareExchange(ch, exchange, amqp.ExchangeTopic)
+	return topology{exchanges: []exchange{{source, amqp.ExchangeTopic}}}.declare(ch)
 }
 
 // unbindOld removes the bindings that other versions of the function, announced

@@ -168,19 +168,22 @@ func TestDeletedQueueComesBack(t *testing.T) {
 
 func TestDriftIsReportedAndLeftAlone(t *testing.T) {
 	b := openBroker(t)
+	fn := onEvent("drift", "drift.run", func(context.Context, *faas.Event) error { return nil })
 	queue := b.names.eventQueue("drift")
+	other := b.names.eventFunction(&fn.Descriptor, b.names.events())
+	other.queues[1].arguments["x-delivery-limit"] = int64(3)
 	ch := foreignChannel(t)
-	if _, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": 3}); err != nil {
+	if err := other.declare(ch); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- b.Serve(ctx, []faas.Function{onEvent("drift", "drift.run", func(context.Context, *faas.Event) error { return nil })})
+		done <- b.Serve(ctx, []faas.Function{fn})
 	}()
 	until(t, "the drift shows in Health", func(ctx context.Context) bool {
 		changed := b.consume.change()
-		if err := b.Health(); err != nil && strings.Contains(err.Error(), queue) && strings.Contains(err.Error(), "inequivalent arg") {
+		if err := b.Health(); err != nil && strings.Contains(err.Error(), queue) && strings.Contains(err.Error(), "x-delivery-limit 3 where 20 is wanted") {
 			return true
 		}
 		select {

@@ -52,25 +52,7 @@ func (t *tiers) ensure(ctx context.Context, tier string, wait time.Duration) err
 	if known {
 		return nil
 	}
-	name := t.names.delay(tier)
-	err := t.link.declare(ctx, func(ch *amqp.Channel) error {
-		if err := declareExchange(ch, name, amqp.ExchangeFanout); err != nil {
-			return err
-		}
-		// The routing key is the queue to come back to, so the default
-		// exchange brings it there and no key is named here.
-		if err := declareQueue(ch, name, amqp.Table{
-			"x-queue-type":           "quorum",
-			"x-message-ttl":          wait.Milliseconds(),
-			"x-dead-letter-exchange": "",
-			"x-dead-letter-strategy": "at-least-once",
-			"x-overflow":             "reject-publish",
-		}); err != nil {
-			return err
-		}
-		return bindQueue(ch, name, "", name)
-	})
-	if err != nil {
+	if err := t.link.declare(ctx, t.names.delayTier(tier, wait).declare); err != nil {
 		return err
 	}
 	t.mu.Lock()

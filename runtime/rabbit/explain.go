@@ -1,12 +1,14 @@
 package rabbit
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"syscall"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -74,11 +76,40 @@ func explainDeclare(what string, err error) error {
 	}
 	switch e.Code {
 	case amqp.PreconditionFailed:
-		return fmt.Errorf("%s exists with other arguments (%s): it is left as it is; drain and delete it by hand, or choose another namespace", what, e.Reason)
+		differs := "other arguments (" + e.Reason + ")"
+		if d, ok := parseDrift(e.Reason); ok {
+			differs = d.String()
+		}
+		return fmt.Errorf("%s exists with %s: it is left as it is; drain and delete it by hand, or choose another namespace", what, differs)
 	case amqp.AccessRefused:
 		return fmt.Errorf("declare %s: the broker user has no permission (%s): grant it with rabbitmqctl set_permissions", what, e.Reason)
 	case amqp.ResourceLocked:
 		return fmt.Errorf("declare %s: another connection owns it (%s)", what, e.Reason)
 	}
 	return fmt.Errorf("declare %s: %w", what, err)
+}
+
+// drift is one property in which an exchange or a queue is not as it is wanted.
+type drift struct{ argument, found, wanted string }
+
+func (d drift) String() string {
+	return fmt.Sprintf("%s %s where %s is wanted", d.argument, cmp.Or(d.found, `""`), cmp.Or(d.wanted, `""`))
+}
+
+var driftPattern = regexp.MustCompile(`inequivalent arg '([^']+)' for .*: received (.+) but current is (.+)$`)
+var driftValuePattern = regexp.MustCompile(`^(?:the value )?'(.*?)'(?: of type '.*')?$`)
+
+// parseDrift reads the broker's refusal of a declaration, as all versions from
+// 3.10 to 4.3 word it. A reason longer than 255 bytes is cut off and not read.
+func parseDrift(reason string) (d drift, ok bool) {
+	m := driftPattern.FindStringSubmatch(reason)
+	if m == nil {
+		return drift{}, false
+	}
+	for i, v := range m[2:] {
+		if quoted := driftValuePattern.FindStringSubmatch(v); quoted != nil {
+			m[i+2] = quoted[1]
+		}
+	}
+	return drift{argument: m[1], wanted: m[2], found: m[3]}, true
 }

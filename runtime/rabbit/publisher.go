@@ -209,7 +209,7 @@ func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
 		return fmt.Errorf("open a channel to publish on: %w", err)
 	}
 	defer closeChannel(ch)
-	if err := declareExchanges(ch, p.names); err != nil {
+	if err := p.names.common().declare(ch); err != nil {
 		return err
 	}
 	if err := ch.Confirm(false); err != nil {

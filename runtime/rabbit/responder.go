@@ -164,14 +164,10 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 		return fmt.Errorf("open a channel to answer on: %w", err)
 	}
 	defer ch.Close()
-	if err := declareExpired(ch, r.b.names); err != nil {
-		return err
-	}
-	if err := declareExchange(ch, r.b.names.requests(), amqp.ExchangeDirect); err != nil {
-		return err
-	}
-	if err := declareRequestQueue(ch, r.b.names, &r.fn.Descriptor); err != nil {
-		return err
+	for _, t := range []topology{r.b.names.common(), r.b.names.expiredCalls(), r.b.names.requestFunction(&r.fn.Descriptor)} {
+		if err := t.declare(ch); err != nil {
+			return err
+		}
 	}
 	prefetch := prefetchFor(r.fn.Concurrency)
 	if err := ch.Qos(prefetch, 0, false); err != nil {

@@ -102,7 +102,7 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 		return fmt.Errorf("open a channel to hear broadcasts on: %w", err)
 	}
 	defer ch.Close()
-	if err := declareExchange(ch, s.b.names.system(), amqp.ExchangeTopic); err != nil {
+	if err := s.b.names.common().declare(ch); err != nil {
 		return err
 	}
 	deliveries, err := consumeOwnQueue(ch, s.b.names.system(), "#")
@@ -182,7 +182,7 @@ func (s *system) open(ctx context.Context, conn *amqp.Connection) error {
 		return fmt.Errorf("open a channel to broadcast on: %w", err)
 	}
 	defer closeChannel(ch)
-	if err := declareExchange(ch, s.b.names.system(), amqp.ExchangeTopic); err != nil {
+	if err := s.b.names.common().declare(ch); err != nil {
 		return err
 	}
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))

@@ -22,7 +22,7 @@ func (b *Broker) Tail(ctx context.Context, pattern string, fn func(faas.Event)) 
 			return fmt.Errorf("open a channel to follow events on: %w", err)
 		}
 		defer ch.Close()
-		if err := declareExchange(ch, b.names.events(), amqp.ExchangeTopic); err != nil {
+		if err := b.names.common().declare(ch); err != nil {
 			return err
 		}
 		deliveries, err := consumeOwnQueue(ch, b.names.events(), pattern)

@@ -1,7 +1,7 @@
 package rabbit
 
 import (
-	"fmt"
+	"math"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -12,8 +12,15 @@ import (
 const (
 	requestQueueExpiry = 60 * time.Second // a request queue outlives its last worker by this
 	requestQueueLength = 10_000
+	expiredQueueExpiry = 60 * time.Second // it outlives the last caller by this
+	expiredQueueLength = 100_000
 	eventQueueLength   = 1_000_000
 	deliveryLimit      = 20 // deliveries that may end with the worker's death
+
+	// Up to RabbitMQ 4.2 whoever looks at a dead letter uses up a delivery.
+	// Without a limit, RabbitMQ 4 drops it after 20, and 3.10 puts it at the
+	// back of the queue; -1 means none on 4 only.
+	deadDeliveryLimit = math.MaxInt32
 )
 
 // names are what exchanges and queues of one namespace are called.
@@ -23,56 +30,75 @@ func (n names) requests() string              { return string(n) + ".requests" }
 func (n names) events() string                { return string(n) + ".events" }
 func (n names) dead() string                  { return string(n) + ".dead" }
 func (n names) system() string                { return string(n) + ".system" }
+func (n names) expired() string               { return string(n) + ".expired" } // an exchange and a queue
 func (n names) requestQueue(fn string) string { return string(n) + ".request." + fn }
 func (n names) eventQueue(fn string) string   { return string(n) + ".event." + fn }
 func (n names) deadQueue(fn string) string    { return string(n) + ".dead." + fn }
-func (n names) delay(tier string) string      { return string(n) + ".delay." + tier }
+func (n names) delay(tier string) string      { return string(n) + ".delay." + tier } // an exchange and a queue
 
-// declareExchanges declares what every process needs.
-func declareExchanges(ch *amqp.Channel, n names) error {
-	for name, kind := range map[string]string{
-		n.requests(): amqp.ExchangeDirect,
-		n.events():   amqp.ExchangeTopic,
-		n.dead():     amqp.ExchangeDirect,
-		n.system():   amqp.ExchangeTopic,
-	} {
-		if err := declareExchange(ch, name, kind); err != nil {
-			return err
-		}
-	}
-	return nil
+// topology is what has to be on the broker for something to work. Everything
+// in it is durable.
+type topology struct {
+	exchanges []exchange
+	queues    []queue
+	bindings  []binding
 }
 
-func declareExchange(ch *amqp.Channel, name, kind string) error {
-	if err := ch.ExchangeDeclare(name, kind, true, false, false, false, nil); err != nil {
-		return explainDeclare(fmt.Sprintf("exchange %q", name), err)
-	}
-	return nil
+type exchange struct{ name, kind string }
+
+type queue struct {
+	name      string
+	arguments amqp.Table
 }
 
-// declareRequestQueue declares the queue of a request function and binds its
-// key. It is a classic queue of transient messages: a call does not outlive
-// its caller.
-func declareRequestQueue(ch *amqp.Channel, n names, d *faas.Descriptor) error {
-	queue := n.requestQueue(d.Name)
-	if err := declareQueue(ch, queue, amqp.Table{
-		"x-queue-type":           "classic",
-		"x-expires":              requestQueueExpiry.Milliseconds(),
-		"x-max-length":           int64(requestQueueLength),
-		"x-overflow":             "reject-publish",
-		"x-dead-letter-exchange": n.expired(), // see forwardExpired
-	}); err != nil {
-		return err
-	}
-	return bindQueue(ch, queue, d.Keys[0], n.requests())
+type binding struct{ queue, key, exchange string }
+
+// common is what every process needs, and what the rest of the topology is
+// bound to.
+func (n names) common() topology {
+	return topology{exchanges: []exchange{
+		{n.requests(), amqp.ExchangeDirect},
+		{n.events(), amqp.ExchangeTopic},
+		{n.dead(), amqp.ExchangeDirect},
+		{n.system(), amqp.ExchangeTopic},
+	}}
 }
 
-// declareEventQueue declares the queue of an event function, and the dead
-// letters it may come to. The bindings are bindEvents's.
-func declareEventQueue(ch *amqp.Channel, n names, d *faas.Descriptor) error {
-	if err := declareDeadQueue(ch, n, d.Name); err != nil {
-		return err
+// requestFunction is what a request function answers on. Its queue is a
+// classic one of transient messages: a call does not outlive its caller.
+func (n names) requestFunction(d *faas.Descriptor) topology {
+	name := n.requestQueue(d.Name)
+	return topology{
+		queues: []queue{{name, amqp.Table{
+			"x-queue-type":           "classic",
+			"x-expires":              requestQueueExpiry.Milliseconds(),
+			"x-max-length":           int64(requestQueueLength),
+			"x-overflow":             "reject-publish",
+			"x-dead-letter-exchange": n.expired(), // see forwardExpired
+		}}},
+		bindings: []binding{{name, d.Keys[0], n.requests()}},
 	}
+}
+
+// expiredCalls is where the broker puts calls that expired in their queue.
+// Nothing waits there for long: every calling process consumes it.
+func (n names) expiredCalls() topology {
+	return topology{
+		exchanges: []exchange{{n.expired(), amqp.ExchangeFanout}},
+		queues: []queue{{n.expired(), amqp.Table{
+			"x-queue-type": "classic",
+			"x-expires":    expiredQueueExpiry.Milliseconds(),
+			"x-max-length": int64(expiredQueueLength),
+		}}},
+		bindings: []binding{{n.expired(), "", n.expired()}},
+	}
+}
+
+// eventFunction is what an event function reacts by, and the dead letters that
+// its events may come to. Its keys come from the exchange source.
+func (n names) eventFunction(d *faas.Descriptor, source string) topology {
+	t := n.deadLetters(d.Name)
+	name := n.eventQueue(d.Name)
 	arguments := amqp.Table{
 		"x-queue-type":              "quorum",
 		"x-delivery-limit":          int64(deliveryLimit),
@@ -85,29 +111,37 @@ func declareEventQueue(ch *amqp.Channel, n names, d *faas.Descriptor) error {
 	if d.Ordered {
 		arguments["x-single-active-consumer"] = true
 	}
-	return declareQueue(ch, n.eventQueue(d.Name), arguments)
+	t.queues = append(t.queues, queue{name, arguments})
+	for _, key := range d.Keys {
+		t.bindings = append(t.bindings, binding{name, key, source})
+	}
+	return t
 }
 
-func declareDeadQueue(ch *amqp.Channel, n names, fn string) error {
-	queue := n.deadQueue(fn)
-	if err := declareQueue(ch, queue, amqp.Table{"x-queue-type": "quorum"}); err != nil {
-		return err
+func (n names) deadLetters(fn string) topology {
+	name := n.deadQueue(fn)
+	return topology{
+		queues: []queue{{name, amqp.Table{
+			"x-queue-type":     "quorum",
+			"x-delivery-limit": int64(deadDeliveryLimit),
+		}}},
+		bindings: []binding{{name, fn, n.dead()}},
 	}
-	return bindQueue(ch, queue, fn, n.dead())
 }
 
-// declareQueue declares a durable queue. Drift is an error that names the
-// queue and what differs; nothing is ever deleted for it.
-func declareQueue(ch *amqp.Channel, name string, arguments amqp.Table) error {
-	if _, err := ch.QueueDeclare(name, true, false, false, false, arguments); err != nil {
-		return explainDeclare(fmt.Sprintf("queue %q", name), err)
+// delayTier is where messages wait for so long. The routing key is the queue to
+// come back to, so the default exchange brings them there and no key is named.
+func (n names) delayTier(tier string, wait time.Duration) topology {
+	name := n.delay(tier)
+	return topology{
+		exchanges: []exchange{{name, amqp.ExchangeFanout}},
+		queues: []queue{{name, amqp.Table{
+			"x-queue-type":           "quorum",
+			"x-message-ttl":          wait.Milliseconds(),
+			"x-dead-letter-exchange": "",
+			"x-dead-letter-strategy": "at-least-once",
+			"x-overflow":             "reject-publish",
+		}}},
+		bindings: []binding{{name, "", name}},
 	}
-	return nil
-}
-
-func bindQueue(ch *amqp.Channel, queue, key, exchange string) error {
-	if err := ch.QueueBind(queue, key, exchange, false, nil); err != nil {
-		return explainDeclare(fmt.Sprintf("binding %q from exchange %q to queue %q", key, exchange, queue), err)
-	}
-	return nil
 }
