@@ -41,6 +41,12 @@ func (x *exchange) call(f *function, params []string) {
 		x.fail(refuse(http.StatusNotAcceptable, "the answer is application/json, which Accept excludes"))
 		return
 	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && !f.cached {
+		if p := f.unguarded(r.Header); p != nil {
+			x.fail(p)
+			return
+		}
+	}
 	patience, p := timeout(r.Header, f.Timeout)
 	if p != nil {
 		x.fail(p)
@@ -61,7 +67,7 @@ func (x *exchange) call(f *function, params []string) {
 		Key: f.Keys[0], Function: f.Name, ID: x.id, Deadline: time.Now().Add(patience),
 		Repeatable: f.Repeatable, Body: body, Correlation: x.id, Trace: traceOf(r.Header),
 	}
-	if f.Cache != nil && x.ingress.cfg.Results != nil {
+	if f.cached {
 		x.callCached(f, status, request)
 		return
 	}

@@ -12,19 +12,28 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// part is one member of a message under construction: text of a parameter, or
-// a raw value out of the body.
+// part is one member of a message under construction: text of a parameter or
+// a header field, or a raw value out of the body.
 type part struct {
 	name string
 	text string
-	raw  []byte // from the body; nil for a parameter
+	raw  []byte // from the body; nil for text
 	kind kind
 	list bool // text is one item of an array
-	path bool // text comes from the path
+	from source
 }
 
-// message makes the bytes that the function gets of path, query and body. A
-// body that nothing needs to be merged with passes through as it is; otherwise
+// source is where a part's text comes from.
+type source byte
+
+const (
+	fromQuery source = iota
+	fromPath
+	fromHeader
+)
+
+// message makes the bytes that the function gets of path, query, header fields
+// and body. A body that nothing needs to be merged with passes through as it is; otherwise
 // the members are written in the order of their names, so that equal requests
 // make equal bytes.
 func (x *exchange) message(f *function, params []string) ([]byte, *problem) {
@@ -33,7 +42,7 @@ func (x *exchange) message(f *function, params []string) ([]byte, *problem) {
 		return nil, p
 	}
 	r := x.request
-	if len(params) == 0 && r.URL.RawQuery == "" {
+	if len(params) == 0 && len(f.input.headers) == 0 && r.URL.RawQuery == "" {
 		if body == nil {
 			return []byte("{}"), nil
 		}
@@ -42,7 +51,12 @@ func (x *exchange) message(f *function, params []string) ([]byte, *problem) {
 	var room [8]part // most messages need no more
 	parts := room[:0]
 	for _, name := range params {
-		parts = append(parts, part{name: name, text: r.PathValue(name), path: true})
+		parts = append(parts, part{name: name, text: r.PathValue(name), from: fromPath})
+	}
+	for _, name := range f.input.headers {
+		if values := r.Header[f.input.members[name].header]; len(values) > 0 {
+			parts = append(parts, part{name: name, text: strings.Join(values, ", "), from: fromHeader})
+		}
 	}
 	if parts, p = queryParts(parts, r.URL.RawQuery); p != nil {
 		return nil, p
@@ -52,7 +66,7 @@ func (x *exchange) message(f *function, params []string) ([]byte, *problem) {
 		if !startsObject(body) {
 			return nil, unfit(faas.FieldError{Detail: "want an object"})
 		}
-		parts, mistakes = merge(parts, body, mistakes)
+		parts, mistakes = merge(parts, body, &f.input, mistakes)
 	}
 	if len(mistakes) > 0 {
 		return nil, unfit(mistakes...)
@@ -89,7 +103,7 @@ func check(parts []part, input *shape) (mistakes []faas.FieldError) {
 	for n := range parts {
 		p := &parts[n]
 		m, known := input.member(p.name)
-		if !known {
+		if !known && input.headerOf(p.name) == "" {
 			wrong(p.name, "there is no such field")
 			continue
 		}
@@ -97,8 +111,12 @@ func check(parts []part, input *shape) (mistakes []faas.FieldError) {
 		if m.kind == kindArray {
 			p.kind, p.list = m.item, true
 		}
-		twice := slices.ContainsFunc(parts[:n], func(o part) bool { return o.name == p.name && (!p.list || o.path) })
-		if twice {
+		twice := slices.ContainsFunc(parts[:n], func(o part) bool { return o.name == p.name && (!p.list || o.from != fromQuery) })
+		if header := input.headerOf(p.name); header != "" && p.from != fromHeader {
+			wrong(p.name, notFrom(header))
+		} else if m.sensitive && p.from == fromQuery {
+			wrong(p.name, "it is sensitive, and URLs are logged everywhere: send it in the body")
+		} else if twice {
 			wrong(p.name, "it is given more than once")
 		} else if !utf8.ValidString(p.text) {
 			wrong(p.name, "it is not UTF-8")
@@ -109,19 +127,27 @@ func check(parts []part, input *shape) (mistakes []faas.FieldError) {
 	return mistakes
 }
 
+// notFrom says that only a header field fills a member: it is what caches go
+// by, and what proxies check.
+func notFrom(header string) string { return "it comes from the header field " + header + " only" }
+
 // merge adds the members of body, a valid JSON object. Names are compared as
 // encoding/json does, without regard to case: a body must not slip another
-// value in for what the path says.
-func merge(parts []part, body []byte, mistakes []faas.FieldError) ([]part, []faas.FieldError) {
+// value in for what the path or a header field says.
+func merge(parts []part, body []byte, input *shape, mistakes []faas.FieldError) ([]part, []faas.FieldError) {
 	given := len(parts)
 	for name, raw := range members(body) {
+		if header := input.headerOf(name); header != "" {
+			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: notFrom(header)})
+			continue
+		}
 		n := slices.IndexFunc(parts[:given], func(p part) bool { return strings.EqualFold(p.name, name) })
 		switch {
 		case n < 0:
 			parts = append(parts, part{name: name, raw: raw})
 		case !parts[n].same(raw):
 			where := "the query"
-			if parts[n].path {
+			if parts[n].from == fromPath {
 				where = "the path"
 			}
 			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: "the body says otherwise than " + where})

@@ -87,3 +87,45 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+func TestHeaderFieldsBecomeMembers(t *testing.T) {
+	for _, c := range []struct {
+		name, method, target, body string
+		fields                     []string
+		message                    string // what the function got; "" for nothing
+		pointer, detail            string // of the 422
+	}{
+		{"one", "GET", "/localized/42", "", []string{"Accept-Language: de, en;q=0.5"}, `{"id":"42","language":"de, en;q=0.5"}`, "", ""},
+		{"several lines", "GET", "/localized/42", "", []string{"accept-language: de", "Accept-Language: en"}, `{"id":"42","language":"de, en"}`, "", ""},
+		{"none", "GET", "/localized/42", "", nil, `{"id":"42"}`, "", ""},
+		{"empty", "GET", "/localized/42", "", []string{"Accept-Language: "}, `{"id":"42","language":""}`, "", ""},
+		{"a number", "GET", "/localized/42", "", []string{"X-Limit: 7"}, `{"id":"42","limit":7}`, "", ""},
+		{"no number", "GET", "/localized/42", "", []string{"X-Limit: 7, 8"}, "", "/limit", "want an integer"},
+		{"not UTF-8", "GET", "/localized/42", "", []string{"Accept-Language: \xff"}, "", "/language", "not UTF-8"},
+		{"quoted as JSON", "GET", "/localized/42", "", []string{`Accept-Language: ","id":"43`}, `{"id":"42","language":"\",\"id\":\"43"}`, "", ""},
+		{"in the query", "GET", "/localized/42?language=de", "", nil, "", "/language", "header field Accept-Language only"},
+		{"in the query, in capitals", "GET", "/localized/42?LANGUAGE=de", "", nil, "", "/LANGUAGE", "header field Accept-Language only"},
+		{"in the query as well", "GET", "/localized/42?language=de", "", []string{"Accept-Language: de"}, "", "/language", "header field Accept-Language only"},
+		{"by name", "POST", "/functions/localized", `{"id":"42"}`, []string{"Accept-Language: de"}, `{"id":"42","language":"de"}`, "", ""},
+		{"by name, without a body", "POST", "/functions/localized", "", []string{"Accept-Language: de"}, `{"language":"de"}`, "", ""},
+		{"in the body", "POST", "/functions/localized", `{"language":"de"}`, nil, "", "/language", "header field Accept-Language only"},
+		{"in the body, in another case", "POST", "/functions/localized", `{"Language":"de"}`, []string{"Accept-Language: de"}, "", "/Language", "header field Accept-Language only"},
+		{"sensitive in the body", "POST", "/functions/localized", `{"pin":"1"}`, nil, `{"pin":"1"}`, "", ""},
+		{"sensitive in the query", "POST", "/functions/localized?pin=1", `{}`, nil, "", "/pin", "send it in the body"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, h := cached(&fakeResults{})
+			r := do(h, c.method, c.target, c.body, c.fields...)
+			if c.message != "" {
+				if got := string(b.lastCall(t).Body); r.StatusCode != 200 || got != c.message {
+					t.Errorf("%d, the function got %s, want %s", r.StatusCode, got, c.message)
+				}
+				return
+			}
+			p := readProblem(t, r)
+			if p.Status != 422 || len(p.Errors) != 1 || p.Errors[0].Pointer != c.pointer || !strings.Contains(p.Errors[0].Detail, c.detail) || b.called() != 0 {
+				t.Errorf("got %+v after %d calls, want %q at %s", p, b.called(), c.detail, c.pointer)
+			}
+		})
+	}
+}

@@ -39,7 +39,7 @@ func (t *routes) describe(list []faas.Live) []byte {
 		if paths[path] == nil {
 			paths[path] = object{}
 		}
-		paths[path][strings.ToLower(route.Method)] = operation(d, route)
+		paths[path][strings.ToLower(route.Method)] = operation(d, route, t.functions[d.Name].cached)
 	}
 	b, err := json.Marshal(object{
 		"openapi": "3.1.0",
@@ -80,16 +80,22 @@ var problemSchema = object{
 	},
 }
 
-func operation(d *faas.Descriptor, route *faas.Route) object {
+// operation describes one function. Its message is spread over the path, the
+// header fields and the body, or the query where there is no body.
+func operation(d *faas.Descriptor, route *faas.Route, cached bool) object {
 	status := cmp.Or(route.Status, http.StatusOK)
 	success := object{"description": "What the function answers"}
 	if status != http.StatusNoContent {
 		success["content"] = jsonContent(d.Output)
 	}
-	op := object{
-		"operationId": d.Name,
-		"responses":   object{strconv.Itoa(status): success, "default": object{"$ref": "#/components/responses/Problem"}},
+	responses := object{strconv.Itoa(status): success, "default": object{"$ref": "#/components/responses/Problem"}}
+	if cached {
+		success["headers"] = cachedHeaders
+		if route.Method == http.MethodGet && status == http.StatusOK {
+			responses["304"] = object{"description": "What If-None-Match names is still what the function answers", "headers": cachedHeaders}
+		}
 	}
+	op := object{"operationId": d.Name, "responses": responses}
 	params := pathParams(route.Path)
 	var input schemaNode
 	if json.Unmarshal(d.Input, &input) != nil || input.Properties == nil {
@@ -106,8 +112,14 @@ func operation(d *faas.Descriptor, route *faas.Route) object {
 	for _, name := range params {
 		delete(rest, name)
 	}
+	for _, name := range slices.Sorted(maps.Keys(rest)) {
+		if header := memberOf(rest[name]).header; header != "" {
+			parameters = append(parameters, parameter(header, "header", slices.Contains(input.Required, name), rest[name]))
+			delete(rest, name)
+		}
+	}
 	names := slices.Sorted(maps.Keys(rest))
-	required := slices.DeleteFunc(slices.Clone(input.Required), func(name string) bool { return slices.Contains(params, name) })
+	required := slices.DeleteFunc(slices.Clone(input.Required), func(name string) bool { return rest[name] == nil })
 	if hasBody(route.Method) && len(rest) > 0 {
 		body := object{"type": "object", "properties": rest}
 		if len(required) > 0 {
@@ -126,6 +138,13 @@ func operation(d *faas.Descriptor, route *faas.Route) object {
 		op["parameters"] = parameters
 	}
 	return op
+}
+
+// cachedHeaders are what the response of a cached function has.
+var cachedHeaders = object{
+	"ETag":         object{"description": "Names this very answer, for If-None-Match (RFC 9110)", "schema": object{"type": "string"}},
+	"Age":          object{"description": "Seconds since the function ran, where the answer was stored (RFC 9111)", "schema": object{"type": "integer"}},
+	"Cache-Status": object{"description": "What the cache did (RFC 9211)", "schema": object{"type": "string"}},
 }
 
 func hasBody(method string) bool {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -47,7 +46,8 @@ type Result struct {
 func (x *exchange) callCached(f *function, status int, request faas.Request) {
 	r := x.request
 	want := directives(r.Header)
-	if len(r.Header["Authorization"]) > 0 { // RFC 9111, section 3.5
+	bypass := !f.caching.shares(r, &request)
+	if bypass {
 		want.NoStore, want.NoCache = true, true
 	}
 	if want.OnlyIfCached && want.NoCache {
@@ -61,16 +61,15 @@ func (x *exchange) callCached(f *function, status int, request faas.Request) {
 	began := time.Now()
 	x.sent = true
 	result, err := x.ingress.cfg.Results.Call(ctx, x.ingress.cfg.Broker, &f.Descriptor, request, want)
+	x.sent = !result.Hit
+	if bypass {
+		result.Forward = "bypass"
+	}
 	if err != nil {
-		if want.OnlyIfCached {
-			x.sent = false
-			x.fail(onlyIfCached())
-			return
-		}
-		x.fail(problemOf(err, f.Repeatable))
+		x.failCached(f, &result, want, err)
 		return
 	}
-	x.describe(&result, want, time.Since(began))
+	x.describe(f, &result, want, time.Since(began))
 	if status == http.StatusOK && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		switch precondition(r.Header, result.ETag) {
 		case http.StatusNotModified:
@@ -78,7 +77,9 @@ func (x *exchange) callCached(f *function, status int, request faas.Request) {
 			return
 		case http.StatusPreconditionFailed:
 			p := refuse(http.StatusPreconditionFailed, "what is there now is not what If-Match names")
-			p.Executed = faas.ExecutedYes
+			if !result.Hit {
+				p.Executed = faas.ExecutedYes
+			}
 			x.fail(p)
 			return
 		}
@@ -86,26 +87,51 @@ func (x *exchange) callCached(f *function, status int, request faas.Request) {
 	x.reply(status, result.Body)
 }
 
+// failCached writes the error of a call through the cache: one that was kept,
+// or one of just now.
+func (x *exchange) failCached(f *function, result *Result, want Directives, err error) {
+	if want.OnlyIfCached && !result.Hit {
+		x.sent = false
+		x.fail(onlyIfCached())
+		return
+	}
+	p := problemOf(err, f.Repeatable)
+	if result.Hit {
+		p.Executed = faas.ExecutedNo
+		x.set("Age", seconds(result.Age))
+	}
+	x.cacheStatus(result, err)
+	x.fail(p)
+}
+
 func onlyIfCached() *problem {
 	return refuse(http.StatusGatewayTimeout, "only-if-cached: nothing is stored for this request")
 }
 
-// describe says how the result came about. Whoever stores it must ask again
-// before using it: only the ingress hears of an invalidation.
-func (x *exchange) describe(result *Result, want Directives, took time.Duration) {
+// describe says how the result came about, and who else may keep it.
+func (x *exchange) describe(f *function, result *Result, want Directives, took time.Duration) {
 	if result.ETag != "" {
 		x.set("Etag", result.ETag)
 	}
-	if want.NoStore {
-		x.set("Cache-Control", "no-store")
-	} else {
-		x.set("Cache-Control", "no-cache")
+	x.set("Cache-Control", f.caching.controlOf(x.request, result, want))
+	if f.caching.vary != "" {
+		x.set("Vary", f.caching.vary)
 	}
+	x.cacheStatus(result, nil)
+	if result.Hit {
+		x.set("Age", seconds(result.Age))
+		x.set("Server-Timing", string(appendMillis(append(make([]byte, 0, 24), "cache;dur="...), took)))
+	} else {
+		x.timing(took, result.Run)
+	}
+}
+
+// cacheStatus says what the cache did (RFC 9211).
+func (x *exchange) cacheStatus(result *Result, err error) {
 	b := append(make([]byte, 0, 64), "Rabbet"...)
 	if result.Hit {
 		b = append(b, "; hit; ttl="...)
 		b = strconv.AppendInt(b, int64(result.TTL/time.Second), 10)
-		x.set("Age", strconv.FormatInt(int64(result.Age/time.Second), 10))
 	} else {
 		forward := result.Forward
 		if forward == "" {
@@ -119,82 +145,10 @@ func (x *exchange) describe(result *Result, want Directives, took time.Duration)
 			b = append(b, "; collapsed"...)
 		}
 	}
+	if err != nil && (result.Hit || result.Stored) {
+		b = append(b, "; detail=negative"...)
+	}
 	x.set("Cache-Status", string(b))
-	if result.Hit {
-		x.set("Server-Timing", string(appendMillis(append(make([]byte, 0, 24), "cache;dur="...), took)))
-	} else {
-		x.timing(took, result.Run)
-	}
 }
 
-// directives reads Cache-Control. What it does not know it ignores.
-func directives(h http.Header) (want Directives) {
-	values := h["Cache-Control"]
-	if len(values) == 0 {
-		want.NoCache = len(h["Pragma"]) > 0 && strings.EqualFold(h["Pragma"][0], "no-cache")
-		return want
-	}
-	for _, value := range values {
-		for directive := range strings.SplitSeq(value, ",") {
-			name, argument, _ := strings.Cut(strings.TrimSpace(directive), "=")
-			switch strings.ToLower(name) {
-			case "no-store":
-				want.NoStore = true
-			case "no-cache":
-				want.NoCache = true
-			case "only-if-cached":
-				want.OnlyIfCached = true
-			case "max-age":
-				seconds, err := strconv.ParseUint(strings.Trim(argument, `"`), 10, 31)
-				if err != nil || seconds == 0 { // what cannot be read is taken for stale
-					want.NoCache = true
-				} else {
-					want.MaxAge = time.Duration(seconds) * time.Second
-				}
-			}
-		}
-	}
-	return want
-}
-
-// precondition evaluates If-Match and If-None-Match (RFC 9110, section 13.2.2)
-// and returns 304, 412, or 0 to go on.
-func precondition(h http.Header, etag string) int {
-	if match := h["If-Match"]; len(match) > 0 && !matches(match, etag, true) {
-		return http.StatusPreconditionFailed
-	}
-	if match := h["If-None-Match"]; len(match) > 0 && matches(match, etag, false) {
-		return http.StatusNotModified
-	}
-	return 0
-}
-
-// matches reports whether a list of entity tags contains etag. The strong
-// comparison knows no weak tags; the weak one ignores the difference.
-func matches(list []string, etag string, strong bool) bool {
-	if strong && strings.HasPrefix(etag, "W/") {
-		etag = ""
-	}
-	for _, value := range list {
-		for value = strings.TrimLeft(value, " \t,"); value != ""; value = strings.TrimLeft(value, " \t,") {
-			if value[0] == '*' {
-				return true
-			}
-			weak := strings.HasPrefix(value, "W/")
-			value = strings.TrimPrefix(value, "W/")
-			if value == "" || value[0] != '"' {
-				break // malformed: nothing after it can be trusted
-			}
-			end := strings.IndexByte(value[1:], '"')
-			if end < 0 {
-				break
-			}
-			tag := value[:end+2]
-			value = value[end+2:]
-			if etag != "" && !(weak && strong) && tag == strings.TrimPrefix(etag, "W/") {
-				return true
-			}
-		}
-	}
-	return false
-}
+func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }

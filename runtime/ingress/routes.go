@@ -25,8 +25,10 @@ type routes struct {
 // function is a live function, prepared for serving.
 type function struct {
 	faas.Live
-	params []string // names of the path's parameters
-	input  shape
+	params  []string // names of the path's parameters
+	input   shape
+	cached  bool // its results go through Config.Results
+	caching caching
 }
 
 // ServeHTTP calls the function through its own route.
@@ -77,6 +79,10 @@ func (i *Ingress) newRoutes(before *routes, list []faas.Live, changed <-chan str
 	var newcomers []*function
 	for _, live := range list {
 		f := &function{Live: live, input: shapeOf(live.Input)}
+		// A session is one client's, and what is sensitive lies around nowhere.
+		if f.cached = f.Cache != nil && !f.Session && !f.Sensitive && i.cfg.Results != nil; f.cached {
+			f.caching = cachingOf(f)
+		}
 		t.functions[f.Name] = f
 		if f.Kind != faas.KindRequest || f.Route == nil {
 			continue

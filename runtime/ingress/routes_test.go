@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -173,5 +174,30 @@ func TestOpenAPI(t *testing.T) {
 	b.announce("w2", faas.Descriptor{Name: "any", Kind: faas.KindRequest, Keys: []string{"any"}})
 	if got := text(t, do(h, "GET", "/openapi.json", "")); !strings.Contains(got, "/functions/any") {
 		t.Error("the document did not follow the directory")
+	}
+}
+
+func TestOpenAPIOfACachedFunctionWithHeaderFields(t *testing.T) {
+	_, h := cached(&fakeResults{})
+	var doc struct {
+		Paths map[string]struct {
+			Get struct {
+				Parameters []struct{ Name, In string }
+				Responses  map[string]struct{ Headers map[string]any }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(text(t, do(h, "GET", "/openapi.json", ""))), &doc); err != nil {
+		t.Fatal(err)
+	}
+	get := doc.Paths["/localized/{id}"].Get
+	if got := fmt.Sprint(get.Parameters); got != "[{id path} {Accept-Language header} {X-Limit header} {pin query}]" {
+		t.Errorf("parameters %s", got)
+	}
+	if get.Responses["304"].Headers["ETag"] == nil || get.Responses["200"].Headers["Cache-Status"] == nil {
+		t.Errorf("responses %v", get.Responses)
+	}
+	if plain := doc.Paths["/profiles/{id}"].Get.Responses; len(plain["304"].Headers) > 0 || len(plain["200"].Headers) > 0 {
+		t.Errorf("responses of a function that is not cached: %v", plain)
 	}
 }

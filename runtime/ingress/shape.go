@@ -2,6 +2,8 @@ package ingress
 
 import (
 	"encoding/json"
+	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -19,8 +21,10 @@ const (
 
 // member is what the schema says about one member of the input.
 type member struct {
-	kind kind
-	item kind // of an array
+	kind      kind
+	item      kind   // of an array
+	header    string // canonical name of the request header field that it comes from; "" for none
+	sensitive bool
 }
 
 // shape is as much of an input schema as it takes to make a message of
@@ -28,8 +32,9 @@ type member struct {
 type shape struct {
 	object  bool // the message is an object
 	members map[string]member
-	open    bool   // names that members lacks are allowed
-	rest    member // what they are then
+	headers []string // names of the members that come from header fields, sorted
+	open    bool     // names that members lacks are allowed
+	rest    member   // what they are then
 }
 
 // schemaNode is what shapeOf and the OpenAPI document read of a JSON Schema.
@@ -40,6 +45,8 @@ type schemaNode struct {
 	Required             []string                   `json:"required"`
 	AdditionalProperties json.RawMessage            `json:"additionalProperties"`
 	Description          string                     `json:"description"`
+	Header               string                     `json:"x-header"`
+	Sensitive            bool                       `json:"x-sensitive"`
 }
 
 // shapeOf reads a JSON Schema. One that it does not understand allows anything.
@@ -50,8 +57,13 @@ func shapeOf(schema json.RawMessage) shape {
 	}
 	in := shape{object: kindOf(s.Type) == kindObject, members: make(map[string]member, len(s.Properties)), open: true}
 	for name, property := range s.Properties {
-		in.members[name] = memberOf(property)
+		m := memberOf(property)
+		in.members[name] = m
+		if m.header != "" {
+			in.headers = append(in.headers, name)
+		}
 	}
+	slices.Sort(in.headers)
 	switch more := strings.TrimSpace(string(s.AdditionalProperties)); {
 	case more == "false":
 		in.open = false
@@ -66,7 +78,7 @@ func memberOf(schema json.RawMessage) member {
 	if json.Unmarshal(schema, &s) != nil {
 		return member{}
 	}
-	m := member{kind: kindOf(s.Type)}
+	m := member{kind: kindOf(s.Type), header: http.CanonicalHeaderKey(s.Header), sensitive: s.Sensitive}
 	if m.kind == kindArray && s.Items != nil {
 		m.item = memberOf(s.Items).kind
 	}
@@ -121,6 +133,17 @@ func (k kind) mistake(text string) string {
 		}
 	case kindArray, kindObject:
 		return "it cannot be written as a parameter: send it in the body"
+	}
+	return ""
+}
+
+// headerOf is the header field that the member of that name, spelled in any
+// case, comes from; "" if it does not.
+func (s *shape) headerOf(name string) string {
+	for _, h := range s.headers {
+		if strings.EqualFold(h, name) {
+			return s.members[h].header
+		}
 	}
 	return ""
 }

@@ -1,0 +1,92 @@
+package ingress
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// directives reads Cache-Control, or Pragma where that is all there is (RFC
+// 9111, sections 5.2.1 and 5.4). What it does not know it ignores.
+func directives(h http.Header) (want Directives) {
+	values := h["Cache-Control"]
+	if len(values) == 0 {
+		want.NoCache = len(h["Pragma"]) > 0 && strings.EqualFold(h["Pragma"][0], "no-cache")
+		return want
+	}
+	for _, value := range values {
+		for value != "" {
+			var name, argument string
+			name, argument, value = nextDirective(value)
+			want.take(name, argument)
+		}
+	}
+	return want
+}
+
+// nextDirective cuts the first directive off a list. A quoted argument may
+// contain commas.
+func nextDirective(list string) (name, argument, rest string) {
+	end, quoted := 0, false
+	for ; end < len(list) && (quoted || list[end] != ','); end++ {
+		switch {
+		case quoted && list[end] == '\\':
+			end++
+		case list[end] == '"':
+			quoted = !quoted
+		}
+	}
+	directive := list[:min(end, len(list))]
+	if end < len(list) {
+		rest = list[end+1:]
+	}
+	name, argument, _ = strings.Cut(strings.Trim(directive, " \t"), "=")
+	return name, strings.Trim(argument, `"`), rest
+}
+
+// take adds one directive. Of two that differ the stricter one counts (RFC
+// 9111, section 4.2.1).
+func (want *Directives) take(name, argument string) {
+	switch strings.ToLower(name) {
+	case "no-store":
+		want.NoStore = true
+	case "no-cache":
+		want.NoCache = true
+	case "only-if-cached":
+		want.OnlyIfCached = true
+	case "max-age":
+		age, ok := deltaSeconds(argument)
+		switch {
+		case !ok || age == 0: // what cannot be read is taken for stale
+			want.NoCache = true
+		case want.MaxAge == 0 || age < want.MaxAge:
+			want.MaxAge = age
+		}
+	case "min-fresh":
+		fresh, ok := deltaSeconds(argument)
+		want.NoCache = want.NoCache || !ok
+		want.MinFresh = max(want.MinFresh, fresh)
+	case "max-stale":
+		stale, ok := deltaSeconds(argument)
+		if argument == "" {
+			stale, ok = math.MaxInt64, true
+		}
+		if ok && (want.MaxStale == 0 || stale < want.MaxStale) {
+			want.MaxStale = stale
+		}
+	}
+}
+
+// deltaSeconds reads seconds; more than 2^31 are 2^31 (RFC 9111, section 1.2.2).
+func deltaSeconds(text string) (time.Duration, bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		n = 1 << 31
+	}
+	return time.Duration(n) * time.Second, true
+}
