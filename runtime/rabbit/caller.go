@@ -15,8 +15,9 @@ import (
 
 // What a caller bears at the most.
 const (
-	maxWaiting  = 50_000   // calls of this process that wait for their reply
-	maxCallBody = 15 << 20 // bytes; with its frame it stays below maxBody
+	maxWaiting      = 50_000    // calls of this process that wait for their reply
+	maxWaitingBytes = 256 << 20 // of their bodies
+	maxCallBody     = 15 << 20  // bytes; with its frame it stays below maxBody
 )
 
 // verdictWait is how long past its deadline a call waits to be told that it
@@ -33,6 +34,7 @@ type caller struct {
 	session *callSession       // nil while there is no connection
 	changed chan struct{}      // closed when session changes
 	waiting map[string]*waiter // by tag
+	bytes   int                // of the bodies of waiting
 	lastTag uint64
 }
 
@@ -41,7 +43,8 @@ type caller struct {
 type waiter struct {
 	outcome chan outcome // holds one
 	timer   *time.Timer
-	sent    bool // its message was handed to the connection; guarded by caller.mu
+	message *message // that it left with; nil: it has not left. Guarded by caller.mu
+	size    int      // bytes
 }
 
 type outcome struct {
@@ -81,7 +84,7 @@ func (c *caller) call(ctx context.Context, r faas.Request) (faas.Reply, error) {
 	}
 
 	w := waiters.Get().(*waiter)
-	w.sent = false
+	w.message, w.size = nil, len(r.Body)
 	tag, failed := c.submit(w, &r, deadline)
 	if failed != nil {
 		waiters.Put(w)
@@ -129,7 +132,8 @@ func (c *caller) giveUp(w *waiter, tag string, why func(faas.Executed) *faas.Err
 	}
 	delete(c.waiting, tag)
 	executed := faas.ExecutedNo
-	if w.sent {
+	c.bytes -= w.size
+	if w.message != nil {
 		executed = faas.ExecutedUnknown
 		if c.session != nil {
 			select {
@@ -145,37 +149,48 @@ func (c *caller) giveUp(w *waiter, tag string, why func(faas.Executed) *faas.Err
 func (c *caller) wasSent(w *waiter, tag string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return w.sent || c.waiting[tag] != w
+	return w.message != nil || c.waiting[tag] != w
 }
 
-// submit hands the call to the connection, or to a lane on the way to it.
+// submit sends the call, or leaves it in a lane to be sent with others.
 func (c *caller) submit(w *waiter, r *faas.Request, deadline time.Time) (tag string, failed *faas.Error) {
 	id := r.ID
 	if id == "" {
 		id = faas.NewID()
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	s := c.session
-	switch {
-	case s == nil:
-		return "", c.unavailable()
-	case s.blocked != "":
-		return "", blockedError(s.blocked)
-	case len(c.waiting) >= maxWaiting:
-		return "", &faas.Error{
-			Code: faas.CodeUnavailable, Executed: faas.ExecutedNo, After: time.Second,
-			Detail: fmt.Sprintf("%d calls of this process wait for their replies already", maxWaiting),
-		}
+	if failed = c.refusal(s, w); failed != nil {
+		c.mu.Unlock()
+		return "", failed
 	}
 	c.lastTag++
 	tag = strconv.FormatUint(c.lastTag, 36)
 	c.waiting[tag] = w
-	s.add(laneKey{r.Key, r.Repeatable}, wireCall{
+	c.bytes += w.size
+	m := s.add(laneKey{r.Key, r.Repeatable}, wireCall{
 		tag: tag, id: id, deadline: deadline.UnixMilli(), contentType: r.ContentType,
 		correlation: r.Correlation, causation: r.Causation, trace: r.Trace, session: r.Session, body: r.Body,
-	})
+	}, w)
+	c.mu.Unlock()
+	s.send(m)
 	return tag, nil
+}
+
+// refusal is why a call cannot be made over s now; nil if it can. c.mu is held.
+func (c *caller) refusal(s *callSession, w *waiter) *faas.Error {
+	switch {
+	case s == nil:
+		return c.unavailable()
+	case s.blocked != "":
+		return blockedError(s.blocked)
+	case len(c.waiting) >= maxWaiting || c.bytes+w.size > maxWaitingBytes:
+		return &faas.Error{
+			Code: faas.CodeUnavailable, Executed: faas.ExecutedNo, After: time.Second,
+			Detail: fmt.Sprintf("%d calls of this process, of %d bytes, wait for their replies already", len(c.waiting), c.bytes),
+		}
+	}
+	return nil
 }
 
 // ready waits until calls can be made. It fails with what is wrong when ctx is done.
@@ -202,12 +217,18 @@ func (c *caller) setSession(s *callSession) {
 	c.changed = make(chan struct{})
 }
 
-// resolve hands the call its outcome, if it still waits. c.mu is held.
-func (c *caller) resolve(tag string, o outcome) {
-	if w := c.waiting[tag]; w != nil {
-		delete(c.waiting, tag)
-		w.outcome <- o
+// resolve hands the call its outcome, if it still waits, and returns the
+// message that it left with. c.mu is held.
+func (c *caller) resolve(tag string, o outcome) *message {
+	w := c.waiting[tag]
+	if w == nil {
+		return nil
 	}
+	delete(c.waiting, tag)
+	c.bytes -= w.size
+	m := w.message // before w is somebody else's
+	w.outcome <- o
+	return m
 }
 
 // run keeps the caller connected until ctx is done. Requests leave and replies

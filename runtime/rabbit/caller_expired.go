@@ -3,6 +3,7 @@ package rabbit
 import (
 	"context"
 	"fmt"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -10,9 +11,10 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// forwardExpired answers calls that expired in their queue, whoever made
+// forwardExpired answers calls that their queue did not keep, whoever made
 // them: they were not executed. A caller learns it in the moment of its
-// deadline, and the way of the calls in time costs nothing for it.
+// deadline, or at once if the queue was full, and the way of all other calls
+// costs nothing for it.
 func (c *caller) forwardExpired(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -48,11 +50,18 @@ func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {
 	if d.ReplyTo == "" {
 		return nil
 	}
-	body := encodeFailure(faas.Expired(faas.ExecutedNo))
+	failed := faas.Expired(faas.ExecutedNo)
+	if text(d.Headers, "x-first-death-reason") == "maxlen" {
+		failed = &faas.Error{
+			Code: faas.CodeRefused, Executed: faas.ExecutedNo, After: time.Second,
+			Detail: fmt.Sprintf("the queue behind the routing key %q is full", d.RoutingKey),
+		}
+	}
+	body := encodeFailure(failed)
 	if d.ContentType != contentTypeCalls {
 		return ch.Publish("", d.ReplyTo, false, false, amqp.Publishing{
 			ContentType: contentTypeJSON, CorrelationId: d.CorrelationId, Body: body,
-			Headers: amqp.Table{headerError: string(faas.CodeExpired)},
+			Headers: amqp.Table{headerError: string(failed.Code)},
 		})
 	}
 	calls, _, err := decodeCalls(d.Body)
@@ -61,7 +70,7 @@ func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {
 	}
 	replies := make([]wireReply, len(calls))
 	for i := range calls {
-		replies[i] = wireReply{tag: calls[i].tag, code: faas.CodeExpired, body: body}
+		replies[i] = wireReply{tag: calls[i].tag, code: failed.Code, body: body}
 	}
 	return ch.Publish("", d.ReplyTo, false, false, amqp.Publishing{
 		ContentType: contentTypeReplies, Body: encodeReplies(replies),

@@ -8,7 +8,7 @@ import (
 
 // How calls gather.
 const (
-	gatherTime     = 300 * time.Microsecond // no call waits longer for others than this
+	gatherTime     = 400 * time.Microsecond // no call waits longer for others than this
 	gatherSpread   = 20                     // ms between the deadlines of calls that travel together
 	gatherMaxCalls = 64
 	gatherMaxBytes = 256 << 10
@@ -23,18 +23,20 @@ type laneKey struct {
 }
 
 // lane is where calls of one kind to one function gather. A call that finds
-// no message of its lane under way leaves at once. While one is, calls gather,
-// and leave together as soon as the broker has confirmed it, or there are
-// enough of them, or gatherTime is over: a message under way holds the next
-// ones back, a function that takes its time does not. Guarded by caller.mu.
+// none of them under way leaves at once. Behind it the next ones gather, and
+// leave together when the first reply to the message ahead is there, or there
+// are enough of them, or gatherTime has passed since it left: a message under
+// way holds the next one back, a function that takes its time does not.
+// Guarded by caller.mu.
 type lane struct {
 	laneKey
-	frames   bool // every worker understands frames
-	limit    int  // calls in a message; 1 lets none gather
-	underway int  // messages not yet confirmed
-	calls    []wireCall
-	bytes    int
-	timer    *time.Timer
+	frames bool      // every worker understands frames
+	limit  int       // calls in a message; 1 lets none gather
+	ahead  *message  // the last one that left, until its first reply; nil: none
+	left   time.Time // when it did
+	calls  []wireCall
+	bytes  int
+	timer  *time.Timer // set while calls gather
 }
 
 // message is calls on their way together.
@@ -44,47 +46,59 @@ type message struct {
 	calls  []wireCall
 }
 
-// add puts the call on its way. c.mu is held.
-func (s *callSession) add(key laneKey, call wireCall) {
+// add takes the call of w in, and returns a message for who called to send; nil
+// while calls gather. c.mu is held.
+func (s *callSession) add(key laneKey, call wireCall, w *waiter) *message {
 	l := s.lane(key)
-	if l.limit == 1 || l.underway == 0 && len(l.calls) == 0 {
-		s.enqueue(&message{l, l.frames, []wireCall{call}})
-		return
+	now := time.Now()
+	if len(l.calls) == 0 && (l.limit == 1 || l.ahead == nil || now.Sub(l.left) >= gatherTime) {
+		m := &message{l, l.frames, []wireCall{call}}
+		w.message = m
+		l.ahead, l.left = m, now
+		return m
 	}
 	size := call.size()
+	var full *message
 	if len(l.calls) > 0 && (l.bytes+size > gatherMaxBytes || abs(call.deadline-l.calls[0].deadline) > gatherSpread) {
-		s.leave(l)
+		full = s.leave(l, now)
 	}
 	if len(l.calls) == 0 {
-		l.timer.Reset(gatherTime)
+		l.timer.Reset(gatherTime - now.Sub(l.left))
 	}
 	l.calls = append(l.calls, call)
 	l.bytes += size
-	if len(l.calls) >= l.limit {
-		s.leave(l)
+	if len(l.calls) >= l.limit && full == nil {
+		full = s.leave(l, now)
 	}
+	return full
 }
 
-// leave sends what has gathered in l. c.mu is held.
-func (s *callSession) leave(l *lane) {
-	if len(l.calls) == 0 {
-		return
-	}
-	l.timer.Stop()
-	if l.frames {
-		s.enqueue(&message{l, true, l.calls})
-	} else { // a worker that does not understand frames came while they gathered
-		for i := range l.calls {
-			s.enqueue(&message{l, false, l.calls[i : i+1 : i+1]})
+// leave returns what has gathered in l, without the calls that nobody waits
+// for any more, to be sent; nil for nothing. c.mu is held.
+func (s *callSession) leave(l *lane, now time.Time) *message {
+	m := &message{lane: l, frames: l.frames, calls: l.calls[:0]}
+	for i := range l.calls {
+		if w := s.c.waiting[l.calls[i].tag]; w != nil {
+			w.message = m
+			m.calls = append(m.calls, l.calls[i])
 		}
 	}
-	l.calls, l.bytes = nil, 0
+	l.ahead, l.calls, l.bytes = nil, nil, 0
+	if len(m.calls) == 0 {
+		return nil
+	}
+	l.timer.Stop()
+	l.ahead, l.left = m, now
+	return m
 }
 
-// confirmed notes that a message of l is no longer under way. c.mu is held.
-func (s *callSession) confirmed(l *lane) {
-	l.underway--
-	s.leave(l)
+// replied notes that a reply to m is there. It returns what gathered behind m,
+// to be sent; nil for nothing. c.mu is held.
+func (s *callSession) replied(m *message) *message {
+	if m == nil || m.lane.ahead != m {
+		return nil
+	}
+	return s.leave(m.lane, time.Now())
 }
 
 // lane returns the lane of that key. c.mu is held.
@@ -104,8 +118,9 @@ func (s *callSession) lane(key laneKey) *lane {
 		l.frames, l.limit = s.c.gatherLimit(key.key)
 		l.timer = time.AfterFunc(time.Hour, func() {
 			s.c.mu.Lock()
-			defer s.c.mu.Unlock()
-			s.leave(l)
+			m := s.leave(l, time.Now())
+			s.c.mu.Unlock()
+			s.send(m)
 		})
 		l.timer.Stop()
 		s.lanes[key] = l
@@ -118,7 +133,7 @@ func (s *callSession) dropIdleLanes() {
 		return
 	}
 	for key, l := range s.lanes {
-		if l.underway == 0 && len(l.calls) == 0 {
+		if len(l.calls) == 0 && time.Since(l.left) > gatherTime {
 			delete(s.lanes, key)
 		}
 	}

@@ -20,31 +20,30 @@ import (
 type callSession struct {
 	c        *caller
 	requests *amqp.Channel
-	replyTo  string        // the queue that replies come to
-	wake     chan struct{} // holds one: there is something to write
+	replyTo  string // the queue that replies come to
 
-	blocked     string          // the broker's reason to take nothing; "" when it does
-	changed     <-chan struct{} // closed when the directory has changed
-	lanes       map[laneKey]*lane
-	queue       []*message // to be written, in this order
-	unconfirmed []*message // written, in the order in which confirmations come
+	blocked string          // the broker's reason to take nothing; "" when it does
+	changed <-chan struct{} // closed when the directory has changed
+	lanes   map[laneKey]*lane
 }
 
 var replyQueues atomic.Uint64
 
 // serveConnection lets calls be made over conn, until ctx is done or conn fails.
+//
+// Calls are not confirmed: what the broker cannot route it returns, what finds
+// its queue full it puts where expired calls go, and both come back as the
+// outcome of the call; anything else that is lost shows as a reply that is
+// missing, with or without a confirmation.
 func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) error {
 	s := &callSession{
-		c: c, wake: make(chan struct{}, 1), changed: c.b.Directory().Changed(), lanes: map[laneKey]*lane{},
+		c: c, changed: c.b.Directory().Changed(), lanes: map[laneKey]*lane{},
 	}
 	var err error
 	if s.requests, err = conn.Channel(); err != nil {
 		return fmt.Errorf("open a channel to call on: %w", err)
 	}
 	defer s.requests.Close()
-	if err := s.requests.Confirm(false); err != nil {
-		return fmt.Errorf("ask for confirmations: %w", err)
-	}
 	if err := c.b.names.common().declare(s.requests); err != nil {
 		return err
 	}
@@ -64,9 +63,8 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 		return fmt.Errorf("consume from %q: %w", s.replyTo, err)
 	}
 
-	// The client drops notifications that nobody takes for 5 s. These two are
-	// taken by a goroutine that never waits for anything else.
-	confirms := s.requests.NotifyPublish(make(chan amqp.Confirmation, 1024))
+	// The client drops notifications that nobody takes for 5 s. These are taken
+	// by a goroutine that never waits for anything else.
 	returns := s.requests.NotifyReturn(make(chan amqp.Return, 1024))
 	blocks := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	requestsClosed := s.requests.NotifyClose(make(chan *amqp.Error, 1))
@@ -76,14 +74,13 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	c.setSession(s)
 	c.mu.Unlock()
 
-	// All of these end with the channels, the writer and the forwarder with stop.
+	// All of these end with the channels, the forwarder with stop.
 	running, stop := context.WithCancel(ctx)
-	failed := make(chan error, 2)
+	failed := make(chan error, 1)
 	var g sync.WaitGroup
-	g.Go(func() { s.settle(confirms, returns) })
+	g.Go(func() { s.takeReturns(returns) })
 	g.Go(func() { s.receive(replies) })
 	g.Go(func() { s.watchBlocks(running, blocks) })
-	g.Go(func() { failed <- s.write(running) })
 	g.Go(func() { failed <- c.forwardExpired(running, conn) })
 
 	var why error
@@ -117,11 +114,8 @@ func (s *callSession) end(why error) {
 	defer s.c.mu.Unlock()
 	s.c.setSession(nil)
 	for tag, w := range s.c.waiting {
-		e := &faas.Error{
-			Code: faas.CodeUnavailable, Executed: faas.ExecutedNo, After: time.Second, Cause: why,
-			Detail: "the connection to the message broker was lost before the call was sent",
-		}
-		if w.sent {
+		e := notSent(why)
+		if w.message != nil {
 			e = &faas.Error{
 				Code: faas.CodeUnconfirmed, Executed: faas.ExecutedUnknown, Cause: why,
 				Detail: "the connection to the message broker was lost while the call was under way",
@@ -131,64 +125,43 @@ func (s *callSession) end(why error) {
 	}
 }
 
-// enqueue puts m in line for the writer. c.mu is held.
-func (s *callSession) enqueue(m *message) {
-	m.lane.underway++
-	s.queue = append(s.queue, m)
-	select {
-	case s.wake <- struct{}{}:
-	default:
+// send publishes m, if there is one. It does not wait: see gatheringConn.
+func (s *callSession) send(m *message) {
+	if m == nil {
+		return
+	}
+	if m.frames {
+		s.check(m.calls, s.publish(m, m.calls))
+		return
+	}
+	for i := range m.calls { // a worker that does not understand frames came while they gathered
+		s.check(m.calls[i:i+1], s.publish(m, m.calls[i:i+1]))
 	}
 }
 
-// next takes the first message out of the line, without the calls that nobody
-// waits for any more; nil when there is none.
-func (s *callSession) next() *message {
+// check tells calls that they were not sent, if the connection was closed by
+// then. Any other error ends the connection, and them with it.
+func (s *callSession) check(calls []wireCall, err error) {
+	if !errors.Is(err, amqp.ErrClosed) {
+		return
+	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	for len(s.queue) > 0 {
-		m := s.queue[0]
-		s.queue[0] = nil
-		if s.queue = s.queue[1:]; len(s.queue) == 0 {
-			s.queue = nil
-		}
-		live := m.calls[:0]
-		for i := range m.calls {
-			if w := s.c.waiting[m.calls[i].tag]; w != nil {
-				w.sent = true
-				live = append(live, m.calls[i])
-			}
-		}
-		if m.calls = live; len(live) > 0 {
-			s.unconfirmed = append(s.unconfirmed, m) // now: the confirmation may be faster than Publish returns
-			return m
-		}
-		s.confirmed(m.lane)
-	}
-	return nil
-}
-
-// write publishes what is in line, until ctx is done. It is one goroutine, so
-// that a caller can turn away from a connection that takes nothing.
-func (s *callSession) write(ctx context.Context) error {
-	for {
-		m := s.next()
-		if m == nil {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-s.wake:
-			}
-			continue
-		}
-		if err := s.publish(m); err != nil {
-			return fmt.Errorf("publish a call: %w", err)
-		}
+	for i := range calls {
+		s.c.resolve(calls[i].tag, outcome{err: notSent(err)})
 	}
 }
 
-func (s *callSession) publish(m *message) error {
-	first := &m.calls[0]
+func notSent(why error) *faas.Error {
+	return &faas.Error{
+		Code: faas.CodeUnavailable, Executed: faas.ExecutedNo, After: time.Second, Cause: why,
+		Detail: "the connection to the message broker was lost before the call was sent",
+	}
+}
+
+// publish publishes calls of m in one message.
+func (s *callSession) publish(m *message, calls []wireCall) error {
+	first := &calls[0]
 	p := amqp.Publishing{
 		DeliveryMode:  amqp.Transient,
 		CorrelationId: first.tag,
@@ -196,11 +169,11 @@ func (s *callSession) publish(m *message) error {
 	}
 	last := first.deadline
 	if m.frames {
-		for i := range m.calls {
-			last = max(last, m.calls[i].deadline)
+		for i := range calls {
+			last = max(last, calls[i].deadline)
 		}
 		p.ContentType = contentTypeCalls
-		p.Body = encodeCalls(m.calls, m.lane.repeatable)
+		p.Body = encodeCalls(calls, m.lane.repeatable)
 	} else {
 		p.ContentType = contentTypeOr(first.contentType)
 		p.MessageId = first.id
@@ -211,62 +184,31 @@ func (s *callSession) publish(m *message) error {
 	return s.requests.Publish(s.c.b.names.requests(), m.lane.key, true, false, p)
 }
 
-// settle takes in what the broker says of the messages, until the channel closes.
-func (s *callSession) settle(confirms <-chan amqp.Confirmation, returns <-chan amqp.Return) {
-	returned := map[string]bool{} // by tag of the first call
-	for {
-		select {
-		case r, ok := <-returns:
-			if !ok {
-				returns = nil
+// takeReturns ends the calls of messages that the broker could not route, until
+// the channel closes.
+func (s *callSession) takeReturns(returns <-chan amqp.Return) {
+	for r := range returns {
+		tags := []string{r.CorrelationId}
+		if r.ContentType == contentTypeCalls {
+			calls, _, err := decodeCalls(r.Body) // it is what this process has sent
+			if err != nil {
+				s.c.b.cfg.Log.Error("a returned message cannot be read", zap.Error(err))
 				continue
 			}
-			returned[r.CorrelationId] = true
-		case confirm, ok := <-confirms:
-			if !ok {
-				return
+			tags = tags[:0]
+			for i := range calls {
+				tags = append(tags, calls[i].tag)
 			}
-			// A message is returned before it is confirmed.
-			for len(returns) > 0 {
-				if r, ok := <-returns; ok {
-					returned[r.CorrelationId] = true
-				}
-			}
-			s.settleOne(confirm.Ack, returned)
 		}
-	}
-}
-
-func (s *callSession) settleOne(ack bool, returned map[string]bool) {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	if len(s.unconfirmed) == 0 {
-		return
-	}
-	m := s.unconfirmed[0]
-	s.unconfirmed[0] = nil
-	if s.unconfirmed = s.unconfirmed[1:]; len(s.unconfirmed) == 0 {
-		s.unconfirmed = nil
-	}
-	var why *faas.Error
-	if first := m.calls[0].tag; len(returned) > 0 && returned[first] {
-		delete(returned, first)
-		why = &faas.Error{
-			Code: faas.CodeUnroutable, Executed: faas.ExecutedNo, After: time.Second,
-			Detail: fmt.Sprintf("no worker serves the routing key %q", m.lane.key),
+		s.c.mu.Lock()
+		for _, tag := range tags {
+			s.c.resolve(tag, outcome{err: &faas.Error{
+				Code: faas.CodeUnroutable, Executed: faas.ExecutedNo, After: time.Second,
+				Detail: fmt.Sprintf("no worker serves the routing key %q", r.RoutingKey),
+			}})
 		}
-	} else if !ack {
-		why = &faas.Error{
-			Code: faas.CodeRefused, Executed: faas.ExecutedNo, After: time.Second,
-			Detail: fmt.Sprintf("the queue behind the routing key %q is full", m.lane.key),
-		}
+		s.c.mu.Unlock()
 	}
-	if why != nil {
-		for i := range m.calls {
-			s.c.resolve(m.calls[i].tag, outcome{err: why})
-		}
-	}
-	s.confirmed(m.lane)
 }
 
 // watchBlocks notes whether the broker takes messages, until conn closes; ctx
@@ -301,32 +243,40 @@ func (s *callSession) setBlocked(b amqp.Blocking) {
 		s.blocked = "no reason given"
 	}
 	for tag, w := range s.c.waiting {
-		if !w.sent {
+		if w.message == nil {
 			s.c.resolve(tag, outcome{err: blockedError(s.blocked)})
 		}
 	}
 }
 
-// receive hands replies to who waits for them, until the channel closes.
+// receive hands replies to who waits for them, until the channel closes, and
+// sends the calls that gathered meanwhile.
 func (s *callSession) receive(replies <-chan amqp.Delivery) {
+	var one [1]wireReply
+	var gathered []*message
 	for d := range replies {
+		list := one[:]
 		if d.ContentType != contentTypeReplies {
-			r := parseReply(&d)
-			s.c.mu.Lock()
-			s.c.resolve(r.tag, outcomeOf(&r, d.AppId))
-			s.c.mu.Unlock()
-			continue
-		}
-		list, err := decodeReplies(d.Body)
-		if err != nil {
-			s.c.b.cfg.Log.Warn("replies that cannot be read", zap.String("worker", d.AppId), zap.Error(err))
-			continue
+			one[0] = parseReply(&d)
+		} else {
+			var err error
+			if list, err = decodeReplies(d.Body); err != nil {
+				s.c.b.cfg.Log.Warn("replies that cannot be read", zap.String("worker", d.AppId), zap.Error(err))
+				continue
+			}
 		}
 		s.c.mu.Lock()
 		for i := range list {
-			s.c.resolve(list[i].tag, outcomeOf(&list[i], d.AppId))
+			if m := s.replied(s.c.resolve(list[i].tag, outcomeOf(&list[i], d.AppId))); m != nil {
+				gathered = append(gathered, m)
+			}
 		}
 		s.c.mu.Unlock()
+		for i, m := range gathered {
+			s.send(m)
+			gathered[i] = nil
+		}
+		gathered = gathered[:0]
 	}
 }
 

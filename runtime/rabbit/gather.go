@@ -3,75 +3,77 @@ package rabbit
 import (
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
-// gatherLimit bounds what waits to be written: beyond it a writer waits as on
-// any connection.
-const gatherLimit = 1 << 20
+// gatherWrites is how close together writes come for them to leave together.
+const gatherWrites = 50 * time.Microsecond
 
-// gatheringConn lets what is written while an earlier write is under way leave
-// with one system call. The AMQP client flushes after every message; under
-// load several messages share a flush this way.
+// gatheringConn never makes who writes to it wait: what the kernel does not
+// take at once is kept and written as soon as it does. The AMQP client holds its
+// locks while it writes, so a broker that reads nothing would otherwise hold up
+// callers past the end of their ctx. What is kept is bounded by those who write:
+// each of them bounds what it has under way.
+//
+// A write that comes alone leaves at once; under load, writes that come close
+// together share a system call, where the client would make one for each message.
 type gatheringConn struct {
 	net.Conn
+	raw syscall.RawConn
+
 	mu      sync.Mutex
+	last    time.Time // of the last write
 	pending []byte
 	spare   []byte
 	err     error
 	closing bool
-	writing bool      // a write is under way
+	writing bool      // a write of what was pending is under way
 	work    sync.Cond // something is pending, or the connection is closing
-	room    sync.Cond // pending has been taken
 	done    chan struct{}
 }
 
-func newGatheringConn(c net.Conn) *gatheringConn {
-	g := &gatheringConn{Conn: c, done: make(chan struct{})}
-	g.work.L, g.room.L = &g.mu, &g.mu
+func newGatheringConn(c *net.TCPConn) (*gatheringConn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	g := &gatheringConn{Conn: c, raw: raw, done: make(chan struct{})}
+	g.work.L = &g.mu
 	go g.write() // ended and awaited by Close
-	return g
+	return g, nil
 }
 
-// Write writes p at once when nothing else is being written. Otherwise it takes
-// p over, and an error of the connection shows with the next Write.
+// Write takes p over, or has written it. An error of the connection shows with
+// the next Write.
 func (g *gatheringConn) Write(p []byte) (int, error) {
+	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.pending) > gatherLimit && g.err == nil && !g.closing {
-		g.room.Wait()
-	}
 	if g.err != nil {
 		return 0, g.err
 	}
 	if g.closing {
 		return 0, net.ErrClosed
 	}
-	if g.writing || len(g.pending) > 0 {
-		g.pending = append(g.pending, p...)
-		g.work.Signal()
-		return len(p), nil
+	rest := p
+	if alone := now.Sub(g.last) > gatherWrites; alone && !g.writing && len(g.pending) == 0 {
+		rest = p[g.try(p):]
 	}
-	g.writing = true // nobody is: this goroutine may as well
-	g.mu.Unlock()
-	n, err := g.Conn.Write(p)
-	g.mu.Lock()
-	g.writing = false
-	if err != nil {
-		g.fail(err)
-	} else if len(g.pending) > 0 || g.closing {
+	g.last = now
+	if len(rest) > 0 {
+		g.pending = append(g.pending, rest...)
 		g.work.Signal()
 	}
-	return n, err
+	return len(p), nil
 }
 
 // Close writes what is pending, for a moment, and closes the connection.
 func (g *gatheringConn) Close() error {
-	_ = g.Conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	_ = g.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 	g.mu.Lock()
 	g.closing = true
 	g.work.Signal()
-	g.room.Broadcast()
 	g.mu.Unlock()
 	<-g.done
 	return g.Conn.Close()
@@ -82,7 +84,7 @@ func (g *gatheringConn) write() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for {
-		for g.writing || len(g.pending) == 0 && !g.closing {
+		for len(g.pending) == 0 && !g.closing {
 			g.work.Wait()
 		}
 		if len(g.pending) == 0 {
@@ -91,12 +93,11 @@ func (g *gatheringConn) write() {
 		g.writing = true
 		batch := g.pending
 		g.pending, g.spare = g.spare[:0], nil
-		g.room.Broadcast()
 		g.mu.Unlock()
 		_, err := g.Conn.Write(batch)
 		g.mu.Lock()
 		g.writing = false
-		if cap(batch) <= gatherLimit { // a burst is not kept for ever
+		if cap(batch) <= keepBuffer { // a burst is not kept for ever
 			g.spare = batch[:0]
 		}
 		if err != nil {
@@ -106,8 +107,10 @@ func (g *gatheringConn) write() {
 	}
 }
 
-// Read ends writers that are stuck when the peer is gone or mute: the client
-// cannot take a connection down while one of them holds its channel.
+// keepBuffer is the largest buffer that is used again, in bytes.
+const keepBuffer = 1 << 20
+
+// Read ends the writing when the peer is gone.
 func (g *gatheringConn) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
 	if err != nil {
@@ -125,6 +128,5 @@ func (g *gatheringConn) fail(err error) {
 	}
 	g.pending, g.closing = nil, true
 	g.work.Signal()
-	g.room.Broadcast()
-	_ = g.Conn.SetDeadline(time.Now())
+	_ = g.SetDeadline(time.Now())
 }

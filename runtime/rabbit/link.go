@@ -197,10 +197,14 @@ func (l *link) dial(ctx context.Context, a address) (*amqp.Connection, error) {
 			if err != nil {
 				return nil, err
 			}
-			raw = newGatheringConn(c)
+			g, err := newGatheringConn(c.(*net.TCPConn)) // the client dials "tcp" and nothing else
+			if err != nil {
+				return nil, err
+			}
+			raw = g
 			// A broker that accepts and keeps mute ends with ctx.
 			stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
-			return raw, nil
+			return g, nil
 		},
 	})
 	if !stop() && err == nil {

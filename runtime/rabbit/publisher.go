@@ -5,18 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 const (
-	maxUnconfirmed    = 2048            // publishes under way at once
+	maxUnconfirmed    = 64 << 20        // bytes of publishes under way at once
+	minShare          = 32 << 10        // bytes that the smallest of them counts for: 2048 are under way at the most
 	reconnectPatience = 5 * time.Second // how long a publish waits for a connection
 )
 
@@ -50,126 +50,102 @@ func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 type publisher struct {
 	link      *link
 	names     names
-	queue     chan *outgoing
-	over      chan struct{} // closed when run has ended: nothing will be sent any more
+	room      *semaphore.Weighted // of what is under way, in bytes
 	exchanges exchanges
 	tiers     tiers
-}
 
-// outgoing is one publish on its way.
-type outgoing struct {
-	exchange, key string
-	message       amqp.Publishing
-	state         atomic.Int32
-	written       chan written // one value, once the state is taken
-}
-
-// The states of an outgoing.
-const (
-	waiting   int32 = iota // it may be taken, or abandoned
-	taken                  // the writer has it
-	abandoned              // its caller has left
-)
-
-// written tells the caller where its message stands.
-type written struct {
-	session *publishSession
-	number  int64
-	confirm *amqp.DeferredConfirmation
-	err     error // it could not be written
+	mu      sync.Mutex
+	session *publishSession // nil while there is no channel
+	changed chan struct{}   // closed when session changes
+	over    bool            // nothing will be sent any more
 }
 
 func newPublisher(b *Broker) *publisher {
 	return &publisher{
-		link: b.publish, names: b.names, queue: make(chan *outgoing, 256), over: make(chan struct{}),
+		link: b.publish, names: b.names, room: semaphore.NewWeighted(maxUnconfirmed), changed: make(chan struct{}),
 		exchanges: exchanges{link: b.consume}, tiers: tiers{link: b.consume, names: b.names},
 	}
 }
 
-// run serves publishes until ctx is done.
+// run serves publishes until ctx is done, and waits for the confirmations of
+// what is under way, for a moment.
 func (p *publisher) run(ctx context.Context) {
-	defer close(p.over)
-	p.link.use(ctx, "publish", p.serve)
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var g sync.WaitGroup
+	g.Go(func() { p.link.use(serving, "publish", p.serve) })
+	<-ctx.Done()
+	p.close()
+	patience, done := context.WithTimeout(serving, closeTimeout)
+	defer done()
+	_ = p.room.Acquire(patience, maxUnconfirmed) // all of it: nothing is under way
+	stop()
+	g.Wait()
 }
 
 // publish is the one primitive: mandatory, confirmed, and bounded by ctx.
 func (p *publisher) publish(ctx context.Context, exchange, key string, m amqp.Publishing) error {
-	o := &outgoing{exchange: exchange, key: key, message: m, written: make(chan written, 1)}
-	patience := time.NewTimer(reconnectPatience)
-	defer patience.Stop()
-	select {
-	case <-p.over:
-		return errClosed
-	default:
-	}
-	select {
-	case p.queue <- o:
-	case <-p.over:
-		return errClosed
-	case <-ctx.Done():
+	size := max(minShare, int64(len(m.Body)))
+	if err := p.room.Acquire(ctx, size); err != nil {
 		return p.notTaken(ctx)
 	}
-	for {
-		select {
-		case w := <-o.written:
-			return p.confirmed(ctx, o, w)
-		case <-patience.C:
-			if _, blocked := p.link.blocking(); blocked != nil || p.link.connected() {
-				continue // it is a matter of the caller's own patience
-			}
-		case <-p.over:
-		case <-ctx.Done():
+	s, err := p.usable(ctx)
+	if err != nil {
+		p.room.Release(size)
+		return err
+	}
+	w, err := s.write(exchange, key, m)
+	if err != nil {
+		p.room.Release(size)
+		if errors.Is(err, amqp.ErrClosed) {
+			return &faas.Error{Code: faas.CodeUnavailable, Detail: "the connection to the broker was lost before the event was sent", Executed: faas.ExecutedNo}
 		}
-		if o.state.CompareAndSwap(waiting, abandoned) {
-			return p.notTaken(ctx)
-		}
+		return unconfirmed(ctx, "it could not be written: "+err.Error())
+	}
+	select {
+	case <-w.confirm.Done():
+		p.room.Release(size)
+		return s.settle(ctx, &w)
+	case <-ctx.Done():
 		go func() { // ends with the confirmation, or with the connection
-			if w := <-o.written; w.err == nil {
-				<-w.confirm.Done()
-				w.session.settled(w.number)
-			}
+			<-w.confirm.Done()
+			p.room.Release(size)
+			_ = s.settle(ctx, &w)
 		}()
 		return unconfirmed(ctx, "the broker has not confirmed it in time")
 	}
 }
 
-// confirmed waits for the broker's word on what was written.
-func (p *publisher) confirmed(ctx context.Context, o *outgoing, w written) error {
-	if w.err != nil {
-		if errors.Is(w.err, amqp.ErrClosed) {
-			return &faas.Error{Code: faas.CodeUnavailable, Detail: "the connection to the broker was lost before the event was sent", Executed: faas.ExecutedNo}
+// usable returns the channel to publish on once the broker takes messages.
+// While the connection is being made anew it waits for reconnectPatience; while
+// the broker blocks, for as long as ctx allows.
+func (p *publisher) usable(ctx context.Context) (*publishSession, error) {
+	var patience <-chan time.Time
+	for {
+		p.mu.Lock()
+		s, changed, over := p.session, p.changed, p.over
+		p.mu.Unlock()
+		_, unblocked := p.link.blocking()
+		switch {
+		case over:
+			return nil, errClosed
+		case unblocked != nil:
+			patience = nil
+		case s != nil:
+			return s, nil
+		case patience == nil:
+			t := time.NewTimer(reconnectPatience)
+			defer t.Stop()
+			patience = t.C
 		}
-		return unconfirmed(ctx, "it could not be written: "+w.err.Error())
-	}
-	select {
-	case <-w.confirm.Done():
-	default:
 		select {
-		case <-w.confirm.Done():
+		case <-unblocked:
+		case <-changed:
+		case <-patience:
+			return nil, p.notTaken(ctx)
 		case <-ctx.Done():
-			go func() { // ends with the confirmation, or with the connection
-				<-w.confirm.Done()
-				w.session.settled(w.number)
-			}()
-			return unconfirmed(ctx, "the broker has not confirmed it in time")
+			return nil, p.notTaken(ctx)
 		}
-	}
-	lost := w.session.channel.IsClosed()
-	returned := w.session.settled(w.number)
-	switch {
-	case returned != nil:
-		return &faas.Error{
-			Code: faas.CodeUnroutable, Executed: faas.ExecutedNo,
-			Detail: fmt.Sprintf("no queue is bound to the routing key %q on exchange %q", o.key, o.exchange),
-		}
-	case w.confirm.Acked():
-		return nil
-	case lost:
-		return w.session.lost(ctx, o.exchange)
-	}
-	return &faas.Error{
-		Code: faas.CodeRefused, Executed: faas.ExecutedNo,
-		Detail: fmt.Sprintf("a queue bound to the routing key %q is full or cannot take it", o.key),
 	}
 }
 
@@ -184,163 +160,26 @@ func (p *publisher) notTaken(ctx context.Context) error {
 	return e
 }
 
+func (p *publisher) setSession(s *publishSession) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.session = s
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *publisher) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
 var errClosed = &faas.Error{Code: faas.CodeUnavailable, Detail: "the broker is closed", Executed: faas.ExecutedNo}
 
 func unconfirmed(ctx context.Context, detail string) error {
 	return &faas.Error{Code: faas.CodeUnconfirmed, Detail: detail, Cause: ctx.Err(), Executed: faas.ExecutedUnknown}
-}
-
-// publishSession is one channel in confirm mode.
-type publishSession struct {
-	channel *amqp.Channel
-	slots   chan struct{} // one for each publish under way
-	closed  chan *amqp.Error
-
-	mu       sync.Mutex
-	returns  chan amqp.Return // has room for everything under way
-	returned map[int64]*amqp.Return
-	reason   *amqp.Error // why the channel was closed
-}
-
-// serve writes what is queued to conn, until it is lost or ctx is done.
-func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
-	ch, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("open a channel to publish on: %w", err)
-	}
-	defer closeChannel(ch)
-	if err := p.names.common().declare(ch); err != nil {
-		return err
-	}
-	if err := ch.Confirm(false); err != nil {
-		return fmt.Errorf("ask for confirmations: %w", err)
-	}
-	s := &publishSession{
-		channel: ch, slots: make(chan struct{}, maxUnconfirmed), returned: map[int64]*amqp.Return{},
-		returns: ch.NotifyReturn(make(chan amqp.Return, maxUnconfirmed)),
-		closed:  ch.NotifyClose(make(chan *amqp.Error, 1)),
-	}
-	over := make(chan struct{})
-	go func() { // ends with the channel, which ends with serve or its connection
-		defer close(over)
-		reason := <-s.closed
-		s.mu.Lock()
-		s.reason = reason
-		s.mu.Unlock()
-	}()
-	for number := int64(1); ; {
-		select {
-		case s.slots <- struct{}{}:
-		case <-over:
-			return s.closeReason()
-		case <-ctx.Done():
-			return nil
-		}
-		o := p.take(ctx, over)
-		if o == nil {
-			if ctx.Err() != nil {
-				return s.drain(ctx)
-			}
-			return s.closeReason()
-		}
-		if o.message.Headers == nil {
-			o.message.Headers = amqp.Table{}
-		}
-		o.message.Headers[headerPublish] = number
-		confirm, err := ch.PublishWithDeferredConfirm(o.exchange, o.key, true, false, o.message)
-		o.written <- written{session: s, number: number, confirm: confirm, err: err}
-		if err != nil {
-			<-s.slots
-			continue
-		}
-		number++
-	}
-}
-
-// take returns the next message once the broker takes messages; nil when ctx
-// is done or the channel is over.
-func (p *publisher) take(ctx context.Context, over <-chan struct{}) *outgoing {
-	for {
-		_, unblocked := p.link.blocking()
-		queue := p.queue
-		if unblocked != nil {
-			queue = nil // what has not been sent can still be said to be so
-		}
-		select {
-		case o := <-queue:
-			if o.state.CompareAndSwap(waiting, taken) {
-				return o
-			}
-		case <-unblocked:
-		case <-p.link.blockings():
-		case <-over:
-			return nil
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// settled ends one publish: it returns what the broker returned of it, if so.
-// The broker sends a return before its confirmation.
-func (s *publishSession) settled(number int64) *amqp.Return {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for more := true; more; {
-		select {
-		case r, ok := <-s.returns:
-			if ok {
-				s.returned[intOf(r.Headers, headerPublish)] = &r
-			}
-			more = ok
-		default:
-			more = false
-		}
-	}
-	r := s.returned[number]
-	delete(s.returned, number)
-	<-s.slots
-	return r
-}
-
-// lost says what became of a publish whose channel was closed under it.
-func (s *publishSession) lost(ctx context.Context, exchange string) error {
-	s.mu.Lock()
-	reason := s.reason
-	s.mu.Unlock()
-	if reason != nil && strings.Contains(reason.Reason, "'"+exchange+"'") {
-		switch reason.Code {
-		case amqp.NotFound:
-			return noExchange(exchange)
-		case amqp.AccessRefused:
-			return &faas.Error{Code: faas.CodeRefused, Detail: fmt.Sprintf("the broker user may not publish to exchange %q", exchange), Cause: reason, Executed: faas.ExecutedNo}
-		}
-	}
-	return unconfirmed(ctx, "the connection to the broker was lost before it confirmed")
-}
-
-// drain waits for the confirmations of what is under way, for a moment.
-func (s *publishSession) drain(ctx context.Context) error {
-	<-s.slots // the one that found nothing to publish
-	patience := time.NewTimer(closeTimeout)
-	defer patience.Stop()
-	for range cap(s.slots) {
-		select {
-		case s.slots <- struct{}{}:
-		case <-patience.C:
-			return nil
-		}
-	}
-	return nil
-}
-
-func (s *publishSession) closeReason() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.reason == nil {
-		return nil
-	}
-	return fmt.Errorf("the broker closed the publishing channel: %s", s.reason.Reason)
 }
 
 func noExchange(name string) error {

@@ -73,14 +73,15 @@ func (n names) requestFunction(d *faas.Descriptor) topology {
 			"x-queue-type":           "classic",
 			"x-expires":              requestQueueExpiry.Milliseconds(),
 			"x-max-length":           int64(requestQueueLength),
-			"x-overflow":             "reject-publish",
+			"x-overflow":             "reject-publish-dlx",
 			"x-dead-letter-exchange": n.expired(), // see forwardExpired
 		}}},
 		bindings: []binding{{name, d.Keys[0], n.requests()}},
 	}
 }
 
-// expiredCalls is where the broker puts calls that expired in their queue.
+// expiredCalls is where the broker puts calls that their queue did not
+// keep: they expired in it, or it was full.
 // Nothing waits there for long: every calling process consumes it.
 func (n names) expiredCalls() topology {
 	return topology{

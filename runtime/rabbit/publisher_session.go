@@ -1,0 +1,138 @@
+package rabbit
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// publishSession is one channel in confirm mode.
+type publishSession struct {
+	channel *amqp.Channel
+	last    atomic.Int64 // number of the last publish
+
+	mu       sync.Mutex
+	returns  chan amqp.Return // has room for everything under way
+	returned map[int64]bool   // by number
+	closed   chan *amqp.Error
+	reason   *amqp.Error // why the channel was closed, out of closed
+}
+
+// written is a publish that waits for its confirmation.
+type written struct {
+	exchange, key string
+	number        int64
+	confirm       *amqp.DeferredConfirmation
+}
+
+// serve lets events be published over conn, until it is lost or ctx is done.
+func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("open a channel to publish on: %w", err)
+	}
+	defer closeChannel(ch)
+	if err := p.names.common().declare(ch); err != nil {
+		return err
+	}
+	if err := ch.Confirm(false); err != nil {
+		return fmt.Errorf("ask for confirmations: %w", err)
+	}
+	s := &publishSession{
+		channel: ch, returned: map[int64]bool{},
+		returns: ch.NotifyReturn(make(chan amqp.Return, maxUnconfirmed/minShare)),
+		closed:  ch.NotifyClose(make(chan *amqp.Error, 1)),
+	}
+	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	p.setSession(s)
+	defer p.setSession(nil)
+	select {
+	case reason := <-closed:
+		if reason == nil {
+			return nil
+		}
+		return fmt.Errorf("the broker closed the publishing channel: %s", reason.Reason)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// write sends m. It does not wait: see gatheringConn.
+func (s *publishSession) write(exchange, key string, m amqp.Publishing) (written, error) {
+	w := written{exchange: exchange, key: key, number: s.last.Add(1)}
+	if m.Headers == nil {
+		m.Headers = amqp.Table{}
+	}
+	m.Headers[headerPublish] = w.number
+	var err error
+	w.confirm, err = s.channel.PublishWithDeferredConfirm(exchange, key, true, false, m)
+	return w, err
+}
+
+// settle says what became of w, whose confirmation has come or will not come.
+func (s *publishSession) settle(ctx context.Context, w *written) error {
+	switch {
+	case s.wasReturned(w.number):
+		return &faas.Error{
+			Code: faas.CodeUnroutable, Executed: faas.ExecutedNo,
+			Detail: fmt.Sprintf("no queue is bound to the routing key %q on exchange %q", w.key, w.exchange),
+		}
+	case w.confirm.Acked():
+		return nil
+	case s.channel.IsClosed():
+		return s.lost(ctx, w.exchange)
+	}
+	return &faas.Error{
+		Code: faas.CodeRefused, Executed: faas.ExecutedNo,
+		Detail: fmt.Sprintf("a queue bound to the routing key %q is full or cannot take it", w.key),
+	}
+}
+
+// wasReturned reports whether the broker returned that publish. It sends a
+// return before its confirmation.
+func (s *publishSession) wasReturned(number int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.returns) > 0 {
+		if r, ok := <-s.returns; ok {
+			s.returned[intOf(r.Headers, headerPublish)] = true
+		}
+	}
+	returned := s.returned[number]
+	delete(s.returned, number)
+	return returned
+}
+
+// closeReason returns why the broker closed the channel. The client tells it
+// before it gives up the confirmations.
+func (s *publishSession) closeReason() *amqp.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason == nil {
+		select {
+		case s.reason = <-s.closed:
+		default:
+		}
+	}
+	return s.reason
+}
+
+// lost says what became of a publish whose channel was closed under it.
+func (s *publishSession) lost(ctx context.Context, exchange string) error {
+	reason := s.closeReason()
+	if reason != nil && strings.Contains(reason.Reason, "'"+exchange+"'") {
+		switch reason.Code {
+		case amqp.NotFound:
+			return noExchange(exchange)
+		case amqp.AccessRefused:
+			return &faas.Error{Code: faas.CodeRefused, Detail: fmt.Sprintf("the broker user may not publish to exchange %q", exchange), Cause: reason, Executed: faas.ExecutedNo}
+		}
+	}
+	return unconfirmed(ctx, "the connection to the broker was lost before it confirmed")
+}
