@@ -252,10 +252,13 @@ func declareFunction(ctx context.Context, url string) error {
 	return stop()
 }
 
-const rawQueue = "baseline.events"
+const (
+	rawExchange = "baseline.events"
+	rawQueue    = rawExchange + ".sink"
+)
 
-// rawEvents is the same work with amqp091-go alone: the same kind of queue, one
-// connection to publish and one to consume.
+// rawEvents is the same work with amqp091-go alone: the same kinds of exchange
+// and queue, mandatory and confirmed, one connection to publish and one to consume.
 type rawEvents struct {
 	ch       *amqp.Channel
 	closeAll []func()
@@ -274,7 +277,11 @@ func newRawEvents(url string) (*rawEvents, error) {
 		r.close()
 		return nil, err
 	}
-	if err := ch.Confirm(false); err != nil {
+	if err := errors.Join(
+		ch.ExchangeDeclare(rawExchange, amqp.ExchangeTopic, true, false, false, false, nil),
+		ch.QueueBind(rawQueue, eventKey, rawExchange, false, nil),
+		ch.Confirm(false),
+	); err != nil {
 		r.close()
 		return nil, err
 	}
@@ -282,7 +289,7 @@ func newRawEvents(url string) (*rawEvents, error) {
 }
 
 func (r *rawEvents) publish(ctx context.Context) error {
-	confirmation, err := r.ch.PublishWithDeferredConfirmWithContext(ctx, "", rawQueue, false, false, amqp.Publishing{
+	confirmation, err := r.ch.PublishWithDeferredConfirmWithContext(ctx, rawExchange, eventKey, true, false, amqp.Publishing{
 		DeliveryMode: amqp.Persistent, ContentType: "application/json", Body: eventBody,
 	})
 	if err != nil {
