@@ -23,12 +23,15 @@ type Config struct {
 	Grace     time.Duration // how long running work may take to finish on the way out; 25 s
 	Observe   faas.Observer // told of every run; nil: nobody watches
 	Log       *zap.Logger   // nil: nothing is logged
+
+	pace pace // of connecting again; 100 ms to 5 s
 }
 
 func (c Config) withDefaults() Config {
 	c.Namespace = cmp.Or(c.Namespace, "rabbet")
 	c.Process = cmp.Or(c.Process, faas.NewID())
 	c.Grace = cmp.Or(c.Grace, 25*time.Second)
+	c.pace = cmp.Or(c.pace, pace{first: 100 * time.Millisecond, longest: 5 * time.Second})
 	if c.Observe == nil {
 		c.Observe = func(faas.Invocation) {}
 	}

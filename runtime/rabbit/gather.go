@@ -2,7 +2,9 @@ package rabbit
 
 import (
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -31,6 +33,7 @@ type gatheringConn struct {
 	writing bool      // a write of what was pending is under way
 	work    sync.Cond // something is pending, or the connection is closing
 	done    chan struct{}
+	reads   atomic.Uint64 // that brought something
 }
 
 func newGatheringConn(c *net.TCPConn) (*gatheringConn, error) {
@@ -113,12 +116,22 @@ const keepBuffer = 1 << 20
 // Read ends the writing when the peer is gone.
 func (g *gatheringConn) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
+	if n > 0 {
+		g.reads.Add(1)
+	}
 	if err != nil {
 		g.mu.Lock()
 		g.fail(err)
 		g.mu.Unlock()
 	}
 	return n, err
+}
+
+// giveUp ends reading and writing: the peer does not answer.
+func (g *gatheringConn) giveUp() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.fail(os.ErrDeadlineExceeded)
 }
 
 // fail ends reading and writing. g.mu is held.

@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	heartbeat        = 5 * time.Second // a silent peer is given up after three of them
+	heartbeat        = 5 * time.Second
 	handshakeTimeout = 10 * time.Second
+	silentHeartbeats = 3 // without a byte from the peer: then it is given up
 	closeTimeout     = 2 * time.Second
-	firstPause       = 100 * time.Millisecond
-	longestPause     = 5 * time.Second
+	leavePatience    = 5 * time.Second // for a user of a connection to be done with it
 	settleTime       = 2 * time.Second // a user that runs this long is taken to be well
 )
 
@@ -27,6 +27,7 @@ type link struct {
 	role      string
 	name      string
 	addresses []address
+	pace      pace
 	log       *zap.Logger
 
 	mu       sync.Mutex
@@ -41,15 +42,17 @@ type link struct {
 
 // session is the life of one connection.
 type session struct {
-	conn *amqp.Connection
-	over chan struct{} // closed when conn is
+	conn  *amqp.Connection
+	raw   *gatheringConn
+	over  chan struct{} // closed when conn is
+	users sync.WaitGroup
 }
 
 func newLink(cfg Config, role string) *link {
 	addresses, _ := cfg.addresses() // Open has validated them
 	return &link{
 		role: role, name: cfg.Namespace + " " + role + " " + cfg.Process,
-		addresses: addresses, log: cfg.Log.With(zap.String("link", role)),
+		addresses: addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)),
 		changed: make(chan struct{}), block: make(chan struct{}), problems: map[string]error{},
 		problem: errors.New("not connected to RabbitMQ yet"),
 	}
@@ -59,7 +62,7 @@ func newLink(cfg Config, role string) *link {
 // returns. fn's ctx ends when ctx or the connection does. An fn that returns
 // while its connection lives is called again after a pause.
 func (l *link) use(ctx context.Context, name string, fn func(ctx context.Context, conn *amqp.Connection) error) {
-	var pause backoff
+	pause := backoff{pace: l.pace}
 	var last string
 	for {
 		s := l.next(ctx)
@@ -82,8 +85,8 @@ func (l *link) use(ctx context.Context, name string, fn func(ctx context.Context
 				l.log.Warn("broker user stopped, it is started again", zap.String("user", name), zap.Error(err))
 			}
 		}
-		if time.Since(began) > longestPause {
-			pause = 0
+		if time.Since(began) > l.pace.longest {
+			pause.reset()
 		}
 		if !pause.wait(ctx) {
 			return
@@ -91,35 +94,44 @@ func (l *link) use(ctx context.Context, name string, fn func(ctx context.Context
 	}
 }
 
-// lend runs fn for as long as s lives.
+// lend runs fn for as long as s lives. Once ctx is done it does not wait for
+// ever for an fn that waits for a broker that is mute: that ends with s.
 func (l *link) lend(ctx context.Context, s *session, name string, fn func(context.Context, *amqp.Connection) error) error {
-	ctx, cancel := context.WithCancel(ctx)
+	running, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ended := make(chan struct{})
-	var watch sync.WaitGroup
-	watch.Go(func() { // ends with fn, or with the connection
-		select {
-		case <-s.over:
-			cancel()
-		case <-ended:
-		}
-	})
 	well := time.AfterFunc(settleTime, func() { l.setProblem(name, nil) })
-	err := fn(ctx, s.conn)
-	well.Stop()
-	close(ended)
-	watch.Wait()
-	return err
+	defer well.Stop()
+	done := make(chan error, 1)
+	s.users.Go(func() { done <- fn(running, s.conn) })
+	over := s.over
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-over:
+			over = nil
+			cancel()
+		case <-ctx.Done():
+			patience := time.NewTimer(leavePatience)
+			defer patience.Stop()
+			select {
+			case err := <-done:
+				return err
+			case <-patience.C:
+				return ctx.Err()
+			}
+		}
+	}
 }
 
 // run connects, and connects again, until ctx is done; then it closes the
 // connection.
 func (l *link) run(ctx context.Context) {
-	var pause backoff
+	pause := backoff{pace: l.pace}
 	var last string
 	for i := 0; ctx.Err() == nil; i++ {
 		a := l.addresses[i%len(l.addresses)]
-		conn, err := l.dial(ctx, a)
+		s, err := l.dial(ctx, a)
 		if err != nil {
 			if ctx.Err() != nil {
 				return
@@ -137,10 +149,10 @@ func (l *link) run(ctx context.Context) {
 			continue
 		}
 		last = ""
-		l.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", conn.Properties["version"]))
+		l.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", s.conn.Properties["version"]))
 		began := time.Now()
-		if l.keep(ctx, a, conn); time.Since(began) > longestPause {
-			pause = 0
+		if l.keep(ctx, a, s); time.Since(began) > l.pace.longest {
+			pause.reset()
 		}
 		if !pause.wait(ctx) {
 			return
@@ -148,18 +160,19 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// keep holds conn until it is lost or ctx is done.
-func (l *link) keep(ctx context.Context, a address, conn *amqp.Connection) {
-	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
-	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
-	s := &session{conn: conn, over: make(chan struct{})}
+// keep holds s until it is lost or ctx is done.
+func (l *link) keep(ctx context.Context, a address, s *session) {
+	closed := s.conn.NotifyClose(make(chan *amqp.Error, 1))
+	blocked := s.conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	l.up(s)
+	defer s.users.Wait()
 	defer close(s.over)
+	defer s.watch()()
 	for {
 		select {
 		case <-ctx.Done():
 			// Close waits for ever on a blocked connection; CloseDeadline does not.
-			_ = conn.CloseDeadline(time.Now().Add(closeTimeout))
+			_ = s.conn.CloseDeadline(time.Now().Add(closeTimeout))
 			l.down(errors.New("the connection to RabbitMQ is closed"))
 			return
 		case b, ok := <-blocked:
@@ -180,13 +193,43 @@ func (l *link) keep(ctx context.Context, a address, conn *amqp.Connection) {
 	}
 }
 
-func (l *link) dial(ctx context.Context, a address) (*amqp.Connection, error) {
+// watch ends the connection when its peer is silent for too long, until stop
+// is called. The client does the same, but only after it has read something
+// since the handshake: a peer that is gone before would never be missed.
+func (s *session) watch() (stop func()) {
+	interval := s.conn.Config.Heartbeat
+	if interval <= 0 {
+		return func() {}
+	}
+	stopped := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		last, silent := s.raw.reads.Load(), 0
+		for {
+			select {
+			case <-stopped:
+				return
+			case <-ticker.C:
+			}
+			if reads := s.raw.reads.Load(); reads != last {
+				last, silent = reads, 0
+			} else if silent++; silent >= silentHeartbeats {
+				s.raw.giveUp()
+			}
+		}
+	})
+	return func() { close(stopped); watching.Wait() }
+}
+
+func (l *link) dial(ctx context.Context, a address) (*session, error) {
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(l.name)
 	properties["product"] = "rabbet"
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	var raw net.Conn
+	var raw *gatheringConn
 	stop := func() bool { return true }
 	conn, err := amqp.DialConfig(a.url, amqp.Config{
 		Heartbeat:  heartbeat,
@@ -216,7 +259,7 @@ func (l *link) dial(ctx context.Context, a address) (*amqp.Connection, error) {
 		}
 		return nil, err
 	}
-	return conn, nil
+	return &session{conn: conn, raw: raw, over: make(chan struct{})}, nil
 }
 
 // next returns the living session, and waits for one; nil when ctx is done.

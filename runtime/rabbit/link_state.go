@@ -116,14 +116,23 @@ func (l *link) ready(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// pace is how long to pause between tries: first, then doubling up to longest.
+type pace struct{ first, longest time.Duration }
+
 // backoff is the pause before the next try: it doubles, and is jittered so
 // that a thousand processes do not come back as one.
-type backoff time.Duration
+type backoff struct {
+	pace
+	now time.Duration
+}
+
+// reset makes the next pause the first one again.
+func (b *backoff) reset() { b.now = 0 }
 
 // wait reports false when ctx was done first.
 func (b *backoff) wait(ctx context.Context) bool {
-	*b = max(backoff(firstPause), min(2*(*b), backoff(longestPause)))
-	t := time.NewTimer(time.Duration(*b)/2 + rand.N(time.Duration(*b)/2+1))
+	b.now = max(b.first, min(2*b.now, b.longest))
+	t := time.NewTimer(b.now/2 + rand.N(b.now/2+1))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

@@ -1,0 +1,198 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// networkConfig is the configuration of a process behind a bad network, which
+// notices a silent peer within 3 s.
+func networkConfig(t testing.TB) (*proxy, Config) {
+	t.Helper()
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	p, url := startProxy(t, cfg.URL)
+	cfg.URL = url + "?heartbeat=1"
+	cfg.pace = pace{first: 10 * time.Millisecond, longest: 200 * time.Millisecond}
+	return p, cfg
+}
+
+// Whatever the network does to all connections, work resumes by itself and
+// the books balance.
+func TestBadNetworkLosesNothing(t *testing.T) {
+	for name, fault := range map[string]func(p *proxy){
+		"reset":                 func(p *proxy) { p.reset() },
+		"black hole upstream":   func(p *proxy) { p.hole(upstream) },
+		"black hole downstream": func(p *proxy) { p.hole(downstream) },
+		"black hole":            func(p *proxy) { p.hole(upstream, downstream) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			const concurrency, rounds = 16, 2
+			p, cfg := networkConfig(t)
+			a := newAccount(name)
+			publisher := startCaller(t, cfg)
+			worker, stop := startWorker(t, cfg, []*Broker{publisher}, counted(a, "net.work", concurrency))
+			l := startLoad(t, publisher, a, "net.work", 10_000)
+			for round := range rounds {
+				a.awaitAccepted(t, 2_000*(round+1))
+				time.Sleep(someTime())
+				lost := []*session{publisher.publish.next(t.Context()), worker.consume.next(t.Context())}
+				fault(p)
+				for _, s := range lost {
+					receive(t, "the loss is noticed", s.over)
+				}
+				p.hole() // the network is well again
+			}
+			l.wait()
+			a.awaitSettled(t)
+			stop()
+			a.balance(t, rounds*(concurrency+loadPublishers), 0)
+		})
+	}
+}
+
+// A hole that swallows the confirmation leaves the publish unknown, and never
+// refused: the event is there.
+func TestLostConfirmationIsUnknown(t *testing.T) {
+	p, cfg := networkConfig(t)
+	a := newAccount("lost confirmation")
+	publisher := startCaller(t, cfg)
+	straight := cfg
+	straight.URL = brokerURL(t)
+	startWorker(t, straight, []*Broker{publisher}, counted(a, "some.thing", 1))
+
+	p.hole(downstream)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := publisher.Publish(ctx, faas.Event{Key: "some.thing", ID: "by its ctx"}); !errors.Is(err, faas.ErrUnconfirmed) || executedOf(err) != faas.ExecutedUnknown || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("within its ctx: got %v (executed %q), want unconfirmed, executed unknown, and why", err, executedOf(err))
+	}
+	if took := time.Since(began); took > 300*time.Millisecond {
+		t.Errorf("it took %v, want the 200 ms of its ctx", took)
+	}
+	if err := publisher.Publish(t.Context(), faas.Event{Key: "some.thing", ID: "by the loss"}); !errors.Is(err, faas.ErrUnconfirmed) || executedOf(err) != faas.ExecutedUnknown {
+		t.Errorf("without limit: got %v (executed %q), want unconfirmed, executed unknown", err, executedOf(err))
+	}
+	for _, id := range []string{"by its ctx", "by the loss"} {
+		a.mayBeTaken(id)
+		a.await(t, id+" is processed", func() bool { return a.runs[id] > 0 })
+	}
+	a.balance(t, 0, 0)
+}
+
+// An acknowledgement that comes after a reconnect must hit nothing: delivery
+// tags begin anew.
+func TestLateAckHitsNoOtherDelivery(t *testing.T) {
+	p, cfg := networkConfig(t)
+	b := startCaller(t, cfg)
+	var running sync.Map // by run: what lets it return
+	begun, over := make(chan int64, 10), make(chan int64, 10)
+	var runs atomic.Int64
+	fn := onEvent("hold", "hold.on", func(context.Context, *faas.Event) error {
+		run, release := runs.Add(1), make(chan struct{})
+		running.Store(run, release)
+		begun <- run
+		<-release
+		return nil
+	})
+	fn.Concurrency = 8
+	release := func(run int64) {
+		r, _ := running.Load(run)
+		close(r.(chan struct{}))
+	}
+	cfg.Observe = func(faas.Invocation) { over <- 0 }
+	_, stop := startWorker(t, cfg, []*Broker{b}, fn)
+
+	publishUntilAccepted(t.Context(), t, b, newAccount("late ack"), faas.Event{Key: "hold.on", ID: "one"})
+	if run := receive(t, "the first run", begun); run != 1 {
+		t.Fatalf("got run %d", run)
+	}
+	p.reset()
+	receive(t, "the second run, after the connection was lost", begun)
+	release(1) // acknowledged under the tag 1, as the second delivery is
+	receive(t, "the end of the first run", over)
+	p.reset() // had that hit the second delivery, this were the end of the event
+	receive(t, "the third run: nobody had acknowledged the second", begun)
+	release(2)
+	release(3)
+	receive(t, "the end of the second run", over)
+	receive(t, "the end of the third run", over)
+	stop()
+	if depth := queueLength(t, cfg.Namespace+".event.hold"); depth != 0 {
+		t.Errorf("%d events in the queue, want the third run to have acknowledged it", depth)
+	}
+}
+
+// queueLength is how many messages wait in the queue.
+func queueLength(t testing.TB, queue string) int {
+	t.Helper()
+	q, err := foreignChannel(t).QueueDeclarePassive(queue, true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q.Messages
+}
+
+func TestStartsWithoutTheBroker(t *testing.T) {
+	p, cfg := networkConfig(t)
+	p.down()
+	a := newAccount("started without the broker")
+	b, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(ctx, []faas.Function{counted(a, "early.bird", 1)}) }()
+	short, done := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer done()
+	if err := b.Ready(short); err == nil || b.Health() == nil {
+		t.Errorf("without the broker: Ready said %v, Health %v, want errors", err, b.Health())
+	}
+	p.up(t)
+	if err := b.Ready(within(t, 20*time.Second)); err != nil {
+		t.Fatalf("with the broker: %v", err)
+	}
+	awaitWorkers(t, b, "early-bird", true)
+	publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "early.bird", ID: "worm"})
+	a.awaitSettled(t)
+	if err := b.Health(); err != nil {
+		t.Errorf("Health: got %v, want nil", err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+// A cluster's nodes are tried in turn: the loss of one is a reconnect.
+func TestOtherAddressTakesOver(t *testing.T) {
+	one, cfg := networkConfig(t)
+	two, second := startProxy(t, brokerURL(t))
+	cfg.URL += "," + second + "?heartbeat=1"
+	a := newAccount("two addresses")
+	b := startCaller(t, cfg)
+	startWorker(t, cfg, []*Broker{b}, counted(a, "any.where", 4))
+	for round, down := range []*proxy{one, two, one} {
+		for i := range 100 {
+			publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "any.where", ID: fmt.Sprintf("%d-%d", round, i)})
+		}
+		a.awaitSettled(t)
+		down.down()
+		for i := range 100 {
+			publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "any.where", ID: fmt.Sprintf("down-%d-%d", round, i)})
+		}
+		a.awaitSettled(t)
+		down.up(t)
+	}
+	a.balance(t, 12, 0)
+}

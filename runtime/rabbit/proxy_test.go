@@ -1,0 +1,179 @@
+package rabbit
+
+import (
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// proxy stands between a client and RabbitMQ and is the bad network. (The
+// library for it, toxiproxy, can reset only connections that are made after it
+// was told to.)
+type proxy struct {
+	listener net.Listener
+	target   string
+	running  sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	pairs  []*pair
+	delay  time.Duration // of each piece in either direction
+	holes  [2]bool       // by direction: whatever is sent disappears
+	turn   chan struct{} // closed when holes change
+}
+
+// pair is one client's connection and the one to the broker behind it.
+type pair struct{ client, broker net.Conn }
+
+type direction int
+
+const (
+	upstream   direction = iota // from the client to the broker
+	downstream                  // from the broker to the client
+)
+
+// startProxy starts a proxy in front of the broker at rawURL and returns it
+// with the URL that leads through it.
+func startProxy(t testing.TB, rawURL string) (*proxy, string) {
+	t.Helper()
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{target: u.Host, turn: make(chan struct{})}
+	p.listen(t, "127.0.0.1:0")
+	u.Host = p.listener.Addr().String()
+	t.Cleanup(p.down)
+	return p, u.String()
+}
+
+func (p *proxy) listen(t testing.TB, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.listener, p.closed = l, false
+	p.mu.Unlock()
+	p.running.Go(func() { p.accept(l) })
+}
+
+// up lets the proxy listen again after down.
+func (p *proxy) up(t testing.TB) { p.listen(t, p.listener.Addr().String()) }
+
+// down is a broker that is not there: connections end, and new ones are refused.
+func (p *proxy) down() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.listener.Close()
+	p.hole()
+	p.reset()
+	p.running.Wait()
+}
+
+func (p *proxy) accept(l net.Listener) {
+	for {
+		client, err := l.Accept()
+		if err != nil {
+			return
+		}
+		broker, err := net.Dial("tcp", p.target)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		c := &pair{client, broker}
+		p.mu.Lock()
+		p.pairs = append(p.pairs, c)
+		if p.closed {
+			c.close()
+		}
+		p.mu.Unlock()
+		p.running.Go(func() {
+			defer p.forget(c)
+			defer c.close()
+			p.copy(broker, client, upstream)
+		})
+		p.running.Go(func() {
+			defer c.close()
+			p.copy(client, broker, downstream)
+		})
+	}
+}
+
+func (c *pair) close() {
+	c.client.Close()
+	c.broker.Close()
+}
+
+func (p *proxy) forget(c *pair) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pairs = slices.DeleteFunc(p.pairs, func(o *pair) bool { return o == c })
+}
+
+// copy carries bytes in one direction until either side ends. A connection
+// whose end falls into a hole lives on for the other side.
+func (p *proxy) copy(to io.Writer, from io.Reader, d direction) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		p.mu.Lock()
+		hole, turn, delay := p.holes[d], p.turn, p.delay
+		p.mu.Unlock()
+		if delay > 0 {
+			time.Sleep(delay)
+		}
+		switch {
+		case err != nil && hole:
+			<-turn
+			return
+		case err != nil:
+			return
+		case hole:
+			continue
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// hole lets all that is sent in these directions disappear, or none any more.
+// What falls into a hole is gone for good: the connection does not recover.
+func (p *proxy) hole(directions ...direction) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holes = [2]bool{}
+	for _, d := range directions {
+		p.holes[d] = true
+	}
+	close(p.turn)
+	p.turn = make(chan struct{})
+}
+
+// slow delays each piece by d.
+func (p *proxy) slow(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+// reset ends all connections with a TCP reset, and returns how many they were.
+func (p *proxy) reset() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.pairs {
+		for _, conn := range []net.Conn{c.client, c.broker} {
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		}
+	}
+	return len(p.pairs)
+}
