@@ -196,3 +196,36 @@ func TestOtherAddressTakesOver(t *testing.T) {
 	}
 	a.balance(t, 12, 0)
 }
+
+// However many wait already, a publish that finds no connection says so in time.
+func TestPublishWhileDown(t *testing.T) {
+	p, cfg := networkConfig(t)
+	b := startCaller(t, cfg)
+	lost := b.publish.next(t.Context())
+	p.down()
+	receive(t, "the loss is noticed", lost.over)
+	const publishers = 1_000
+	var wg sync.WaitGroup
+	began := time.Now()
+	for i := range publishers {
+		ctx := t.Context() // without a deadline: the publisher's own patience ends it
+		if i%2 == 0 {
+			short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+			defer cancel()
+			ctx = short
+		}
+		wg.Go(func() {
+			err := b.Publish(ctx, faas.Event{Key: "any.thing"})
+			if !errors.Is(err, faas.ErrUnavailable) || executedOf(err) != faas.ExecutedNo {
+				t.Errorf("got %v (executed %q), want unavailable, executed no", err, executedOf(err))
+			}
+			if took := time.Since(began); ctx != t.Context() && took > time.Second {
+				t.Errorf("it took %v, want its ctx's 50ms", took)
+			}
+		})
+	}
+	wg.Wait()
+	if took := time.Since(began); took > reconnectPatience+5*time.Second {
+		t.Errorf("it took %v, want %v", took, reconnectPatience)
+	}
+}
