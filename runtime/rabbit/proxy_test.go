@@ -27,7 +27,10 @@ type proxy struct {
 }
 
 // pair is one client's connection and the one to the broker behind it.
-type pair struct{ client, broker net.Conn }
+type pair struct {
+	client, broker net.Conn
+	broken         bool // something of it fell into a hole
+}
 
 type direction int
 
@@ -88,7 +91,7 @@ func (p *proxy) accept(l net.Listener) {
 			client.Close()
 			continue
 		}
-		c := &pair{client, broker}
+		c := &pair{client: client, broker: broker}
 		p.mu.Lock()
 		p.pairs = append(p.pairs, c)
 		if p.closed {
@@ -98,11 +101,11 @@ func (p *proxy) accept(l net.Listener) {
 		p.running.Go(func() {
 			defer p.forget(c)
 			defer c.close()
-			p.copy(broker, client, upstream)
+			p.copy(c, broker, client, upstream)
 		})
 		p.running.Go(func() {
 			defer c.close()
-			p.copy(client, broker, downstream)
+			p.copy(c, client, broker, downstream)
 		})
 	}
 }
@@ -110,6 +113,12 @@ func (p *proxy) accept(l net.Listener) {
 func (c *pair) close() {
 	c.client.Close()
 	c.broker.Close()
+}
+
+func (c *pair) reset() {
+	_ = c.client.(*net.TCPConn).SetLinger(0)
+	_ = c.broker.(*net.TCPConn).SetLinger(0)
+	c.close()
 }
 
 func (p *proxy) forget(c *pair) {
@@ -120,12 +129,13 @@ func (p *proxy) forget(c *pair) {
 
 // copy carries bytes in one direction until either side ends. A connection
 // whose end falls into a hole lives on for the other side.
-func (p *proxy) copy(to io.Writer, from io.Reader, d direction) {
+func (p *proxy) copy(c *pair, to io.Writer, from io.Reader, d direction) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
 		p.mu.Lock()
 		hole, turn, delay := p.holes[d], p.turn, p.delay
+		c.broken = c.broken || hole
 		p.mu.Unlock()
 		if delay > 0 {
 			time.Sleep(delay)
@@ -145,12 +155,20 @@ func (p *proxy) copy(to io.Writer, from io.Reader, d direction) {
 	}
 }
 
-// hole lets all that is sent in these directions disappear, or none any more.
-// What falls into a hole is gone for good: the connection does not recover.
+// hole lets all that is sent in these directions disappear, or none any more:
+// then connections that have lost something are reset, as by a firewall that
+// was restarted.
 func (p *proxy) hole(directions ...direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.holes = [2]bool{}
+	if len(directions) == 0 {
+		for _, c := range p.pairs {
+			if c.broken {
+				c.reset()
+			}
+		}
+	}
 	for _, d := range directions {
 		p.holes[d] = true
 	}
@@ -170,10 +188,7 @@ func (p *proxy) reset() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.pairs {
-		for _, conn := range []net.Conn{c.client, c.broker} {
-			_ = conn.(*net.TCPConn).SetLinger(0)
-			conn.Close()
-		}
+		c.reset()
 	}
 	return len(p.pairs)
 }
