@@ -70,6 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"Retry/Permanent", permanentIsNot},
 		{"Retry/Exhausted", exhausted},
 		{"Retry/DelaysNoOther", delaysNoOther},
+		{"Retry/Postponed", postponed},
 		{"System/Broadcast", broadcast},
 		{"System/Tail", tail},
 		{"System/Close", closed},

@@ -155,3 +155,27 @@ func delaysNoOther(s *system) {
 		s.Errorf("got %v, want %v", ids, want)
 	}
 }
+
+func postponed(s *system) {
+	got := make(chan attempt, 100)
+	f := trying(got, func(e faas.Event) error {
+		if e.Attempt == 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	}, quick)
+	run, waits := f.Handle, 0
+	f.Handle = func(ctx context.Context, e *faas.Event) ([]byte, error) {
+		if waits++; waits <= quick.Max+1 {
+			return nil, faas.Postpone(50*time.Millisecond, errors.New("not now"))
+		}
+		return run(ctx, e)
+	}
+	s.serve(f)
+	s.publish(s.broker(), faas.Event{Key: "x", ID: "1"})
+	for n := 1; n <= 2; n++ {
+		if a := receive(s.T, got, "an attempt"); a.n != n {
+			s.Errorf("got attempt %d, want %d", a.n, n)
+		}
+	}
+}

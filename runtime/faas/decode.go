@@ -91,7 +91,7 @@ func refuse(err error) error {
 	return refusal{&e}
 }
 
-// refusal is the error of an input that a function was not even run with. It
+// refusal is the error of a delivery that a function was not even run with. It
 // does not leave Run, so that a call that the function makes and that is
 // refused is not taken for it.
 type refusal struct{ err *Error }

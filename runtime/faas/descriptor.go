@@ -31,6 +31,7 @@ type Descriptor struct {
 
 	Cache       *CachePolicy  `json:"cache,omitempty"`
 	Retry       Retry         `json:"retry,omitzero"` // of an event function
+	Once        *OncePolicy   `json:"once,omitempty"` // of an event function
 	Timeout     time.Duration `json:"timeout"`
 	Concurrency int           `json:"concurrency"` // runs at once, per worker
 	Ordered     bool          `json:"ordered,omitempty"`

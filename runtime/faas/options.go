@@ -18,6 +18,7 @@ type settings struct {
 	status      int
 	cache       *CachePolicy
 	retry       Retry
+	once        *OncePolicy
 	timeout     time.Duration
 	concurrency int
 	ordered     bool

@@ -151,7 +151,7 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 		fail(errors.New("faas.Keys is for event functions: callers use the key of the message"))
 	}
 	d.Keys, d.Exchange, d.Reactions = s.keys, s.exchange, s.reactions
-	d.Cache, d.Retry, d.Ordered, d.Session = s.cache, s.retry, s.ordered, s.session
+	d.Cache, d.Retry, d.Once, d.Ordered, d.Session = s.cache, s.retry, s.once, s.ordered, s.session
 	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, DefaultTimeout)
 	if d.Ordered {
 		d.Concurrency = 1
@@ -188,8 +188,8 @@ func check(d *Descriptor, s *settings) error {
 			return fmt.Errorf("routing key %q: a request function answers one key, not a pattern", k)
 		}
 	}
-	if d.Kind == KindRequest && (s.exchange != "" || s.ordered || s.retry != (Retry{})) {
-		return fmt.Errorf("faas.Exchange, faas.Ordered and faas.Retry are for event functions")
+	if d.Kind == KindRequest && (s.exchange != "" || s.ordered || s.once != nil || s.retry != (Retry{})) {
+		return fmt.Errorf("faas.Exchange, faas.Ordered, faas.Once and faas.Retry are for event functions")
 	}
 	if d.Kind == KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
 		return fmt.Errorf("faas.HTTP, faas.Cached and faas.UsesSession are for request functions")
@@ -218,6 +218,9 @@ func check(d *Descriptor, s *settings) error {
 		if err := d.checkExposure(); err != nil {
 			return err
 		}
+	}
+	if d.Once != nil {
+		return d.Once.check(d.Reactions)
 	}
 	if d.Cache != nil {
 		return d.Cache.check(d.Route, d.Input)

@@ -122,6 +122,12 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		"cached for ever":    {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(31*24*time.Hour)) }, "30 days"},
 		"cached change":      {func(s *Set[deps]) { OnRequest(s, "f", onGet, Cached(time.Minute), HTTP("PUT /f")) }, "changes something"},
 		"stale in the past":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, CachePolicy{TTL: time.Minute, StaleIfError: -1}) }, "StaleIfError"},
+		"request once":       {func(s *Set[deps]) { OnRequest(s, "f", onGet, Once("")) }, "event functions"},
+		"once by no field":   {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Once("always")) }, "names no field"},
+		"once by a lost one": {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Once("f:{name}")) }, `no field "name"`},
+		"once, other message": {func(s *Set[deps]) {
+			OnEvent(s, "f", onEvent, Once("f:{id}"), Also(func(context.Context, *deps, keyless) error { return nil }))
+		}, `no field "id"`},
 		"stale for ever": {func(s *Set[deps]) {
 			OnRequest(s, "f", onGet, CachePolicy{TTL: 29 * 24 * time.Hour, StaleWhileRevalidate: 2 * 24 * time.Hour})
 		}, "StaleWhileRevalidate"},

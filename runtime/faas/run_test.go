@@ -27,6 +27,7 @@ func TestRun(t *testing.T) {
 		{"error of an inner call", func(context.Context, *Event) ([]byte, error) {
 			return nil, &Error{Code: CodeUnroutable, Executed: ExecutedNo}
 		}, CodeUnroutable, ExecutedYes},
+		{"postponed", func(context.Context, *Event) ([]byte, error) { return nil, Postpone(time.Second, plain) }, CodeUnavailable, ExecutedNo},
 		{"sentinel", func(context.Context, *Event) ([]byte, error) { return nil, ErrConflict }, CodeConflict, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -23,6 +23,7 @@ const (
 type Verdict struct {
 	Outcome Outcome
 	After   time.Duration // with Again: how long to wait
+	Attempt int           // with Again: the number of the next run
 	Err     *Error        // with Again and Dead: why
 }
 
@@ -36,11 +37,14 @@ func (r Retry) Judge(err error, attempt int) Verdict {
 	if e.Permanent() {
 		return Verdict{Outcome: Dead, Err: e}
 	}
+	if e.Executed == ExecutedNo { // see Postpone
+		return Verdict{Outcome: Again, After: e.After, Attempt: attempt, Err: e}
+	}
 	r = r.withDefaults()
 	if attempt >= r.Max {
 		return Verdict{Outcome: Dead, Err: &Error{Code: CodeExhausted, Detail: "all attempts are used up", Cause: err, Stack: e.Stack}}
 	}
-	return Verdict{Outcome: Again, After: max(e.After, r.wait(attempt)), Err: e}
+	return Verdict{Outcome: Again, After: max(e.After, r.wait(attempt)), Attempt: attempt + 1, Err: e}
 }
 
 // wait is how long to wait after the n-th attempt.

@@ -32,12 +32,19 @@ func TestJudge(t *testing.T) {
 		{"sooner than the policy", policy, RetryAfter(time.Millisecond, plain), 1, Again, time.Second, CodeUnavailable},
 		{"throttled", policy, Throttled(time.Hour, "slowly"), 1, Again, time.Hour, CodeThrottled},
 		{"panic", policy, &Error{Code: CodePanic}, 1, Again, time.Second, CodePanic},
+		{"postponed", policy, AsError(Postpone(time.Hour, plain)), 3, Again, time.Hour, CodeUnavailable},
 		{"capped", Retry{Max: 1000, First: time.Second, Cap: time.Minute}, plain, 900, Again, time.Minute, CodeInternal},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := c.policy.Judge(c.err, c.attempt)
 			if v.Outcome != c.outcome || v.After.Round(time.Millisecond) != c.after {
 				t.Errorf("got %s after %v, want %s after %v", v.Outcome, v.After, c.outcome, c.after)
+			}
+			if next := c.attempt + 1; c.outcome == Again && c.name != "postponed" && v.Attempt != next {
+				t.Errorf("the next attempt is %d, want %d", v.Attempt, next)
+			}
+			if c.name == "postponed" && v.Attempt != c.attempt {
+				t.Errorf("the next attempt is %d, want %d: it has not run", v.Attempt, c.attempt)
 			}
 			if c.code == "" {
 				if v.Err != nil {

@@ -17,11 +17,11 @@ func ExpandTag(template string, field func(name string) (string, bool)) (string,
 		}
 		name, tail, closed := strings.Cut(after, "}")
 		if !closed || name == "" {
-			return "", fmt.Errorf("tag %q: write a field as {name}", template)
+			return "", fmt.Errorf("template %q: write a field as {name}", template)
 		}
 		value, ok := field(name)
 		if !ok {
-			return "", fmt.Errorf("tag %q: the input has no field %q", template, name)
+			return "", fmt.Errorf("template %q: there is no field %q", template, name)
 		}
 		b.WriteString(value)
 		rest = tail

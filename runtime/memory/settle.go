@@ -40,7 +40,7 @@ func (b *Broker) settle(d *delivery, r result) faas.Verdict {
 	v := d.consumer.function.Retry.Judge(r.err, d.event.Attempt)
 	switch v.Outcome {
 	case faas.Again:
-		m.event.Attempt++
+		m.event.Attempt = v.Attempt
 		m.event.Redelivered = false
 		q.pushAt(m, time.Now().Add(v.After))
 	case faas.Dead:

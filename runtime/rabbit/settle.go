@@ -44,12 +44,12 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 		first = now.UnixMilli()
 	}
 	if v.Outcome == faas.Again {
+		own := amqp.Table{headerAttempt: int64(v.Attempt), headerNotBefore: now.Add(v.After).UnixMilli()}
+		if v.Attempt > e.Attempt { // it failed, and did not merely wait
+			own[headerFirst] = first
+		}
 		c.move(d, e, func(ctx context.Context) error {
-			return c.b.publisher.delay(ctx, c.queue, v.After, copyOf(d, e, amqp.Table{
-				headerAttempt:   int64(e.Attempt + 1),
-				headerNotBefore: now.Add(v.After).UnixMilli(),
-				headerFirst:     first,
-			}))
+			return c.b.publisher.delay(ctx, c.queue, v.After, copyOf(d, e, own))
 		})
 		return
 	}
