@@ -12,7 +12,8 @@ import (
 )
 
 func init() {
-	faas.OnEvent(&All, "send-email", sendEmail, faas.Also(mailAboutProfile))
+	faas.OnEvent(&All, "send-email", sendEmail, faas.Also(mailAboutProfile),
+		faas.Once("")) // one mail for an event, however often it is delivered
 }
 
 // sendEmail sends the mail that an event asks for.

@@ -23,6 +23,7 @@ write_env() {
 	cat >"$dir/env" <<-END
 		export RABBET_BROKER_URL=amqp://rabbet:rabbet@127.0.0.1:$AMQP_PORT/
 		export RABBET_CACHE_URL=$cache_url
+		export RABBET_STATE_URL=redis://127.0.0.1:$STATE_PORT/0
 		export RABBET_DATABASE_URL='postgres://rabbet:rabbet@127.0.0.1:$POSTGRES_PORT/postgres?sslmode=disable'
 		export RABBET_SMTP_URL=\${RABBET_SMTP_URL:-'smtp://127.0.0.1:$SMTP_PORT?from=rabbet@localhost'}
 		export RABBET_DIR='$dir'

@@ -3,7 +3,7 @@
 #
 # Needs: root (of the repository), dir, the ports, process.bash.
 
-services=(epmd rabbitmq redis memcached postgres)
+services=(epmd rabbitmq redis state memcached postgres)
 
 need_services() {
 	need rabbitmq-server=/usr/lib/rabbitmq/bin/rabbitmq-server redis-server=redis-server \
@@ -30,11 +30,15 @@ ready_rabbitmq() {
 		is_open "$AMQP_PORT"
 }
 
-start_redis() {
-	mkdir -p "$dir/redis"
-	launch redis redis-server "$root/infra/redis/redis.conf" --bind 127.0.0.1 --port "$REDIS_PORT" --dir "$dir/redis"
+# redis PART CONF PORT: two parts are a Redis.
+redis() {
+	mkdir -p "$dir/$1"
+	launch "$1" redis-server "$root/infra/redis/$2" --bind 127.0.0.1 --port "$3" --dir "$dir/$1"
 }
+start_redis() { redis redis redis.conf "$REDIS_PORT"; }
+start_state() { redis state state.conf "$STATE_PORT"; }
 ready_redis() { [[ $(exchange "$REDIS_PORT" 'PING\r\n') == +PONG* ]]; }
+ready_state() { [[ $(exchange "$STATE_PORT" 'PING\r\n') == +PONG* ]]; }
 
 start_memcached() {
 	local options
@@ -85,7 +89,7 @@ wait_services() {
 }
 
 stop_services() {
-	halt TERM 20 rabbitmq redis memcached
+	halt TERM 20 rabbitmq redis state memcached
 	halt INT 20 postgres # its fast shutdown: clients are sent away
 	halt TERM 5 epmd
 }
@@ -93,7 +97,7 @@ stop_services() {
 # discard_services: for those whose data nobody wants, without a goodbye.
 discard_services() {
 	local moved
-	halt KILL 5 rabbitmq redis memcached epmd
+	halt KILL 5 rabbitmq redis state memcached epmd
 	halt QUIT 5 postgres # its immediate shutdown: takes its children along
 	moved=$(cat "$dir/postgres/moved-to" 2>/dev/null) && rm -rf "$moved"
 	rm -rf "$dir"

@@ -14,6 +14,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/redisurl"
 )
 
 const envPrefix = "RABBET_"
@@ -22,6 +23,7 @@ const envPrefix = "RABBET_"
 type config struct {
 	BrokerURL      string        `env:"BROKER_URL" envDefault:"memory://" doc:"memory:// is the broker inside 'rabbet dev'; amqp://user:password@host:5672/vhost or amqps://… is RabbitMQ (several, separated by commas, are tried in turn)"`
 	CacheURL       string        `env:"CACHE_URL" doc:"redis://host:6379/0, rediss://…, memcached://host:11211,host2:11211, memory:// or none; by default memory:// in 'rabbet dev' and none elsewhere"`
+	StateURL       string        `env:"STATE_URL" doc:"redis://host:6379/0, rediss://…, for what must not be forgotten: which events were handled (faas.Once); 'rabbet dev' keeps that in its own process"`
 	DatabaseURL    string        `env:"DATABASE_URL" doc:"sqlite://path or postgres://user:password@host:5432/name; by default sqlite://$RABBET_DIR/dev/rabbet.db"`
 	SMTPURL        string        `env:"SMTP_URL" doc:"smtp://user:password@host:587?from=a@example.org or smtps://…; by default the mail catcher of 'rabbet dev', elsewhere smtp://127.0.0.1:25"`
 	HTTPAddr       string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" doc:"where the ingress listens"`
@@ -30,6 +32,7 @@ type config struct {
 	Functions      []string      `env:"FUNCTIONS" doc:"names of the functions to host, separated by commas; all by default"`
 	LogLevel       string        `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat      string        `env:"LOG_FORMAT" doc:"json or console; by default console in 'rabbet dev' and json elsewhere"`
+	OnceFor        time.Duration `env:"ONCE_FOR" envDefault:"168h" doc:"how long it is known that an event was handled (faas.Once)"`
 	Grace          time.Duration `env:"GRACE" envDefault:"25s" doc:"how long work under way may take to finish after SIGTERM"`
 	Batch          bool          `env:"BATCH" envDefault:"true" doc:"let calls that wait at the same moment travel in one message"`
 	TrustedProxies []string      `env:"TRUSTED_PROXIES" doc:"addresses or CIDR blocks whose X-Forwarded-* headers count, separated by commas; none by default"`
@@ -101,6 +104,7 @@ func (c *config) validate() error {
 	}{
 		"BROKER_URL":   {c.BrokerURL, []string{"memory", "amqp", "amqps"}},
 		"CACHE_URL":    {c.CacheURL, []string{"none", "memory", "redis", "rediss", "redis+sentinel", "redis+cluster", "memcached"}},
+		"STATE_URL":    {c.StateURL, redisurl.Schemes},
 		"DATABASE_URL": {c.DatabaseURL, []string{"sqlite", "postgres", "postgresql"}},
 		"SMTP_URL":     {c.SMTPURL, []string{"smtp", "smtps"}},
 	} {
@@ -122,6 +126,9 @@ func (c *config) validate() error {
 	}
 	if !slices.Contains([]string{"", "json", "console"}, c.LogFormat) {
 		return unusable("LOG_FORMAT", c.LogFormat, "choose json or console")
+	}
+	if c.OnceFor < time.Minute {
+		return unusable("ONCE_FOR", c.OnceFor.String(), "write a duration such as 168h, a minute or more")
 	}
 	if c.Grace < 0 {
 		return unusable("GRACE", c.Grace.String(), "write a duration such as 25s")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rabbet-fn/rabbet/functions"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/inbox"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 )
 
@@ -66,7 +67,11 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 		defer catcher.serve(l, log)()
 		c.SMTPURL = "smtp://" + l.Addr().String() + "?tls=none"
 	}
-	host, err := openHosting(ctx, c, bus, dropper, log)
+	var handled inbox.Store
+	if c.embedded() {
+		handled = &inbox.Memory{}
+	}
+	host, err := openHosting(ctx, c, bus, dropper, handled, log)
 	if err != nil {
 		return err
 	}
@@ -87,7 +92,7 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer stopAdmin()
 
-	crew := &crew{config: c, broker: broker, log: log, first: host.functions, extra: devFunctions(dropper)}
+	crew := &crew{config: c, broker: broker, log: log, first: host.functions, extra: devFunctions(dropper, handled)}
 	if !cmd.NoReload {
 		crew.root = sourceRoot()
 	}
@@ -138,13 +143,25 @@ func devBroker(ctx context.Context, c *config, log *zap.Logger) (b broker, stop 
 	return embedded, func() { cancel(); <-done }, nil
 }
 
-// devFunctions are hosted by the dev process itself, for the workers that it starts.
-func devFunctions(results functions.Results) []faas.Function {
-	var set faas.Set[functions.Results]
-	faas.OnRequest(&set, "dev-drop-results", func(ctx context.Context, r *functions.Results, in dropResults) (struct{}, error) {
-		return struct{}{}, (*r).Invalidate(ctx, in.Tags...)
+// devState is what the dev process keeps for the workers that it starts.
+type devState struct {
+	results functions.Results
+	handled inbox.Store // nil when the broker is not the embedded one
+}
+
+// devFunctions are hosted by the dev process itself, so that the workers that
+// it starts reach its state.
+func devFunctions(results functions.Results, handled inbox.Store) []faas.Function {
+	var set faas.Set[devState]
+	faas.OnRequest(&set, "dev-drop-results", func(ctx context.Context, d *devState, in dropResults) (struct{}, error) {
+		return struct{}{}, d.results.Invalidate(ctx, in.Tags...)
 	}, faas.Repeatable())
-	fns, err := set.With(&results)
+	if handled != nil {
+		faas.OnRequest(&set, "dev-inbox", func(ctx context.Context, d *devState, in inboxStep) (inbox.Claim, error) {
+			return takeStep(ctx, d.handled, in)
+		}, faas.Repeatable())
+	}
+	fns, err := set.With(&devState{results, handled})
 	if err != nil {
 		panic(err) // With fails on names only, and none is given
 	}

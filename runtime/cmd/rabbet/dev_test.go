@@ -111,6 +111,17 @@ func (d *dev) do(method, path, body string) (int, string) {
 	return response.StatusCode, strings.TrimSpace(string(b))
 }
 
+// mails counts how often the page of the mail catcher says text.
+func (d *dev) mails(text string) int {
+	response, err := http.Get(d.admin + "/mail")
+	if err != nil {
+		return 0
+	}
+	defer response.Body.Close()
+	page, _ := io.ReadAll(response.Body)
+	return strings.Count(string(page), text)
+}
+
 // eventually polls for what another process does; a minute is far more than any of it takes.
 func (d *dev) eventually(what string, ok func() bool) {
 	d.t.Helper()
@@ -202,15 +213,7 @@ func TestDev(t *testing.T) {
 				t.Fatalf("GET after PUT of %q: got %d %s", name, code, got)
 			}
 		}
-		d.eventually("the mail is in the catcher", func() bool {
-			response, err := http.Get(d.admin + "/mail")
-			if err != nil {
-				return false
-			}
-			defer response.Body.Close()
-			page, _ := io.ReadAll(response.Body)
-			return strings.Contains(string(page), "Ada 19")
-		})
+		d.eventually("the mail is in the catcher", func() bool { return d.mails("Ada 19") > 0 })
 	})
 
 	t.Run("the command line reaches it", func(t *testing.T) {
@@ -236,6 +239,29 @@ func TestDev(t *testing.T) {
 				t.Errorf("functions: got %q, %v, want %q in it", out, err, want)
 			}
 		}
+	})
+
+	// publishOnce publishes one and the same event, whenever it is called.
+	publishOnce := func(d *dev) {
+		d.t.Helper()
+		event := `{"specversion":"1.0","id":"one","source":"/test","type":"email.requested","data":{"to":"ada@example.org","subject":"Only once"}}`
+		response, err := http.Post(d.base+"/events", "application/cloudevents+json", strings.NewReader(event))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusAccepted {
+			d.t.Fatalf("POST /events: got %d", response.StatusCode)
+		}
+	}
+	suppressed := func(d *dev) int { return strings.Count(d.log.String(), "it was done before") }
+
+	t.Run("an event that is published twice is mailed once", func(t *testing.T) {
+		d := d.in(t)
+		publishOnce(d)
+		d.eventually("the mail is in the catcher", func() bool { return d.mails("Only once") == 1 })
+		publishOnce(d)
+		d.eventually("the copy is recognised", func() bool { return suppressed(d) == 1 })
 	})
 
 	t.Run("a dropped file is live and no request fails", func(t *testing.T) {
@@ -271,6 +297,16 @@ func TestDev(t *testing.T) {
 			return strings.Contains(d.log.String(), "two functions with one name")
 		})
 		stop()
+	})
+
+	t.Run("reloaded functions know what was handled before", func(t *testing.T) {
+		d := d.in(t)
+		before := d.mails("Only once") // none, if later ones have pushed it off the page
+		publishOnce(d)
+		d.eventually("the copy is recognised", func() bool { return suppressed(d) == 2 })
+		if n := d.mails("Only once"); n > before {
+			t.Errorf("got %d mails more, want none", n-before)
+		}
 	})
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -12,16 +13,19 @@ import (
 	"github.com/rabbet-fn/rabbet/functions"
 	"github.com/rabbet-fn/rabbet/functions/stores"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/inbox"
 )
 
 // hosting is what a process needs to host the functions.
 type hosting struct {
 	functions []faas.Function
 	profiles  *stores.Profiles
+	close     func() error
 }
 
 // openHosting opens what stands behind the functions and binds them to it.
-func openHosting(ctx context.Context, c *config, bus faas.Bus, results functions.Results, log *zap.Logger) (*hosting, error) {
+// Without a STATE_URL, memory is where it is kept which events were handled.
+func openHosting(ctx context.Context, c *config, bus faas.Bus, results functions.Results, memory inbox.Store, log *zap.Logger) (*hosting, error) {
 	databaseURL := cmp.Or(c.DatabaseURL, "sqlite://"+filepath.Join(c.Dir, "dev", "rabbet.db"))
 	profiles, err := stores.Open(ctx, databaseURL)
 	if err != nil {
@@ -39,15 +43,25 @@ func openHosting(ctx context.Context, c *config, bus faas.Bus, results functions
 		profiles.Close()
 		return nil, unusable("FUNCTIONS", strings.Join(c.Functions, ","), "%v; 'rabbet functions' lists what is live", err)
 	}
-	return &hosting{fns, profiles}, nil
+	fns, closeInbox, err := guardOnce(ctx, c, memory, fns, log)
+	if err != nil {
+		profiles.Close()
+		return nil, err
+	}
+	return &hosting{fns, profiles, func() error { return errors.Join(closeInbox(), profiles.Close()) }}, nil
 }
 
-func (h *hosting) Close() error { return h.profiles.Close() }
+// Close frees it once no function runs any more.
+func (h *hosting) Close() error { return h.close() }
 
 // nothingCached takes the place of a results cache where there is none.
 type nothingCached struct{}
 
 func (nothingCached) Invalidate(context.Context, ...string) error { return nil }
+
+// devKeys is how the keys of the functions begin that `rabbet dev` hosts for
+// the workers that it starts.
+const devKeys = "rabbet.dev."
 
 // dropResults is the message by which a worker that `rabbet dev` started asks
 // it to drop results from its cache: memory:// is in that process alone.
@@ -55,7 +69,7 @@ type dropResults struct {
 	Tags []string `json:"tags"`
 }
 
-func (dropResults) RoutingKey() string { return "rabbet.dev.results.drop" }
+func (dropResults) RoutingKey() string { return devKeys + "results.drop" }
 
 // remoteResults invalidates the cache of the `rabbet dev` behind bus.
 type remoteResults struct{ bus faas.Bus }

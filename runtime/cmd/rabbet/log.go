@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"strings"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -40,6 +41,8 @@ func logInvocations(log *zap.Logger) faas.Observer {
 			level = zapcore.ErrorLevel
 		} else if i.Outcome == faas.Again {
 			level = zapcore.WarnLevel
+		} else if strings.HasPrefix(i.Key, devKeys) {
+			level = zapcore.DebugLevel
 		}
 		entry := log.Check(level, "invocation")
 		if entry == nil {

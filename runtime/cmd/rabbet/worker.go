@@ -9,6 +9,7 @@ import (
 
 	"github.com/rabbet-fn/rabbet/functions"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/inbox"
 )
 
 // workerCommand hosts functions over the broker until it is told to stop.
@@ -52,7 +53,11 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	} else {
 		log.Info("results are not cached: set " + envPrefix + "CACHE_URL, here and for the ingress, to cache them")
 	}
-	host, err := openHosting(ctx, c, bus, results, log)
+	var memory inbox.Store
+	if c.embedded() {
+		memory = remoteInbox{bus}
+	}
+	host, err := openHosting(ctx, c, bus, results, memory, log)
 	if err != nil {
 		return err
 	}
