@@ -6,9 +6,10 @@
 // Coherence is by tag generations. Every tag has a generation, a random value
 // in the store. An entry carries the generations that its tags had before the
 // function ran, is read together with the present ones in one round trip, and
-// counts only if they agree; Invalidate gives a tag a fresh generation. So an
-// invalidation beats a fill that was under way, and a generation that the
-// store has lost can never bring an old entry back.
+// counts only if they agree. Invalidate removes a tag's generation, and whoever
+// needs one next adds another. So an invalidation beats a fill that was under
+// way; and it does no more than what a store that is short of room does by
+// itself, so that no loss of a generation can bring an old entry back.
 package cache
 
 import (
@@ -63,7 +64,6 @@ type Result struct {
 type Results struct {
 	namespace string
 	store     store
-	guard     *guard
 	flights   flights
 	fills     sync.WaitGroup
 }
@@ -84,15 +84,15 @@ func Open(url string, cfg Config) (*Results, error) {
 		return nil, fmt.Errorf("namespace %q: choose 1 to 64 letters, digits, dots, hyphens and underscores", namespace)
 	}
 	timeout := cmp.Or(cfg.Timeout, 100*time.Millisecond)
-	s, err := openStore(url, timeout)
-	if err != nil {
-		return nil, err
-	}
 	log := cfg.Log
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &Results{namespace: namespace, store: s, guard: &guard{log: log}}, nil
+	s, err := openStore(url, timeout, log)
+	if err != nil {
+		return nil, err
+	}
+	return &Results{namespace: namespace, store: s}, nil
 }
 
 // Close waits for calls that fill the cache and frees the connections.
@@ -105,10 +105,8 @@ func (r *Results) Close() error {
 // once it has returned nil. It fails if the store did not take that; then it
 // must be tried again.
 func (r *Results) Invalidate(ctx context.Context, tags ...string) error {
-	// Not held back by the guard: an invalidation is worth a wait where a look is not.
 	for _, tag := range tags {
-		err := r.store.set(ctx, generationKey(r.namespace, tag), newGeneration(), generationTTL)
-		if err != nil {
+		if err := r.store.remove(ctx, generationKey(r.namespace, tag)); err != nil {
 			return fmt.Errorf("invalidate %q: the results cache did not take it: %w", tag, err)
 		}
 	}

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"context"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -83,26 +85,54 @@ func FuzzCanonical(f *testing.F) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	m, err := openMemory("?size=1")
+	offer(t, 100_000)
+}
+
+// BenchmarkMemoryIsBounded offers ten million keys. It takes half a minute.
+func BenchmarkMemoryIsBounded(b *testing.B) {
+	for b.Loop() {
+		b.ReportMetric(float64(offer(b, 10_000_000)>>20), "MiB")
+	}
+}
+
+// offer sets n distinct keys of a store that is bounded at 16 MiB, and returns
+// how much of the heap it took at the most.
+func offer(t testing.TB, n int) (peak uint64) {
+	m, err := openMemory("?size=16")
 	if err != nil {
 		t.Fatal(err)
 	}
-	value := make([]byte, 1000)
-	for i := range 5000 {
-		key := generationKey("n", strings.Repeat("k", i%90)+string(rune('a'+i%26)))
-		if err := m.set(t.Context(), key+time.Duration(i).String(), value, time.Hour); err != nil {
+	defer m.close()
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before := heap()
+	value := strings.Repeat("x", 100)
+	for i := range n {
+		if err := m.set(t.Context(), generationKey("n", strconv.Itoa(i)), []byte(value), time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		if m.size > 1<<20 {
-			t.Fatalf("%d bytes after %d items, want at most 1 MiB", m.size, i+1)
+		if i%(n/20) == n/20-1 {
+			peak = max(peak, heap()-before)
 		}
 	}
-	if len(m.items) < 500 || len(m.items) != m.order.Len() {
-		t.Errorf("%d items, %d in order", len(m.items), m.order.Len())
+	if peak > 20<<20 {
+		t.Errorf("%d MiB of heap for %d keys offered, want at most the limit of 16 MiB and a little", peak>>20, n)
 	}
-	if err := m.set(t.Context(), "giant", make([]byte, 2<<20), time.Hour); err != nil || m.size > 1<<20 {
-		t.Errorf("an item above the limit: %v, %d bytes", err, m.size)
+	m.items.CleanUp()
+	if kept := m.items.EstimatedSize(); kept < 30_000 || m.items.WeightedSize() > 16<<20 {
+		t.Errorf("%d keys of %d bytes kept", kept, m.items.WeightedSize())
 	}
+	if err := m.set(t.Context(), "giant", make([]byte, 17<<20), time.Hour); err != nil {
+		t.Errorf("an item above the limit: %v", err)
+	}
+	if m.items.CleanUp(); m.items.WeightedSize() > 16<<20 {
+		t.Errorf("%d bytes after an item above the limit", m.items.WeightedSize())
+	}
+	return peak
 }
 
 type brokerFunc func(context.Context, faas.Request) (faas.Reply, error)

@@ -29,7 +29,7 @@ const (
 // run the function; none comes from the store.
 func (r *Results) Call(ctx context.Context, next Caller, f *faas.Descriptor, req faas.Request, want Directives) (Result, error) {
 	c := call{results: r, next: next, function: f, request: req, want: want}
-	if f.Kind != faas.KindRequest || f.Cache == nil {
+	if f.Kind != faas.KindRequest || f.Cache == nil || f.Sensitive || f.Session {
 		return c.run(ctx, forwardBypass)
 	}
 	if want.NoStore && want.NoCache {
@@ -76,6 +76,9 @@ type call struct {
 
 	keys   []string // the entry's, then those of its tags' generations
 	values [][]byte // what the store has under them; nil for nothing
+
+	someKeys   [4]string // room for them without an allocation
+	someValues [4][]byte
 }
 
 // address finds the keys. It returns false for a call that cannot be cached.
@@ -91,28 +94,21 @@ func (c *call) address() bool {
 	if len(tags) > maxTags {
 		return false
 	}
-	c.keys = make([]string, 1+len(tags))
-	c.values = make([][]byte, 1+len(tags))
-	c.keys[0] = entryKey(c.results.namespace, c.function, in.text)
-	for i, template := range tags {
+	c.keys = append(c.someKeys[:0], entryKey(c.results.namespace, c.function, in.text))
+	for _, template := range tags {
 		tag, err := faas.ExpandTag(template, in.field)
 		if err != nil {
 			return false // optional and absent, or nothing that names a thing
 		}
-		c.keys[1+i] = generationKey(c.results.namespace, tag)
+		c.keys = append(c.keys, generationKey(c.results.namespace, tag))
 	}
+	c.values = append(c.someValues[:0], make([][]byte, len(c.keys))...)
 	return true
 }
 
 // look reads the store and returns what it found, or why the function has to run.
 func (c *call) look(ctx context.Context) (result Result, forward string, hit bool) {
-	guard := c.results.guard
-	if !guard.open() {
-		return Result{}, forwardBypass, false
-	}
-	err := c.results.store.get(ctx, c.keys, c.values)
-	guard.tell(ctx, err)
-	if err != nil {
+	if c.results.store.get(ctx, c.keys, c.values) != nil {
 		return Result{}, forwardBypass, false
 	}
 	if c.values[0] == nil {
@@ -134,15 +130,10 @@ func (c *call) look(ctx context.Context) (result Result, forward string, hit boo
 // store does not play along.
 func (c *call) learn(ctx context.Context) bool {
 	for i := 1; i < len(c.keys); i++ {
-		if c.values[i] == nil {
-			guard := c.results.guard
-			if !guard.open() {
-				return false
-			}
+		for try := 1; c.values[i] == nil; try++ {
 			var err error
 			c.values[i], err = c.results.store.add(ctx, c.keys[i], newGeneration(), generationTTL)
-			guard.tell(ctx, err)
-			if err != nil {
+			if err != nil && (try == 3 || !deadConnection(err)) {
 				return false
 			}
 		}
@@ -171,13 +162,7 @@ func (c *call) fill(ctx context.Context, forward string) (Result, error) {
 		return result, err
 	}
 	e := entry{born: born, ttl: min(c.function.Cache.TTL, generationTTL), etag: result.ETag, body: result.Body}
-	guard := c.results.guard
-	if !guard.open() {
-		return result, nil
-	}
-	err = c.results.store.set(ctx, c.keys[0], e.encode(c.values[1:]), e.ttl)
-	guard.tell(ctx, err)
-	if err == nil {
+	if c.results.store.set(ctx, c.keys[0], e.encode(c.values[1:]), e.ttl) == nil {
 		result.Stored, result.TTL = true, e.ttl
 	}
 	return result, nil

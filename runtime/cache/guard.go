@@ -1,28 +1,32 @@
 package cache
 
 import (
-	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 )
 
-// After guardFailures failures in a row the store is left alone, but for one
+// After guardFailures failures in a row a server is left alone, but for one
 // operation every guardPause.
 const (
 	guardFailures = 5
 	guardPause    = time.Second
 )
 
-// guard is a circuit breaker: it keeps calls from waiting for a store that does not answer.
+// errShut says that a server was not asked, because it has not answered lately.
+var errShut = errors.New("the store has failed several times in a row and is left alone for a moment")
+
+// guard is a circuit breaker: it keeps calls from waiting for a server that
+// does not answer. What waits for a trip when it shuts is told at once.
 type guard struct {
 	log      *zap.Logger
 	failures atomic.Int32
-	until    atomic.Int64 // Unix nanoseconds of the next try; 0 while the store works
+	until    atomic.Int64 // Unix nanoseconds of the next try; 0 while the server works
 }
 
-// open reports whether to try the store.
+// open reports whether to try the server.
 func (g *guard) open() bool {
 	until := g.until.Load()
 	if until == 0 {
@@ -32,12 +36,9 @@ func (g *guard) open() bool {
 	return now.UnixNano() >= until && g.until.CompareAndSwap(until, now.Add(guardPause).UnixNano())
 }
 
-// tell says how an operation for ctx went.
-func (g *guard) tell(ctx context.Context, err error) {
-	if err != nil && ctx.Err() != nil {
-		return // a caller who left says nothing about the store
-	}
-	if err == nil {
+// tell says how an operation went.
+func (g *guard) tell(err error) {
+	if err == nil || errors.Is(err, errFull) {
 		if g.failures.Load() != 0 {
 			g.failures.Store(0)
 		}

@@ -4,21 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"hash/crc32"
 	"net"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
+	"go.uber.org/zap"
 )
 
-// memcachedStore is a store on one or more Memcached servers. The client knows
-// no ctx: its own timeout bounds each operation.
-type memcachedStore struct{ client *memcache.Client }
+// memcachedStore is a store on one or more Memcached servers. Each has its own
+// line and client, so that one that is gone takes nothing but its own keys
+// along: they move to no other, which would have older ones when it is back.
+type memcachedStore struct{ servers []*memcachedServer }
 
-func openMemcached(list string, timeout time.Duration) (*memcachedStore, error) {
-	var servers []string
+type memcachedServer struct {
+	line   *line
+	reader *memcachedReader
+	client *memcache.Client // for what is not read
+}
+
+func openMemcached(list string, timeout time.Duration, log *zap.Logger) (*memcachedStore, error) {
+	s := &memcachedStore{}
 	for address := range strings.SplitSeq(strings.TrimSuffix(list, "/"), ",") {
 		if address == "" || strings.ContainsAny(address, "/@?") {
 			return nil, errors.New("memcached:// takes addresses and nothing else: write memcached://host:11211 or memcached://a,b,c")
@@ -26,41 +33,43 @@ func openMemcached(list string, timeout time.Duration) (*memcachedStore, error) 
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			address = net.JoinHostPort(strings.Trim(address, "[]"), "11211")
 		}
-		servers = append(servers, address)
+		var selector memcache.ServerList
+		if err := selector.SetServers(address); err != nil {
+			return nil, fmt.Errorf("memcached://%s: %w: check the names of its hosts", list, err)
+		}
+		client := memcache.NewFromSelector(&selector)
+		client.Timeout = timeout
+		client.MaxIdleConns = 64 // 2 by default, and every other call would dial
+		reader := newMemcachedReader(address, timeout)
+		s.servers = append(s.servers, &memcachedServer{newLine(address, log, reader.fetch), reader, client})
 	}
-	var selector memcache.ServerList
-	if err := selector.SetServers(servers...); err != nil {
-		return nil, fmt.Errorf("memcached://%s: %w: check the names of its hosts", list, err)
+	return s, nil
+}
+
+// server returns the one that has key, by the hash that the client would use.
+func (s *memcachedStore) server(key string) *memcachedServer {
+	if len(s.servers) == 1 {
+		return s.servers[0]
 	}
-	client := memcache.NewFromSelector(&selector)
-	client.Timeout = timeout
-	client.MaxIdleConns = 256 // 2 by default, and every other call would dial
-	return &memcachedStore{client}, nil
+	return s.servers[crc32.ChecksumIEEE(bytesOf(key))%uint32(len(s.servers))]
 }
 
 func (s *memcachedStore) get(ctx context.Context, keys []string, values [][]byte) error {
-	return again(ctx, func() error {
-		found, err := s.client.GetMulti(keys)
-		if err != nil {
-			return err
-		}
-		for i, key := range keys {
-			values[i] = nil
-			if it := found[key]; it != nil {
-				values[i] = it.Value
-			}
-		}
-		return nil
-	})
+	if len(s.servers) == 1 {
+		return s.servers[0].line.get(ctx, keys, values)
+	}
+	return spread(ctx, keys, values, func(key string) (*line, error) { return s.server(key).line, nil })
 }
 
 func (s *memcachedStore) set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	return again(ctx, func() error { return s.client.Set(itemOf(key, value, ttl)) })
+	return s.write(ctx, key, (*line).do, func(client *memcache.Client) error {
+		return again(func() error { return client.Set(itemOf(key, value, ttl)) })
+	})
 }
 
 func (s *memcachedStore) add(ctx context.Context, key string, value []byte, ttl time.Duration) (there []byte, err error) {
-	err = again(ctx, func() error {
-		err := s.client.Add(itemOf(key, value, ttl))
+	err = s.write(ctx, key, (*line).do, func(client *memcache.Client) error {
+		err := client.Add(itemOf(key, value, ttl))
 		if err == nil {
 			there = value
 			return nil
@@ -68,7 +77,7 @@ func (s *memcachedStore) add(ctx context.Context, key string, value []byte, ttl 
 		if !errors.Is(err, memcache.ErrNotStored) {
 			return err
 		}
-		it, err := s.client.Get(key)
+		it, err := client.Get(key)
 		if err != nil {
 			return err
 		}
@@ -78,27 +87,39 @@ func (s *memcachedStore) add(ctx context.Context, key string, value []byte, ttl 
 	return there, err
 }
 
-func (s *memcachedStore) close() error { return s.client.Close() }
+func (s *memcachedStore) remove(ctx context.Context, key string) error {
+	return s.write(ctx, key, (*line).insist, func(client *memcache.Client) error {
+		err := again(func() error { return client.Delete(key) })
+		if errors.Is(err, memcache.ErrCacheMiss) {
+			return nil
+		}
+		return err
+	})
+}
+
+// write makes a write to the server that has key. The client knows no ctx: its
+// own timeout bounds it.
+func (s *memcachedStore) write(ctx context.Context, key string, how lineUse, operation func(*memcache.Client) error) error {
+	server := s.server(key)
+	return how(server.line, ctx, func() error {
+		err := operation(server.client)
+		if err != nil && strings.Contains(err.Error(), "SERVER_ERROR") {
+			err = fmt.Errorf("%w: %w", errFull, err)
+		}
+		return err
+	})
+}
+
+func (s *memcachedStore) close() error {
+	var errs []error
+	for _, server := range s.servers {
+		server.reader.close()
+		errs = append(errs, server.client.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // itemOf rounds ttl up to whole seconds; the entry itself knows better.
 func itemOf(key string, value []byte, ttl time.Duration) *memcache.Item {
 	return &memcache.Item{Key: key, Value: value, Expiration: int32((ttl + time.Second - 1) / time.Second)}
-}
-
-// again repeats an operation whose pooled connection turned out to be dead, as
-// all are after the server has started anew. Time that is up stays up.
-func again(ctx context.Context, operation func() error) error {
-	for try := 1; ; try++ {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		err := operation()
-		if err == nil || try == 3 || !deadConnection(err) {
-			return err
-		}
-	}
-}
-
-func deadConnection(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -215,11 +215,11 @@ func evict(t *testing.T, r *Results, key string) {
 	var err error
 	switch s := r.store.(type) {
 	case *memory:
-		s.drop(s.items[key])
+		s.items.Invalidate(key)
 	case *redisStore:
 		err = s.client.Del(t.Context(), key).Err()
 	case *memcachedStore:
-		err = s.client.Delete(key)
+		err = s.server(key).client.Delete(key)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ func TestIsolation(t *testing.T) {
 				t.Errorf("another %s: got a hit", name)
 			}
 		}
-		other := &Results{namespace: r.namespace + "x", store: r.store, guard: r.guard}
+		other := &Results{namespace: r.namespace + "x", store: r.store}
 		if got := ask(t, other, &function{}, descriptor, input, Directives{}); got.Hit {
 			t.Error("another namespace: got a hit")
 		}
