@@ -28,17 +28,51 @@ type Invocation struct {
 // be quick and safe for concurrent use.
 type Observer func(Invocation)
 
-// Run runs f on e with the function's own limit, or deadline if that is sooner
-// (zero: none), and turns a panic into an error. A run whose deadline has
-// passed already fails with CodeExpired and Executed "no". Of the reply it
-// fills in the body and what became of the session.
-func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (reply Reply, err error) {
-	limit := time.Now().Add(f.Timeout)
+// Run runs f on e: see Begin.
+func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (Reply, error) {
+	return f.Begin(ctx, e, deadline).Do()
+}
+
+// Run is one run of a function.
+type Run struct {
+	function *Function
+	event    *Event
+	late     bool // its deadline has passed before it begins
+	ctx      runContext
+}
+
+// Begin returns a run of f on e that ends with ctx, with the function's own
+// limit, or with deadline if that is sooner (zero: none). Do does it.
+func (f *Function) Begin(ctx context.Context, e *Event, deadline time.Time) *Run {
+	r := &Run{function: f, event: e}
+	now := time.Now()
+	limit := now.Add(f.Timeout)
 	if deadline.IsZero() || limit.Before(deadline) {
 		deadline = limit
-	} else if !time.Now().Before(deadline) {
+	} else {
+		r.late = !now.Before(deadline)
+	}
+	r.ctx.parent, r.ctx.deadline = ctx, deadline
+	r.ctx.meta = Meta{
+		Function: f.Name, ID: e.ID, Correlation: e.Correlation, Causation: e.Causation,
+		Trace: e.Trace, Attempt: e.Attempt, Redelivered: e.Redelivered,
+	}
+	return r
+}
+
+// Cancel ends the ctx of the run. It may be called at any time.
+func (r *Run) Cancel() { r.ctx.cancel() }
+
+// Do runs the function, once, and turns a panic into an error. A run whose
+// deadline had passed already fails with CodeExpired and Executed "no". Of the
+// reply it fills in the body and what became of the session.
+func (r *Run) Do() (reply Reply, err error) {
+	if r.late {
 		return Reply{}, Expired(ExecutedNo)
 	}
+	f, e := r.function, r.event
+	ctx := context.Context(&r.ctx)
+	defer r.ctx.cancel()
 	var session *ClientSession
 	if f.Session {
 		if session, err = openSession(e.Session); err != nil {
@@ -46,11 +80,6 @@ func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (reply
 		}
 		ctx = WithSession(ctx, session)
 	}
-	ctx, cancel := context.WithDeadline(WithMeta(ctx, Meta{
-		Function: f.Name, ID: e.ID, Correlation: e.Correlation, Causation: e.Causation,
-		Trace: e.Trace, Attempt: e.Attempt, Redelivered: e.Redelivered,
-	}), deadline)
-	defer cancel()
 	if f.Sensitive {
 		defer func() {
 			if err != nil {
