@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
@@ -39,10 +41,9 @@ func init() {
 // rabbetWorker hosts the echoes as `rabbet worker` hosts functions: with a log
 // line for each run.
 func rabbetWorker(ctx context.Context) error {
-	log, observe, err := productionLog()
-	if err != nil {
-		return err
-	}
+	debug.SetGCPercent(400) // as cmd/rabbet does
+	log, observe := productionLog()
+	defer log.Sync()
 	broker, err := rabbit.Open(rabbit.Config{URL: os.Getenv("RABBET_BROKER_URL"), Namespace: os.Getenv("RABBET_NAMESPACE"), Observe: observe, Log: log})
 	if err != nil {
 		return err
@@ -56,15 +57,15 @@ func rabbetWorker(ctx context.Context) error {
 }
 
 // productionLog logs as cmd/rabbet does.
-func productionLog() (*zap.Logger, faas.Observer, error) {
-	config := zap.NewProductionConfig()
-	config.Sampling = nil
-	config.DisableCaller, config.DisableStacktrace = true, true
-	log, err := config.Build()
+func productionLog() (*zap.Logger, faas.Observer) {
+	sink := &zapcore.BufferedWriteSyncer{WS: os.Stderr, FlushInterval: 50 * time.Millisecond}
+	encoding := zap.NewProductionEncoderConfig()
+	encoding.EncodeTime = zapcore.ISO8601TimeEncoder
+	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, zapcore.InfoLevel))
 	return log, func(i faas.Invocation) {
 		log.Info("invocation",
 			zap.String("function", i.Function), zap.String("key", i.Key), zap.String("id", i.ID),
 			zap.Int("attempt", i.Attempt), zap.Duration("run", i.Run), zap.String("outcome", string(i.Outcome)),
 			zap.Error(i.Err))
-	}, err
+	}
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"os"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -10,28 +12,35 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// newLog returns the logger that c asks for. It writes to standard error.
+// newLog returns the logger that c asks for. It writes to standard error: as
+// JSON within logDelay, so that lines which come close together share a system
+// call, from warn up at once.
 func newLog(c *config, format string) *zap.Logger {
-	zc := zap.NewProductionConfig()
-	zc.Level = zap.NewAtomicLevelAt(zapcore.InfoLevel)
-	if level, err := zapcore.ParseLevel(c.LogLevel); err == nil {
-		zc.Level.SetLevel(level)
-	}
-	zc.Sampling = nil // a line that is missing is a lie
-	zc.DisableCaller, zc.DisableStacktrace = true, true
-	zc.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
-	zc.EncoderConfig.EncodeDuration = zapcore.SecondsDurationEncoder
-	if zc.Encoding = cmp.Or(c.LogFormat, format); zc.Encoding == "console" {
-		zc.EncoderConfig.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-		zc.EncoderConfig.EncodeLevel = zapcore.CapitalLevelEncoder
-		zc.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
-	}
-	log, err := zc.Build()
+	level, err := zapcore.ParseLevel(c.LogLevel)
 	if err != nil {
-		return zap.NewNop() // not possible: the encodings and the output are fixed
+		level = zapcore.InfoLevel // readConfig has refused it
 	}
-	return log
+	encoding := zap.NewProductionEncoderConfig()
+	encoding.EncodeTime = zapcore.ISO8601TimeEncoder
+	encoding.EncodeDuration = zapcore.SecondsDurationEncoder
+	if cmp.Or(c.LogFormat, format) == "console" {
+		encoding.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoding.EncodeDuration = zapcore.StringDurationEncoder
+		return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(encoding), zapcore.Lock(os.Stderr), level))
+	}
+	sink := &zapcore.BufferedWriteSyncer{WS: os.Stderr, FlushInterval: logDelay}
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, level)
+	return zap.New(zapcore.RegisterHooks(core, func(e zapcore.Entry) error {
+		if e.Level < zapcore.WarnLevel {
+			return nil
+		}
+		return sink.Sync()
+	}))
 }
+
+// logDelay is how long a line may wait for others.
+const logDelay = 50 * time.Millisecond
 
 // logInvocations writes one line for each run of a function.
 func logInvocations(log *zap.Logger) faas.Observer {
