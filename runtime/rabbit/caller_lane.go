@@ -8,7 +8,8 @@ import (
 
 // How calls gather.
 const (
-	gatherTime     = 400 * time.Microsecond // no call waits longer for others than this
+	gatherShortest = 100 * time.Microsecond // a call may wait so long for others in any case,
+	gatherLongest  = 800 * time.Microsecond // and never longer than this
 	gatherSpread   = 20                     // ms between the deadlines of calls that travel together
 	gatherMaxCalls = 64
 	gatherMaxBytes = 256 << 10
@@ -25,15 +26,17 @@ type laneKey struct {
 // lane is where calls of one kind to one function gather. A call that finds
 // none of them under way leaves at once. Behind it the next ones gather, and
 // leave together when the first reply to the message ahead is there, or there
-// are enough of them, or gatherTime has passed since it left: a message under
-// way holds the next one back, a function that takes its time does not.
-// Guarded by caller.mu.
+// are enough of them, or half the time has passed that a message takes there
+// and back, without the function's own: a message under way holds the next one
+// back, a function that takes its time does not. Guarded by caller.mu.
 type lane struct {
 	laneKey
-	frames bool      // every worker understands frames
-	limit  int       // calls in a message; 1 lets none gather
-	ahead  *message  // the last one that left, until its first reply; nil: none
-	left   time.Time // when it did
+	frames bool          // every worker understands frames
+	limit  int           // calls in a message; 1 lets none gather
+	ahead  *message      // the last one that left, until its first reply; nil: none
+	left   time.Time     // when it did
+	gather time.Duration // how long a call waits for others at the most
+	trip   time.Duration // moving average of the way there and back
 	calls  []wireCall
 	bytes  int
 	timer  *time.Timer // set while calls gather
@@ -51,7 +54,7 @@ type message struct {
 func (s *callSession) add(key laneKey, call wireCall, w *waiter) *message {
 	l := s.lane(key)
 	now := time.Now()
-	if len(l.calls) == 0 && (l.limit == 1 || l.ahead == nil || now.Sub(l.left) >= gatherTime) {
+	if len(l.calls) == 0 && (l.limit == 1 || l.ahead == nil || now.Sub(l.left) >= l.gather) {
 		m := &message{l, l.frames, []wireCall{call}}
 		w.message = m
 		l.ahead, l.left = m, now
@@ -63,7 +66,7 @@ func (s *callSession) add(key laneKey, call wireCall, w *waiter) *message {
 		full = s.leave(l, now)
 	}
 	if len(l.calls) == 0 {
-		l.timer.Reset(gatherTime - now.Sub(l.left))
+		l.timer.Reset(l.gather - now.Sub(l.left))
 	}
 	l.calls = append(l.calls, call)
 	l.bytes += size
@@ -92,13 +95,16 @@ func (s *callSession) leave(l *lane, now time.Time) *message {
 	return m
 }
 
-// replied notes that a reply to m is there. It returns what gathered behind m,
-// to be sent; nil for nothing. c.mu is held.
-func (s *callSession) replied(m *message) *message {
+// replied notes that a reply to m is there, whose function ran for that long.
+// It returns what gathered behind m, to be sent; nil for nothing. c.mu is held.
+func (s *callSession) replied(m *message, run time.Duration) *message {
 	if m == nil || m.lane.ahead != m {
 		return nil
 	}
-	return s.leave(m.lane, time.Now())
+	l, now := m.lane, time.Now()
+	l.trip += (now.Sub(l.left) - run - l.trip) / 8
+	l.gather = min(max(l.trip/2, gatherShortest), gatherLongest)
+	return s.leave(l, now)
 }
 
 // lane returns the lane of that key. c.mu is held.
@@ -114,7 +120,7 @@ func (s *callSession) lane(key laneKey) *lane {
 	l := s.lanes[key]
 	if l == nil {
 		s.dropIdleLanes()
-		l = &lane{laneKey: key}
+		l = &lane{laneKey: key, gather: gatherShortest}
 		l.frames, l.limit = s.c.gatherLimit(key.key)
 		l.timer = time.AfterFunc(time.Hour, func() {
 			s.c.mu.Lock()
@@ -133,7 +139,7 @@ func (s *callSession) dropIdleLanes() {
 		return
 	}
 	for key, l := range s.lanes {
-		if len(l.calls) == 0 && time.Since(l.left) > gatherTime {
+		if len(l.calls) == 0 && time.Since(l.left) > gatherLongest {
 			delete(s.lanes, key)
 		}
 	}

@@ -267,7 +267,7 @@ func (s *callSession) receive(replies <-chan amqp.Delivery) {
 		}
 		s.c.mu.Lock()
 		for i := range list {
-			if m := s.replied(s.c.resolve(list[i].tag, outcomeOf(&list[i], d.AppId))); m != nil {
+			if m := s.replied(s.c.resolve(list[i].tag, outcomeOf(&list[i], d.AppId)), list[i].run); m != nil {
 				gathered = append(gathered, m)
 			}
 		}

@@ -39,7 +39,6 @@ type responder struct {
 
 	pool   pool
 	outbox outbox
-	cancel cancels
 }
 
 // workSession is the answering side's life on one connection.
@@ -84,7 +83,7 @@ func (r *responder) serve(ctx context.Context) error {
 	defer cut()
 	connected, disconnect := context.WithCancel(r.base)
 	defer disconnect()
-	defer r.b.Listen(topicCancel, r.cancel.hear)()
+	defer r.b.Listen(topicCancel, r.hearCancel)()
 
 	var g sync.WaitGroup
 	g.Go(func() { r.b.work.use(connected, "answer "+r.fn.Name, r.serveConnection) })

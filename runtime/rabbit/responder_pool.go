@@ -2,7 +2,10 @@ package rabbit
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // sweepInterval is how soon a call that waits for its turn is told that its
@@ -11,8 +14,10 @@ const sweepInterval = 10 * time.Millisecond
 
 // job is one call that a worker has taken on.
 type job struct {
-	d    *delivery
-	call wireCall
+	d        *delivery
+	call     wireCall
+	run      atomic.Pointer[faas.Run] // once it has started
+	canceled atomic.Bool              // its caller has gone
 }
 
 // pool runs jobs in goroutines that it keeps, never more than its limit at once.
@@ -24,8 +29,8 @@ type pool struct {
 	mu      sync.Mutex
 	work    sync.Cond
 	waiting []*job
-	runners int
-	idle    int // runners that wait for work and were not yet woken
+	current []*atomic.Pointer[job] // what each runner runs, or has run last
+	idle    int                    // runners that wait for work and were not yet woken
 	stopped bool
 	sweeper *time.Timer
 	swept   bool // the sweeper is armed
@@ -49,9 +54,10 @@ func (p *pool) add(jobs []job) {
 		case p.idle > 0:
 			p.idle--
 			p.work.Signal()
-		case p.runners < p.limit:
-			p.runners++
-			p.ended.Go(p.runner)
+		case len(p.current) < p.limit:
+			current := &atomic.Pointer[job]{}
+			p.current = append(p.current, current)
+			p.ended.Go(func() { p.runner(current) })
 		case !p.swept:
 			p.swept = true
 			p.sweeper.Reset(sweepInterval)
@@ -60,7 +66,7 @@ func (p *pool) add(jobs []job) {
 }
 
 // runner runs jobs until the pool stops.
-func (p *pool) runner() {
+func (p *pool) runner(current *atomic.Pointer[job]) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
@@ -69,6 +75,7 @@ func (p *pool) runner() {
 				return
 			}
 			p.idle++
+			current.Store(nil) // its bytes are not to be kept
 			p.work.Wait()
 		}
 		j := p.waiting[0]
@@ -76,10 +83,24 @@ func (p *pool) runner() {
 		if p.waiting = p.waiting[1:]; len(p.waiting) == 0 {
 			p.waiting = nil
 		}
+		current.Store(j)
 		p.mu.Unlock()
 		p.run(j)
 		p.mu.Lock()
 	}
+}
+
+// running lists the jobs that run, and some that have just ended.
+func (p *pool) running() []*job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var jobs []*job
+	for _, current := range p.current {
+		if j := current.Load(); j != nil {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
 }
 
 // sweep takes out what expired while it waited, and comes again while

@@ -29,7 +29,7 @@ type ready struct {
 	reply    wireReply
 }
 
-// reply puts the answer to c in the outbox: failed's, or done.
+// reply sends the answer to c, or puts it in the outbox: failed's, or done.
 func (r *responder) reply(d *delivery, c *wireCall, done faas.Reply, failed *faas.Error, run time.Duration) {
 	reply := wireReply{tag: c.tag, run: run, session: done.Session, body: done.Body}
 	if failed != nil {
@@ -40,6 +40,9 @@ func (r *responder) reply(d *delivery, c *wireCall, done faas.Reply, failed *faa
 			Detail: fmt.Sprintf("the reply has %d bytes: a message takes %d at the most", len(reply.body), maxCallBody),
 		})
 	}
+	if r.sendAlone(d, &reply) {
+		return
+	}
 	r.outbox.mu.Lock()
 	r.outbox.replies = append(r.outbox.replies, ready{d, c.deadline, reply})
 	r.outbox.mu.Unlock()
@@ -47,6 +50,23 @@ func (r *responder) reply(d *delivery, c *wireCall, done faas.Reply, failed *faa
 	case r.outbox.wake <- struct{}{}:
 	default:
 	}
+}
+
+// sendAlone sends a reply at once if no other call is under way here that it
+// could travel with. It does not wait: see gatheringConn.
+func (r *responder) sendAlone(d *delivery, reply *wireReply) bool {
+	r.mu.Lock()
+	s, alone := r.session, r.load == 1
+	r.mu.Unlock()
+	if !alone || s == nil || d.replyTo == "" {
+		return false
+	}
+	if s.ch.Publish("", d.replyTo, false, false, r.replyMessage([]wireReply{*reply}, d.frames)) != nil {
+		return false
+	}
+	d.sent()
+	r.answered()
+	return true
 }
 
 // send sends what is in the outbox, until ctx is done. While there is no

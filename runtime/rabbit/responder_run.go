@@ -1,8 +1,6 @@
 package rabbit
 
 import (
-	"context"
-	"sync"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -23,30 +21,29 @@ func (r *responder) run(j *job) {
 		r.answered() // the broker still has it, and delivers it again
 		return
 	}
-	ctx, cancel := context.WithCancel(r.base)
-	defer cancel()
-	key := callKey{d.replyTo, c.tag}
-	r.cancel.add(key, cancel)
-
 	attempt := 1
 	if d.redelivered {
 		attempt = 2
 	}
 	began := time.Now()
-	done, err := r.fn.Run(ctx, &faas.Event{
+	run := r.fn.Begin(r.base, &faas.Event{
 		Key: d.key, ID: c.id, ContentType: contentTypeOr(c.contentType), Body: c.body,
 		Correlation: c.correlation, Causation: c.causation, Trace: c.trace, Session: c.session,
 		Attempt: attempt, Redelivered: d.redelivered,
 	}, deadline)
+	if !j.start(run) {
+		r.drop(j)
+		return
+	}
+	done, err := run.Do()
 	took := time.Since(began)
-	r.cancel.remove(key)
 
 	if r.base.Err() != nil && err != nil {
 		r.answered() // the grace period is over: the broker has it still, or its caller is left to wonder
 		return
 	}
 	failed := faas.AsError(err)
-	if failed != nil && failed.Code == faas.CodeExpired && ctx.Err() != nil {
+	if failed != nil && failed.Code == faas.CodeExpired && j.canceled.Load() {
 		failed = canceled(faas.ExecutedUnknown) // it was its caller who ended it, not its deadline
 	}
 	i := faas.Invocation{
@@ -65,40 +62,39 @@ func (r *responder) answerExpired(j *job) {
 	r.reply(j.d, &j.call, faas.Reply{}, faas.Expired(faas.ExecutedNo), 0)
 }
 
-// callKey names a call that runs here.
-type callKey struct{ replyTo, tag string }
-
-// cancels ends runs that nobody waits for any more.
-type cancels struct {
-	mu      sync.Mutex
-	running map[callKey]context.CancelFunc
-}
-
-func (c *cancels) add(key callKey, cancel context.CancelFunc) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.running == nil {
-		c.running = map[callKey]context.CancelFunc{}
-	}
-	c.running[key] = cancel
-}
-
-func (c *cancels) remove(key callKey) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.running, key)
-}
-
-// hear takes a cancel broadcast in.
-func (c *cancels) hear(body []byte) {
+// hearCancel takes a cancel broadcast in: it ends the call's run, or keeps it
+// from starting.
+func (r *responder) hearCancel(body []byte) {
 	replyTo, tag, ok := parseCancel(body)
 	if !ok {
 		return
 	}
-	c.mu.Lock()
-	cancel := c.running[callKey{replyTo, tag}]
-	c.mu.Unlock()
-	if cancel != nil {
-		cancel()
+	fits := func(j *job) bool { return j.call.tag == tag && j.d.replyTo == replyTo }
+	for _, j := range r.pool.takeBack(fits) {
+		r.drop(j)
+	}
+	for _, j := range r.pool.running() {
+		if fits(j) {
+			j.cancel()
+		}
+	}
+}
+
+// drop settles a call that was not started and whose caller has gone.
+func (r *responder) drop(j *job) {
+	j.d.sent()
+	r.answered()
+}
+
+// start lets j be canceled by ending its run; false if it was canceled before.
+func (j *job) start(run *faas.Run) bool {
+	j.run.Store(run)
+	return !j.canceled.Load()
+}
+
+func (j *job) cancel() {
+	j.canceled.Store(true)
+	if run := j.run.Load(); run != nil {
+		run.Cancel()
 	}
 }
