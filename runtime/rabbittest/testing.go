@@ -47,6 +47,7 @@ func NewCluster(t testing.TB, size int, cfg Config) []*Node {
 	errs := make([]error, size)
 	var g sync.WaitGroup
 	for i := 1; i < size; i++ {
+		cfg := cfg
 		cfg.Dir = filepath.Join(dir, fmt.Sprintf("node-%d", i+1))
 		g.Go(func() { nodes[i], errs[i] = Start(ctx, cfg) })
 	}
