@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,6 +22,19 @@ func (c *caller) forwardExpired(ctx context.Context, conn *amqp.Connection) erro
 		return fmt.Errorf("open a channel for expired calls: %w", err)
 	}
 	defer ch.Close()
+	if err := c.b.names.common().declare(ch); err != nil {
+		return err
+	}
+	err = c.b.rehome(ctx, conn, c.b.names.expiredCalls())
+	if errors.Is(err, errHomeDown) {
+		// No reason to be unwell: a caller whose call expires now learns it at
+		// its deadline, but not whether the call was executed.
+		c.b.log.Warn("callers are not told of calls that expire", zap.Error(err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	if err := c.b.names.expiredCalls().declare(ch); err != nil {
 		return err
 	}

@@ -74,6 +74,9 @@ func explainDeclare(what string, err error) error {
 	if !ok {
 		return fmt.Errorf("declare %s: %w", what, err)
 	}
+	if isHomeDown(e) {
+		return fmt.Errorf("declare %s: %w", what, errHomeDown)
+	}
 	switch e.Code {
 	case amqp.PreconditionFailed:
 		differs := "other arguments (" + e.Reason + ")"

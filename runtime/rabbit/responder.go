@@ -163,7 +163,11 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 		return fmt.Errorf("open a channel to answer on: %w", err)
 	}
 	defer ch.Close()
-	for _, t := range []topology{r.b.names.common(), r.b.names.expiredCalls(), r.b.names.requestFunction(&r.fn.Descriptor)} {
+	needed := r.b.names.requestFunction(&r.fn.Descriptor)
+	if err := r.b.rehome(ctx, conn, needed); err != nil {
+		return err
+	}
+	for _, t := range []topology{r.b.names.common(), needed} {
 		if err := t.declare(ch); err != nil {
 			return err
 		}

@@ -61,6 +61,7 @@ func (n names) common() topology {
 		{n.events(), amqp.ExchangeTopic},
 		{n.dead(), amqp.ExchangeDirect},
 		{n.system(), amqp.ExchangeTopic},
+		{n.expired(), amqp.ExchangeFanout},
 	}}
 }
 
@@ -85,7 +86,6 @@ func (n names) requestFunction(d *faas.Descriptor) topology {
 // Nothing waits there for long: every calling process consumes it.
 func (n names) expiredCalls() topology {
 	return topology{
-		exchanges: []exchange{{n.expired(), amqp.ExchangeFanout}},
 		queues: []queue{{n.expired(), amqp.Table{
 			"x-queue-type": "classic",
 			"x-expires":    expiredQueueExpiry.Milliseconds(),
