@@ -14,6 +14,7 @@ import (
 // Broker is what a make of the contract offers.
 type Broker interface {
 	faas.Broker
+	faas.DeadLetters
 	Serve(ctx context.Context, fns []faas.Function) error
 	Directory() *faas.Directory
 	Tail(ctx context.Context, pattern string, fn func(faas.Event)) error
@@ -71,6 +72,14 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"Retry/Exhausted", exhausted},
 		{"Retry/DelaysNoOther", delaysNoOther},
 		{"Retry/Postponed", postponed},
+		{"Dead/Letter", deadLetter},
+		{"Dead/KeptInOrder", deadKeptInOrder},
+		{"Dead/Replay", deadReplay},
+		{"Dead/Replace", deadReplace},
+		{"Dead/Discard", deadDiscard},
+		{"Dead/StopsAtAnError", deadStopsAtAnError},
+		{"Dead/WithoutWorkers", deadWithoutWorkers},
+		{"Dead/UnknownFunction", deadUnknownFunction},
 		{"System/Broadcast", broadcast},
 		{"System/Tail", tail},
 		{"System/Close", closed},

@@ -45,34 +45,6 @@ func TestFullQueueRefuses(t *testing.T) {
 	}
 }
 
-func TestDeadLetters(t *testing.T) {
-	outcomes := make(chan faas.Invocation, 10)
-	b := open(t, Config{Process: "w", Observe: func(i faas.Invocation) { outcomes <- i }})
-	serving(t, b, 1, reacting(t, func(_ context.Context, e faas.Event) error {
-		if e.ID == "panics" {
-			panic("why")
-		}
-		return faas.Permanent("bad")
-	}, faas.Retry{Max: 2, First: time.Millisecond}))
-	for _, id := range []string{"permanent", "panics"} {
-		if err := b.Publish(t.Context(), faas.Event{Key: "x", ID: id, Body: []byte("as it came")}); err != nil {
-			t.Fatal(err)
-		}
-		for receive(t, outcomes).Outcome != faas.Dead {
-		}
-	}
-	letters := b.DeadLetters("react")
-	if len(letters) != 2 {
-		t.Fatalf("got %d dead letters, want 2", len(letters))
-	}
-	if l := letters[0]; l.Err.Code != faas.CodePermanent || l.Event.Attempt != 1 || string(l.Event.Body) != "as it came" || l.Worker != "w" {
-		t.Errorf("the permanent one: got %+v", l)
-	}
-	if l := letters[1]; l.Err.Code != faas.CodeExhausted || l.Event.Attempt != 2 || len(l.Err.Stack) == 0 {
-		t.Errorf("the exhausted one: got %+v", l)
-	}
-}
-
 func TestDeadLettersAreBounded(t *testing.T) {
 	outcomes := make(chan faas.Invocation, 2*maxDead)
 	b := open(t, Config{Observe: func(i faas.Invocation) { outcomes <- i }})
@@ -85,8 +57,15 @@ func TestDeadLettersAreBounded(t *testing.T) {
 	for range maxDead + 1 {
 		receive(t, outcomes)
 	}
-	if letters := b.DeadLetters("react"); len(letters) != maxDead || letters[0].Event.ID != "1" {
-		t.Errorf("got %d letters from %s on, want %d from 1 on", len(letters), letters[0].Event.ID, maxDead)
+	var ids []string
+	if err := b.VisitDead(t.Context(), "react", func(l *faas.DeadLetter) (faas.Fate, error) {
+		ids = append(ids, l.Event.ID)
+		return faas.Keep, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(ids) != maxDead || ids[0] != "1" {
+		t.Errorf("got %d letters from %s on, want %d from 1 on", len(ids), ids[0], maxDead)
 	}
 }
 

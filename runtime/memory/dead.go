@@ -1,6 +1,11 @@
 package memory
 
 import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -11,34 +16,153 @@ import (
 // maxDead is how many dead letters are kept per function; the oldest go first.
 const maxDead = 1_000
 
-// DeadLetter is an event that a function could not handle.
-type DeadLetter struct {
-	Function string
-	Event    faas.Event // as it was delivered last; Attempt says how often it ran
-	Err      *faas.Error
-	Worker   string // that ran it last
-	First    time.Time
-	Last     time.Time
-}
-
-// DeadLetters lists what a function could not handle, the oldest first: the
-// youngest 1,000 since the broker was made.
-func (b *Broker) DeadLetters(function string) []DeadLetter {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.dead[function])
+// letter is a dead letter with the number by which it can be found again.
+type letter struct {
+	number uint64
+	faas.DeadLetter
 }
 
 // bury keeps d's event as a dead letter. b.mu is held.
 func (b *Broker) bury(d *delivery, err *faas.Error) {
-	name := d.message.queue.function.Name
-	letters := b.dead[name]
+	b.keepDead(faas.DeadLetter{
+		Function: d.message.queue.function.Name, Event: d.event, Code: err.Code, Error: err.Error(),
+		Worker: d.worker().announcement.Worker, First: d.message.first, Last: time.Now(), Stack: string(err.Stack),
+	})
+}
+
+// keepDead puts l behind the others. b.mu is held.
+func (b *Broker) keepDead(l faas.DeadLetter) {
+	letters := b.dead[l.Function]
 	if len(letters) == maxDead {
-		b.cfg.Log.Warn("the oldest dead letter was dropped to make room", zap.String("function", name), zap.String("id", letters[0].Event.ID))
+		b.cfg.Log.Warn("the oldest dead letter was dropped to make room", zap.String("function", l.Function), zap.String("id", letters[0].Event.ID))
 		letters = slices.Delete(letters, 0, 1)
 	}
-	b.dead[name] = append(letters, DeadLetter{
-		Function: name, Event: d.event, Err: err, Worker: d.worker().announcement.Worker,
-		First: d.message.first, Last: time.Now(),
-	})
+	b.last++
+	b.dead[l.Function] = append(letters, letter{b.last, l})
+}
+
+// DeadFunctions lists the functions that have dead letters, of the youngest
+// 1,000 per function since the broker was made.
+func (b *Broker) DeadFunctions(context.Context, ...string) ([]faas.DeadFunction, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var list []faas.DeadFunction
+	for _, name := range slices.Sorted(maps.Keys(b.dead)) {
+		if n := len(b.dead[name]); n > 0 {
+			list = append(list, faas.DeadFunction{Name: name, Letters: n})
+		}
+	}
+	return list, nil
+}
+
+// VisitDead calls visit with the function's dead letters and does what it says;
+// see faas.DeadLetters.
+func (b *Broker) VisitDead(ctx context.Context, function string, visit func(*faas.DeadLetter) (faas.Fate, error)) error {
+	return visitDead(ctx, b, function, visit)
+}
+
+// graves is where dead letters are: here, or in another process.
+type graves interface {
+	deadNumbers(ctx context.Context, function string) ([]uint64, error)
+	// deadLetter returns nil if it is gone meanwhile.
+	deadLetter(ctx context.Context, function string, number uint64) (*faas.DeadLetter, error)
+	settleDead(ctx context.Context, function string, number uint64, fate faas.Fate, body []byte) error
+}
+
+func visitDead(ctx context.Context, g graves, function string, visit func(*faas.DeadLetter) (faas.Fate, error)) error {
+	numbers, err := g.deadNumbers(ctx, function)
+	if err != nil {
+		return err
+	}
+	for _, number := range numbers {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		l, err := g.deadLetter(ctx, function, number)
+		if err != nil {
+			return err
+		}
+		if l == nil {
+			continue
+		}
+		fate, err := visit(l)
+		if err != nil {
+			return err
+		}
+		switch fate {
+		case faas.Keep:
+		case faas.Enough:
+			return nil
+		default:
+			if err := g.settleDead(ctx, function, number, fate, l.Event.Body); err != nil {
+				return fmt.Errorf("dead letter %q: %w", l.Event.ID, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *Broker) deadNumbers(_ context.Context, function string) ([]uint64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	letters, has := b.dead[function]
+	if !has && b.events[function] == nil {
+		return nil, &faas.Error{
+			Code: faas.CodeNotFound, Executed: faas.ExecutedNo,
+			Detail: fmt.Sprintf("no event function %q was ever hosted here", function),
+		}
+	}
+	var numbers []uint64
+	for _, l := range letters {
+		numbers = append(numbers, l.number)
+	}
+	return numbers, nil
+}
+
+func (b *Broker) deadLetter(_ context.Context, function string, number uint64) (*faas.DeadLetter, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i, found := b.findDead(function, number)
+	if !found {
+		return nil, nil
+	}
+	l := b.dead[function][i].DeadLetter
+	l.Event.Body = bytes.Clone(l.Event.Body)
+	return &l, nil
+}
+
+// findDead returns the place of a letter. b.mu is held.
+func (b *Broker) findDead(function string, number uint64) (int, bool) {
+	return slices.BinarySearchFunc(b.dead[function], number, func(l letter, number uint64) int { return cmp.Compare(l.number, number) })
+}
+
+func (b *Broker) settleDead(_ context.Context, function string, number uint64, fate faas.Fate, body []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopped {
+		return errClosed()
+	}
+	i, found := b.findDead(function, number)
+	if !found {
+		return &faas.Error{Code: faas.CodeConflict, Detail: "somebody else has just removed it", Executed: faas.ExecutedNo}
+	}
+	l := b.dead[function][i].DeadLetter
+	l.Event.Body = bytes.Clone(body)
+	if fate == faas.Replay {
+		q := b.events[function] // it came from there
+		if q.full() {
+			return &faas.Error{
+				Code: faas.CodeRefused, Executed: faas.ExecutedNo,
+				Detail: fmt.Sprintf("%d messages wait for the function %q: replay more slowly, or start more workers", b.cfg.QueueLimit, function),
+			}
+		}
+		e := l.Event
+		e.Attempt, e.Redelivered, e.NotBefore = 1, false, time.Time{}
+		q.push(b.newMessage(q, e, time.Now()))
+	}
+	b.dead[function] = slices.Delete(b.dead[function], i, i+1)
+	if fate == faas.Replace {
+		b.keepDead(l)
+	}
+	return nil
 }

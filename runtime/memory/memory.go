@@ -52,10 +52,10 @@ type Broker struct {
 	requests map[string]*queue // by function
 	events   map[string]*queue // by function
 	workers  map[string]*worker
-	dead     map[string][]DeadLetter
+	dead     map[string][]letter          // by function, in order
 	tails    map[*feed[faas.Event]]string // with their patterns
 	links    map[*peer]struct{}
-	last     uint64 // sequence number of the youngest message
+	last     uint64 // number of the youngest message or dead letter
 }
 
 // New returns a broker that is ready at once.
@@ -66,7 +66,7 @@ func New(cfg Config) *Broker {
 		requests: map[string]*queue{},
 		events:   map[string]*queue{},
 		workers:  map[string]*worker{},
-		dead:     map[string][]DeadLetter{},
+		dead:     map[string][]letter{},
 		tails:    map[*feed[faas.Event]]string{},
 		links:    map[*peer]struct{}{},
 	}

@@ -190,22 +190,28 @@ func (r *Remote) expect(id uint64) (_ uint64, answer <-chan *frame, forget func(
 	}
 }
 
-// ask sends f, under a new id if it has none, and waits for the answer.
+// ask is exchange for what is answered with nothing but success or failure.
 func (r *Remote) ask(ctx context.Context, f *frame) error {
+	_, err := r.exchange(ctx, f)
+	return err
+}
+
+// exchange sends f, under a new id if it has none, and waits for the answer.
+func (r *Remote) exchange(ctx context.Context, f *frame) (*frame, error) {
 	id, answer, forget := r.expect(f.ID)
 	defer forget()
 	f.ID = id
 	if r.Health() != nil {
-		return r.unavailable()
+		return nil, r.unavailable()
 	}
 	r.send(f)
 	select {
 	case a := <-answer:
-		return a.Failure.error()
+		return a, a.Failure.error()
 	case <-r.lost:
-		return r.unconfirmed(r.cause)
+		return nil, r.unconfirmed(r.cause)
 	case <-ctx.Done():
-		return r.unconfirmed(ctx.Err())
+		return nil, r.unconfirmed(ctx.Err())
 	}
 }
 

@@ -130,6 +130,8 @@ func (g *guest) handle(f *frame) {
 		}
 	case f.Kind == broadcast:
 		g.answer(f, nil, g.broker.Broadcast(g.ctx, f.Topic, f.Body))
+	case f.Kind == dead && f.Dead != nil:
+		g.dead(f)
 	case f.Kind == serve && f.Announcement != nil:
 		a := f.Announcement
 		w, err := g.broker.join(a.Worker, a.PID, a.Started, a.Functions, func(d *delivery) { g.deliver(f.ID, d) })

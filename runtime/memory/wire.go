@@ -16,7 +16,7 @@ import (
 
 // preamble is the first thing that both sides send. The number changes when
 // frames of before would be misunderstood.
-const preamble = "rabbet memory 1\n"
+const preamble = "rabbet memory 2\n"
 
 // maxBacklog is how many frames wait for a slow peer before those that may be
 // lost (broadcasts, tails) are. The others are few: a peer's own concurrency,
@@ -39,13 +39,14 @@ const (
 	tail                      // Topic is the pattern; passed follows
 	untail                    // the tail of ID is over
 	broadcast                 // Topic, Body; answered
+	dead                      // Dead; answered with Dead
 )
 
 // From the broker to a remote.
 const (
 	welcome   kind = iota + 64 // the directory has been told: the remote is ready
 	announced                  // Announcement
-	answered                   // Reply or Failure
+	answered                   // Reply, Dead or Failure
 	deliver                    // Delivery: Event, Deadline, Function
 	abort                      // Run: its caller went away
 	settled                    // Run, Verdict
@@ -70,6 +71,7 @@ type frame struct {
 	Announcement *faas.Announcement
 	Result       *wireResult
 	Verdict      *wireVerdict
+	Dead         *wireDead
 }
 
 // failure is a *faas.Error on the wire: all of it, with the cause as text.
@@ -95,6 +97,28 @@ type wireVerdict struct {
 	Outcome faas.Outcome
 	After   time.Duration
 }
+
+// wireDead asks for dead letters, or is the answer.
+type wireDead struct {
+	Asks     deadQuestion
+	Function string
+	Number   uint64
+	Fate     faas.Fate
+	Body     []byte
+
+	Functions []faas.DeadFunction
+	Numbers   []uint64
+	Letter    *faas.DeadLetter
+}
+
+type deadQuestion uint8
+
+const (
+	deadList    deadQuestion = iota + 1 // the functions that have any
+	deadNumbers                         // those of one function
+	deadRead                            // one letter
+	deadSettle                          // what is to become of it
+)
 
 func init() { // what AMQP headers are made of beyond the basic types
 	gob.Register(time.Time{})

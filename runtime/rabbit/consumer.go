@@ -87,7 +87,7 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 		return fmt.Errorf("open a channel to consume on: %w", err)
 	}
 	defer ch.Close()
-	if err := c.declare(ch, amqpConn); err != nil {
+	if err := c.declare(conn, ch, amqpConn); err != nil {
 		return err
 	}
 	// No more than what can run: what waits here could run elsewhere.
@@ -197,10 +197,17 @@ func (c *consumer) passOn(d *amqp.Delivery) {
 
 // declare declares the function's queue and binds it to its keys, and to no
 // other key that it had on the same broker before, as far as that is known.
-func (c *consumer) declare(ch *amqp.Channel, conn *amqp.Connection) error {
+func (c *consumer) declare(ctx context.Context, ch *amqp.Channel, conn *amqp.Connection) error {
 	exchange := cmp.Or(c.fn.Exchange, c.b.names.events())
-	if err := c.b.names.common().declare(ch); err != nil {
-		return err
+	for _, t := range []topology{c.b.names.common(), c.b.names.deadRegister()} {
+		if err := t.declare(ch); err != nil {
+			return err
+		}
+	}
+	if !c.bound {
+		if err := c.b.registerDead(ctx, c.fn.Name); err != nil {
+			return fmt.Errorf("register the function %q: %w", c.fn.Name, err)
+		}
 	}
 	if err := c.declareSource(conn, exchange); err != nil {
 		return err

@@ -220,7 +220,9 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 
 // prefetchFor is how many messages the broker sends ahead: enough to keep a
 // worker busy whose calls come alone, and as many again to follow at once.
-func prefetchFor(concurrency int) int { return min(2*concurrency, 65_535) }
+func prefetchFor(concurrency int) int { return min(2*concurrency, maxPrefetch) }
+
+const maxPrefetch = 65_535 // it travels in 16 bits
 
 func (r *responder) setSession(s *workSession) {
 	r.mu.Lock()

@@ -17,8 +17,9 @@ const (
 	maxReason    = 4 << 10          // bytes of an error or a stack in a dead letter
 )
 
-// The headers of a dead letter.
+// The headers of a dead letter. All begin with headerDeadPrefix.
 const (
+	headerDeadPrefix   = "rabbet-dead-"
 	headerDeadReason   = "rabbet-dead-reason" // faas.Code
 	headerDeadError    = "rabbet-dead-error"
 	headerDeadAttempts = "rabbet-dead-attempts"

@@ -32,6 +32,7 @@ func (n names) dead() string                  { return string(n) + ".dead" }
 func (n names) system() string                { return string(n) + ".system" }
 func (n names) expired() string               { return string(n) + ".expired" } // an exchange and a queue
 func (n names) requestQueue(fn string) string { return string(n) + ".request." + fn }
+func (n names) deadFunctions() string         { return string(n) + ".dead-functions" } // a queue
 func (n names) eventQueue(fn string) string   { return string(n) + ".event." + fn }
 func (n names) deadQueue(fn string) string    { return string(n) + ".dead." + fn }
 func (n names) delay(tier string) string      { return string(n) + ".delay." + tier } // an exchange and a queue
@@ -128,6 +129,15 @@ func (n names) deadLetters(fn string) topology {
 		}}},
 		bindings: []binding{{name, fn, n.dead()}},
 	}
+}
+
+// deadRegister is where the functions stand that have dead letters: see
+// registerDead.
+func (n names) deadRegister() topology {
+	return topology{queues: []queue{{n.deadFunctions(), amqp.Table{
+		"x-queue-type":     "quorum",
+		"x-delivery-limit": int64(deadDeliveryLimit),
+	}}}}
 }
 
 // delayTier is where messages wait for so long. The routing key is the queue to

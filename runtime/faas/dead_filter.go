@@ -1,0 +1,121 @@
+package faas
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// DeadFilter chooses dead letters. The zero value chooses all; what is set has
+// to fit all at once.
+type DeadFilter struct {
+	IDs    []string    // any of them
+	Codes  []Code      // any of them
+	Error  string      // part of the error, in upper or lower case
+	Key    string      // routing key, or a pattern such as "order.#"
+	Before time.Time   // it failed last before then
+	After  time.Time   // it failed last after then
+	Fields []DeadField // all of them
+}
+
+// Empty reports whether f chooses all.
+func (f *DeadFilter) Empty() bool {
+	return len(f.IDs) == 0 && len(f.Codes) == 0 && f.Error == "" && f.Key == "" &&
+		f.Before.IsZero() && f.After.IsZero() && len(f.Fields) == 0
+}
+
+// Fits reports whether f chooses l.
+func (f *DeadFilter) Fits(l *DeadLetter) bool {
+	switch {
+	case len(f.IDs) > 0 && !slices.Contains(f.IDs, l.Event.ID),
+		len(f.Codes) > 0 && !slices.Contains(f.Codes, l.Code),
+		f.Error != "" && !strings.Contains(strings.ToLower(l.Error), strings.ToLower(f.Error)),
+		f.Key != "" && !Match(f.Key, l.Event.Key),
+		!f.Before.IsZero() && !l.Last.Before(f.Before),
+		!f.After.IsZero() && !l.Last.After(f.After):
+		return false
+	}
+	if len(f.Fields) == 0 {
+		return true
+	}
+	d := json.NewDecoder(bytes.NewReader(l.Event.Body))
+	d.UseNumber()
+	var body any
+	if d.Decode(&body) != nil {
+		return false
+	}
+	return !slices.ContainsFunc(f.Fields, func(field DeadField) bool { return !field.fits(body) })
+}
+
+// DeadField chooses letters by one value in their JSON body.
+type DeadField struct {
+	path  []string
+	value string
+}
+
+// ParseDeadField reads "customer.id=42" or, as a JSON pointer (RFC 6901),
+// "/customer/id=42". Items of arrays are counted from 0. The value is compared
+// with a string, a number, true, false or null.
+func ParseDeadField(s string) (DeadField, error) {
+	path, value, ok := strings.Cut(s, "=")
+	if !ok || path == "" || path == "/" {
+		return DeadField{}, fmt.Errorf("field %q: write it as customer.id=42", s)
+	}
+	f := DeadField{path: strings.Split(path, "."), value: value}
+	if pointer, ok := strings.CutPrefix(path, "/"); ok {
+		f.path = strings.Split(pointer, "/")
+		for i, name := range f.path {
+			f.path[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(name)
+		}
+	}
+	return f, nil
+}
+
+func (f DeadField) fits(v any) bool {
+	for _, name := range f.path {
+		switch inner := v.(type) {
+		case map[string]any:
+			member, ok := inner[name]
+			if !ok {
+				return false
+			}
+			v = member
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i < 0 || i >= len(inner) {
+				return false
+			}
+			v = inner[i]
+		default:
+			return false
+		}
+	}
+	switch v := v.(type) {
+	case string:
+		return v == f.value
+	case json.Number:
+		return v.String() == f.value || sameNumber(v.String(), f.value)
+	case bool:
+		return strconv.FormatBool(v) == f.value
+	case nil:
+		return f.value == "null"
+	}
+	return false
+}
+
+// sameNumber compares decimals exactly: 1.50 and 1.5, but not two ids that
+// differ beyond the 53 bits of a float64.
+func sameNumber(a, b string) bool {
+	const longest = 40 // an exponent of a billion would take for ever
+	if len(a) > longest || len(b) > longest || strings.ContainsAny(a+b, "eE/") {
+		return false
+	}
+	x, okX := new(big.Rat).SetString(a)
+	y, okY := new(big.Rat).SetString(b)
+	return okX && okY && x.Cmp(y) == 0
+}

@@ -1,0 +1,162 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+const (
+	firstWindow  = 100      // messages
+	windowBudget = 32 << 20 // bytes of a window, about
+	longestStay  = 5 * time.Minute
+
+	// The broker puts back what a channel held in the order of its consumers,
+	// as long as they are no more than 32.
+	windowsPerChannel = 16
+
+	stallCheck   = time.Second     // without a message, before the broker is asked for more
+	lookPatience = 5 * time.Second // for somebody else to end a look
+	lookAgain    = 20 * time.Millisecond
+)
+
+// browser looks at the messages of a quorum queue without taking them out of
+// it, but for those that it is told to. AMQP knows no such thing: it consumes,
+// and acknowledges nothing. Closing the channel puts all back in its place,
+// which a nack does not on 3.10.
+//
+// The broker would deliver at once again what goes back, so all is held until
+// the end. And it closes the channel of who holds a message for longer than
+// its consumer_timeout (30 min), so the browser ends and begins anew meanwhile.
+type browser struct {
+	b     *Broker
+	queue string
+	each  func(ctx context.Context, d *amqp.Delivery) (handling, error)
+
+	window, budget int // of the first hand; for tests
+}
+
+// handling is what was done with a message.
+type handling int
+
+const (
+	kept    handling = iota // it is to go back
+	removed                 // it is acknowledged
+	enough                  // it is to go back, and so is the rest
+)
+
+func (b *Broker) newBrowser(queue string, each func(context.Context, *amqp.Delivery) (handling, error)) *browser {
+	return &browser{b: b, queue: queue, each: each, window: firstWindow, budget: windowBudget}
+}
+
+// run shows each of the messages that there are when it begins, the oldest
+// first. It fails with faas.ErrNotFound if there is no such queue, with
+// faas.ErrConflict if somebody else consumes from it, and with the first error
+// of each.
+func (w *browser) run(ctx context.Context) error {
+	for left := math.MaxInt; ; {
+		q, err := w.b.lookUndisturbed(ctx, w.queue)
+		if err != nil {
+			return err
+		}
+		left = min(left, q.Messages)
+		if left == 0 {
+			return nil
+		}
+		s := w.b.consume.next(ctx)
+		if s == nil {
+			return context.Cause(ctx)
+		}
+		gone, again, err := w.stay(ctx, s.conn, left)
+		if err != nil || !again {
+			return err
+		}
+		left -= gone
+	}
+}
+
+// stay shows up to n messages. It reports how many were removed, and whether
+// it is to be called again: it has stayed for long enough, or somebody else has
+// come at the same moment.
+func (w *browser) stay(ctx context.Context, conn *amqp.Connection, n int) (gone int, again bool, err error) {
+	h := &hand{conn: conn, queue: w.queue, size: w.window, budget: w.budget}
+	defer h.release()
+	others, err := h.open()
+	if err != nil {
+		return 0, false, err
+	}
+	if others > 0 {
+		h.release()
+		var pause backoff // a random one: the two do not meet for ever
+		return 0, pause.wait(ctx), context.Cause(ctx)
+	}
+	leave := time.After(longestStay)
+	for seen := 1; seen <= n; seen++ {
+		select {
+		case <-leave:
+			return gone, true, nil
+		default:
+		}
+		d, err := h.next(ctx)
+		if err != nil || d == nil {
+			return gone, false, err
+		}
+		done, err := w.each(ctx, d)
+		switch {
+		case err != nil || done == enough:
+			return gone, false, err
+		case done == removed:
+			gone++
+		case seen < n:
+			if err := h.keep(len(d.Body)); err != nil {
+				return gone, false, err
+			}
+		}
+	}
+	return gone, false, nil
+}
+
+// lookAt asks how a queue is doing. It fails with faas.ErrNotFound if there is
+// none of that name.
+func (b *Broker) lookAt(ctx context.Context, queue string) (q amqp.Queue, err error) {
+	err = b.consume.declare(ctx, func(ch *amqp.Channel) (err error) {
+		q, err = ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		return err
+	})
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
+		err = &faas.Error{Code: faas.CodeNotFound, Detail: fmt.Sprintf("there is no queue %q", queue), Executed: faas.ExecutedNo}
+	} else if err != nil {
+		err = &faas.Error{Code: faas.CodeUnavailable, Detail: fmt.Sprintf("cannot look at queue %q", queue), Cause: err, Executed: faas.ExecutedNo}
+	}
+	return q, err
+}
+
+// lookUndisturbed is lookAt once nobody else has messages of the queue in
+// hand, which it waits for. It fails with faas.ErrConflict if that does not end.
+func (b *Broker) lookUndisturbed(ctx context.Context, queue string) (amqp.Queue, error) {
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
+	for deadline := time.Now().Add(lookPatience); ; {
+		q, err := b.lookAt(ctx, queue)
+		if err != nil || q.Consumers == 0 {
+			return q, err
+		}
+		if time.Now().After(deadline) {
+			return q, &faas.Error{
+				Code: faas.CodeConflict, Executed: faas.ExecutedNo,
+				Detail: fmt.Sprintf("somebody else has the messages of queue %q in hand (consumers: %d): wait until that has ended", queue, q.Consumers),
+			}
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return q, context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package rabbit
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// letterOf reads a delivery from the dead letters of fn, whoever put it there:
+// Rabbet with its headers, the broker with its own, or somebody by hand.
+func (n names) letterOf(d *amqp.Delivery, fn string) faas.DeadLetter {
+	l := faas.DeadLetter{
+		Function: fn, Event: fromDelivery(d),
+		Code: faas.Code(stringOf(d.Headers, headerDeadReason)), Error: stringOf(d.Headers, headerDeadError),
+		Worker: stringOf(d.Headers, headerDeadWorker), Stack: stringOf(d.Headers, headerDeadStack),
+	}
+	l.Event.Attempt = int(intOf(d.Headers, headerDeadAttempts))
+	l.Event.NotBefore, l.Event.Redelivered = time.Time{}, false
+	l.First, _ = time.Parse(time.RFC3339Nano, stringOf(d.Headers, headerDeadFirst))
+	l.Last, _ = time.Parse(time.RFC3339Nano, stringOf(d.Headers, headerDeadLast))
+	death := deathIn(d.Headers, n.eventQueue(fn))
+	if l.Code == "" {
+		n.explainDeath(&l, death)
+	}
+	l.Last = cmp.Or(l.Last, death.time, d.Timestamp)
+	if first := intOf(d.Headers, headerFirst); first > 0 && l.First.IsZero() {
+		l.First = time.UnixMilli(first)
+	}
+	l.First = cmp.Or(l.First, l.Last)
+	l.Event.Key = cmp.Or(stringOf(d.Headers, headerKey), death.key, d.RoutingKey)
+	l.Event.Exchange = cmp.Or(stringOf(d.Headers, headerExchange), death.exchange, d.Exchange)
+	// What fromDelivery fills in would differ each time.
+	if ce, _ := l.Event.Headers[cloudEventsPrefix+"id"].(string); d.MessageId == "" && ce == "" {
+		l.Event.ID = idOf(d)
+	}
+	if ce, _ := l.Event.Headers[cloudEventsPrefix+"time"].(string); ce == "" {
+		l.Event.Time = d.Timestamp
+	}
+	return l
+}
+
+// idOf is an id for a message that came without: the same whenever it is asked.
+func idOf(d *amqp.Delivery) string {
+	h := sha256.New()
+	fmt.Fprintln(h, d.RoutingKey, d.Headers["x-death"])
+	h.Write(d.Body)
+	return base32.StdEncoding.EncodeToString(h.Sum(nil))[:26]
+}
+
+// death is what the broker says of a message that it has dead-lettered.
+type death struct {
+	reason        string // rejected, expired, maxlen or delivery_limit
+	exchange, key string
+	time          time.Time
+}
+
+// deathIn returns the death in the queue, or else the last one anywhere.
+func deathIn(headers amqp.Table, queue string) death {
+	list, _ := headers["x-death"].([]any)
+	var found death
+	for _, item := range list {
+		t, _ := item.(amqp.Table)
+		in := stringOf(t, "queue") == queue
+		if found.reason != "" && !in {
+			continue
+		}
+		found = death{reason: stringOf(t, "reason"), exchange: stringOf(t, "exchange")}
+		found.time, _ = t["time"].(time.Time)
+		if keys, _ := t["routing-keys"].([]any); len(keys) > 0 {
+			found.key, _ = keys[0].(string)
+		}
+		if in {
+			break
+		}
+	}
+	return found
+}
+
+// explainDeath says why a letter is there that Rabbet has not put there.
+func (n names) explainDeath(l *faas.DeadLetter, d death) {
+	l.Code = faas.Code(d.reason)
+	switch d.reason {
+	case "delivery_limit":
+		l.Code = faas.CodeLost
+		l.Error = fmt.Sprintf("lost: %d workers died while the function ran, or could not move the event on", deliveryLimit+1)
+	case "expired":
+		l.Code = faas.CodeExpired
+		l.Error = fmt.Sprintf("expired: the broker dropped it from %q after a time limit that is not Rabbet's: look for a policy", n.eventQueue(l.Function))
+	case "maxlen":
+		l.Code = faas.CodeRefused
+		l.Error = fmt.Sprintf("refused: %q was full", n.eventQueue(l.Function))
+	case "":
+		l.Code, l.Error = "unknown", "unknown: somebody put it here, with no reason"
+	default:
+		l.Error = fmt.Sprintf("%s: a consumer other than Rabbet's gave it up", d.reason)
+	}
+}
+
+// replayOf is what a dead letter was before it failed: the bytes, or those it
+// was given since, the properties and the headers that its publisher chose.
+func replayOf(d *amqp.Delivery, l *faas.DeadLetter) amqp.Publishing {
+	p := unburied(d, l)
+	for name := range p.Headers {
+		if strings.HasPrefix(name, headerDeadPrefix) || name == headerAttempt || name == headerFirst || name == headerNotBefore {
+			delete(p.Headers, name)
+		}
+	}
+	return p
+}
+
+// unburied is a dead letter without what the broker has added to it.
+func unburied(d *amqp.Delivery, l *faas.DeadLetter) amqp.Publishing {
+	p := copyOf(d, &l.Event, nil)
+	for name := range p.Headers {
+		if strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-") || name == "x-opt-deaths" {
+			delete(p.Headers, name)
+		}
+	}
+	p.Body = l.Event.Body
+	return p
+}

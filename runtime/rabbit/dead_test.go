@@ -1,0 +1,384 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// buried fills the dead letters of the function with the ids 0 to n-1, as a
+// worker would.
+func buried(t testing.TB, b *Broker, function string, n int) {
+	t.Helper()
+	fn := onEvent(function, function+".run", nil)
+	ch := foreignChannel(t)
+	for _, p := range []topology{b.names.common(), b.names.deadRegister(), b.names.eventFunction(&fn.Descriptor, b.names.events())} {
+		if err := p.declare(ch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	confirms := make([]*amqp.DeferredConfirmation, n)
+	for i := range n {
+		var err error
+		if confirms[i], err = ch.PublishWithDeferredConfirm(b.names.dead(), function, true, false, amqp.Publishing{
+			MessageId: strconv.Itoa(i), DeliveryMode: amqp.Persistent, Body: fmt.Appendf(nil, `{"n":%d}`, i),
+			Headers: amqp.Table{headerDeadReason: "permanent", headerDeadError: "permanent: never", headerDeadAttempts: int64(3)},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range confirms {
+		if !c.Wait() {
+			t.Fatal("a dead letter was not confirmed")
+		}
+	}
+}
+
+// lookThrough looks at all dead letters, keeps them, and returns their ids.
+func lookThrough(t testing.TB, b *Broker, function string, windows ...int) (ids []string) {
+	t.Helper()
+	w := b.newBrowser(b.names.deadQueue(function), func(_ context.Context, d *amqp.Delivery) (handling, error) {
+		ids = append(ids, d.MessageId)
+		return kept, nil
+	})
+	if len(windows) > 0 {
+		w.window, w.budget = windows[0], 1
+	}
+	if err := w.run(within(t, 60*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func numbered(n int) (ids []string) {
+	for i := range n {
+		ids = append(ids, strconv.Itoa(i))
+	}
+	return ids
+}
+
+func TestLookingLosesAndReordersNothing(t *testing.T) {
+	b := openBroker(t)
+	const n = 5000
+	buried(t, b, "many", n)
+	for range 2 {
+		if ids := lookThrough(t, b, "many"); !slices.Equal(ids, numbered(n)) {
+			t.Fatalf("got %d letters, in order: %v; want all %d in order", len(ids), slices.IsSorted(ids), n)
+		}
+	}
+	// More often than RabbitMQ delivers by default.
+	buried(t, b, "few", 5)
+	for range deliveryLimit + 5 {
+		if ids := lookThrough(t, b, "few"); !slices.Equal(ids, numbered(5)) {
+			t.Fatalf("got %v, want 5 letters in order", ids)
+		}
+	}
+	// Windows of one letter: several channels.
+	buried(t, b, "large", 4*windowsPerChannel)
+	for range 2 {
+		if ids := lookThrough(t, b, "large", 1); !slices.Equal(ids, numbered(4*windowsPerChannel)) {
+			t.Fatalf("got %v, want %d letters in order", ids, 4*windowsPerChannel)
+		}
+	}
+}
+
+func TestLookingAtOnce(t *testing.T) {
+	b := openBroker(t)
+	const n = 500
+	buried(t, b, "busy", n)
+	var visitors sync.WaitGroup
+	for range 3 {
+		visitors.Go(func() {
+			for range 2 {
+				seen := 0
+				if err := b.VisitDead(t.Context(), "busy", func(*faas.DeadLetter) (faas.Fate, error) {
+					seen++
+					return faas.Keep, nil
+				}); err == nil && seen != n || err != nil && !errors.Is(err, faas.ErrConflict) {
+					t.Errorf("got %d letters, %v; want %d, or faas.ErrConflict", seen, err, n)
+				}
+			}
+		})
+	}
+	visitors.Wait()
+	stranger := foreignChannel(t)
+	if _, err := stranger.Consume(b.names.deadQueue("busy"), "", false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	err := b.VisitDead(t.Context(), "busy", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Keep, nil })
+	if !errors.Is(err, faas.ErrConflict) {
+		t.Errorf("while a stranger consumes: got %v, want faas.ErrConflict", err)
+	}
+}
+
+// What a function's publisher sent is what it gets again, to the last header.
+func TestReplayIsIdentical(t *testing.T) {
+	b := openBroker(t)
+	var failing atomic.Bool
+	failing.Store(true)
+	fn := onEvent("twice", "twice.run", func(context.Context, *faas.Event) error {
+		if failing.Load() {
+			return errors.New("not now")
+		}
+		return nil
+	})
+	fn.Retry = faas.Retry{Max: 2, First: 100 * time.Millisecond}
+	stop := serve(t, b, fn)
+	ch := foreignChannel(t)
+	sent := amqp.Publishing{
+		MessageId: "m-1", ContentType: "application/x-odd", ContentEncoding: "odd", CorrelationId: "c", Type: "t",
+		AppId: "app", ReplyTo: "somewhere", Priority: 3, Timestamp: time.Unix(1_700_000_000, 0), DeliveryMode: amqp.Persistent,
+		Body: []byte{0, 1, 2, '{', 0xff},
+		Headers: amqp.Table{
+			"text": "ü", "bool": true, "byte": byte(1), "int16": int16(-2), "int32": int32(3), "int64": int64(1) << 60, "float": 1.5, "float32": float32(2.5),
+			"time": time.Unix(1_600_000_000, 0), "bytes": []byte{0, 255}, "void": nil, "decimal": amqp.Decimal{Scale: 2, Value: 345},
+			"table": amqp.Table{"list": []any{int32(1), "two", amqp.Table{"x": true}}}, "traceparent": "00-x-y-01", "rabbet-causation": "cause",
+		},
+	}
+	if err := ch.PublishWithContext(t.Context(), b.names.events(), "twice.run", true, false, sent); err != nil {
+		t.Fatal(err)
+	}
+	untilBuried(t, b, "twice", 1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	failing.Store(false)
+	if err := b.VisitDead(t.Context(), "twice", func(l *faas.DeadLetter) (faas.Fate, error) {
+		if l.Event.Key != "twice.run" || l.Event.Exchange != b.names.events() || l.Event.Attempt != 2 || l.Code != faas.CodeExhausted {
+			t.Errorf("got %+v, want the event as it was published, given up after 2 attempts", l)
+		}
+		return faas.Replay, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	deliveries, err := ch.Consume(b.names.eventQueue("twice"), "", false, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := receive(t, "the replayed event", deliveries)
+	want := maps.Clone(sent.Headers)
+	want[headerKey], want[headerExchange] = "twice.run", b.names.events()
+	delete(d.Headers, headerPublish)
+	for name, v := range d.Headers {
+		if !reflect.DeepEqual(v, want[name]) {
+			t.Errorf("header %s: got %#v, want %#v", name, v, want[name])
+		}
+	}
+	if len(d.Headers) != len(want) {
+		t.Errorf("got the headers %v, want %v", d.Headers, want)
+	}
+	got := amqp.Publishing{
+		MessageId: d.MessageId, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding, CorrelationId: d.CorrelationId, Type: d.Type,
+		AppId: d.AppId, ReplyTo: d.ReplyTo, Priority: d.Priority, Timestamp: d.Timestamp, DeliveryMode: d.DeliveryMode, Body: d.Body, Headers: sent.Headers,
+	}
+	if !reflect.DeepEqual(got, sent) {
+		t.Errorf("got %+v, want %+v", got, sent)
+	}
+}
+
+// untilBuried waits until the function has n dead letters.
+func untilBuried(t testing.TB, b *Broker, function string, n int) {
+	t.Helper()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	until(t, fmt.Sprintf("%d dead letters of %s", n, function), func(ctx context.Context) bool {
+		if q, err := b.lookAt(ctx, b.names.deadQueue(function)); err == nil && q.Messages == n {
+			return true
+		}
+		<-tick.C
+		return false
+	})
+}
+
+// What kills every worker comes to the dead letters by the broker's own hand.
+func TestDeadByDeliveryLimit(t *testing.T) {
+	b := openBroker(t)
+	got := make(chan faas.Event, 1)
+	fn := onEvent("deadly", "deadly.#", func(_ context.Context, e *faas.Event) error { got <- *e; return nil })
+	if err := serve(t, b, fn)(); err != nil {
+		t.Fatal(err)
+	}
+	ch := foreignChannel(t)
+	before := time.Now().Add(-2 * time.Second) // the broker's clock has whole seconds
+	if err := ch.PublishWithContext(t.Context(), b.names.events(), "deadly.poison", true, false, amqp.Publishing{Body: []byte("kill"), Headers: amqp.Table{"color": "red"}}); err != nil {
+		t.Fatal(err)
+	}
+	deliveries, err := ch.Consume(b.names.eventQueue("deadly"), "", false, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range deliveryLimit + 1 {
+		d := receive(t, "another delivery", deliveries)
+		if err := d.Reject(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	untilBuried(t, b, "deadly", 1)
+	var ids []string
+	for range 2 {
+		if err := b.VisitDead(t.Context(), "deadly", func(l *faas.DeadLetter) (faas.Fate, error) {
+			ids = append(ids, l.Event.ID)
+			if l.Code != faas.CodeLost || !strings.Contains(l.Error, "21 workers died") || l.Event.Attempt != 0 || l.Last.Before(before) ||
+				l.Event.Key != "deadly.poison" || l.Event.Exchange != b.names.events() || string(l.Event.Body) != "kill" || l.Event.Headers["color"] != "red" {
+				t.Errorf("got %+v, want the event as it was published, and why the broker gave it up", l)
+			}
+			return faas.Keep, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(ids) != 2 || ids[0] == "" || ids[0] != ids[1] {
+		t.Fatalf("got the ids %q of a message without one, want the same twice", ids)
+	}
+	if err := ch.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.VisitDead(t.Context(), "deadly", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil }); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, b, fn)
+	if e := receive(t, "the replayed event", got); e.ID != ids[0] || e.Key != "deadly.poison" || e.Attempt != 1 || string(e.Body) != "kill" || len(e.Headers) != 1 {
+		t.Errorf("got %+v, want the event as it was published, with the id %s", e, ids[0])
+	}
+}
+
+func TestReplayWithoutAQueueKeepsTheLetter(t *testing.T) {
+	b := openBroker(t)
+	buried(t, b, "gone", 2)
+	if _, err := foreignChannel(t).QueueDelete(b.names.eventQueue("gone"), false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	err := b.VisitDead(t.Context(), "gone", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil })
+	if !errors.Is(err, faas.ErrUnroutable) || !strings.Contains(err.Error(), b.names.eventQueue("gone")) {
+		t.Errorf("got %v, want faas.ErrUnroutable that names the queue", err)
+	}
+	if ids := lookThrough(t, b, "gone"); !slices.Equal(ids, numbered(2)) {
+		t.Errorf("left behind: got %v, want both letters", ids)
+	}
+}
+
+// The worst moment for a connection to be lost: the copy is confirmed, and the
+// letter is not acknowledged yet.
+func TestReplayIsCutOff(t *testing.T) {
+	const n = 20
+	b := openBroker(t)
+	buried(t, b, "cut", n)
+	ran := make(chan string, 2*n)
+	serve(t, b, onEvent("cut", "cut.run", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil }))
+	operator := openBroker(t, func(c *Config) { c.Namespace = b.cfg.Namespace })
+	seen := 0
+	err := operator.newBrowser(b.names.deadQueue("cut"), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
+		l := b.names.letterOf(d, "cut")
+		if seen++; seen < n/2 {
+			return removed, operator.unbury(ctx, d, &l, faas.Replay)
+		}
+		if err := operator.publisher.publish(ctx, "", b.names.eventQueue("cut"), replayOf(d, &l)); err != nil {
+			return kept, err
+		}
+		return removed, operator.consume.next(ctx).conn.CloseDeadline(time.Now())
+	}).run(t.Context())
+	if err == nil {
+		t.Error("the cut: got nil, want an error")
+	}
+	if err := operator.VisitDead(within(t, 20*time.Second), "cut", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil }); err != nil {
+		t.Fatal(err)
+	}
+	runs := map[string]int{}
+	for range n + 1 {
+		runs[receive(t, "a run", ran)]++
+	}
+	for i, id := range numbered(n) {
+		want := 1
+		if i == n/2-1 {
+			want = 2
+		}
+		if runs[id] != want {
+			t.Errorf("letter %s: got %d runs, want %d", id, runs[id], want)
+		}
+	}
+	if ids := lookThrough(t, b, "cut"); len(ids) > 0 {
+		t.Errorf("left behind: got %v, want nothing", ids)
+	}
+}
+
+// A process that replays is killed again and again. Every letter runs; those
+// that were under way at a kill, or their acknowledgements, may run twice.
+func TestReplayIsKilled(t *testing.T) {
+	const n, kills, underway = 600, 3, 10
+	b := openBroker(t)
+	buried(t, b, "saved", n)
+	ran := make(chan string, 2*n)
+	serve(t, b, onEvent("saved", "saved.run", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil }))
+	runs, total := map[string]int{}, 0
+	count := func() {
+		runs[receive(t, "a run", ran)]++
+		total++
+	}
+	for kill := range kills + 1 {
+		replay := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestReplayProcess$")
+		replay.Env = append(os.Environ(), "RABBET_TEST_REPLAY="+b.cfg.Namespace)
+		if err := replay.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if kill < kills {
+			for range n / (kills + 1) {
+				count()
+			}
+			if err := replay.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = replay.Wait() // it was killed
+			continue
+		}
+		if err := replay.Wait(); err != nil {
+			t.Fatalf("the last replay: %v", err)
+		}
+	}
+	for len(runs) < n {
+		count()
+	}
+	if ids := lookThrough(t, b, "saved"); len(ids) > 0 {
+		t.Errorf("%d letters are left behind", len(ids))
+	}
+	for len(ran) > 0 {
+		count()
+	}
+	t.Logf("%d letters, %d runs", n, total)
+	if twice := total - n; twice > kills*underway {
+		t.Errorf("%d runs were double, want at most %d for each of %d kills", twice, underway, kills)
+	}
+}
+
+// TestReplayProcess is the process that TestReplayIsKilled kills.
+func TestReplayProcess(t *testing.T) {
+	namespace := os.Getenv("RABBET_TEST_REPLAY")
+	if namespace == "" {
+		t.Skip("it is a part of TestReplayIsKilled")
+	}
+	b, err := Open(Config{URL: brokerURL(t), Namespace: namespace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.VisitDead(within(t, 60*time.Second), "saved", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil }); err != nil {
+		t.Fatal(err)
+	}
+}
