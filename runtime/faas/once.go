@@ -60,15 +60,22 @@ func (p *OncePolicy) KeyOf(e *Event) (string, error) {
 
 // check says what about p cannot work for a function with these reactions.
 func (p *OncePolicy) check(reactions []Reaction) error {
-	fields := 0
+	fields, secret := 0, ""
 	for _, r := range reactions {
+		marks := marksOf(r.Input)
 		_, err := ExpandTag(p.Key, func(name string) (string, bool) {
 			fields++
+			if marks.member(name).any() {
+				secret = name
+			}
 			return "", r.Input == nil || hasProperty(r.Input, name) // of a raw event nothing is known
 		})
 		if err != nil {
 			return fmt.Errorf("faas.Once: %w", err)
 		}
+	}
+	if secret != "" {
+		return fmt.Errorf("faas.Once: the field %q is sensitive, and the inbox keeps the keys: take another", secret)
 	}
 	if p.Key != "" && fields == 0 {
 		return errors.New(`faas.Once: the key names no field, and all events would be one: write one as in "order:{id}", or "" for the event's id`)

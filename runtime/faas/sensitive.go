@@ -124,8 +124,8 @@ func holdsSensitive(t reflect.Type, above []reflect.Type) bool {
 			return false
 		}
 		above = append(above, t)
-		for i := range t.NumField() {
-			if f := t.Field(i); taggedSensitive(f) || holdsSensitive(f.Type, above) {
+		for f := range t.Fields() {
+			if taggedSensitive(f) || holdsSensitive(f.Type, above) {
 				return true
 			}
 		}

@@ -102,6 +102,9 @@ func TestSensitiveFunctions(t *testing.T) {
 		}
 	}
 	for says, register := range map[string]func(){
+		"the inbox keeps": func() {
+			OnEvent(&s, "f", func(context.Context, *deps, order) error { return nil }, Once("{id}:{pin}"))
+		},
 		"logged everywhere": func() {
 			OnRequest(&s, "f", func(context.Context, *deps, order) (get, error) { return get{}, nil }, HTTP("POST /orders/{pin}"))
 		},

@@ -80,6 +80,7 @@ func (x *exchange) tail(*routes) {
 	for s.err == nil {
 		select {
 		case e := <-events:
+			e.Body = x.ingress.current().redact(&e)
 			s.event(&e)
 			if len(events) > 0 {
 				continue // it has not caught up yet
@@ -99,6 +100,18 @@ func (x *exchange) tail(*routes) {
 			return
 		}
 	}
+}
+
+// redact returns the event's body without what a function that reacts to it
+// calls sensitive.
+func (t *routes) redact(e *faas.Event) []byte {
+	body := e.Body
+	for _, f := range t.functions {
+		if f.Sensitive && f.Kind == faas.KindEvent {
+			body = faas.Redact(f.InputOf(e.Key), body)
+		}
+	}
+	return body
 }
 
 func tailPattern(r *http.Request) (string, *problem) {

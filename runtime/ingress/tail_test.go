@@ -69,6 +69,23 @@ func TestTailStreamsEvents(t *testing.T) {
 	<-ended // the broker's tail ends with the client
 }
 
+func TestTailRedactsWhatIsSensitive(t *testing.T) {
+	b := newBroker()
+	d := faas.Descriptor{Name: "on-payment", Kind: faas.KindEvent, Keys: []string{"paid.#"}, Sensitive: true, Timeout: time.Second,
+		Reactions: []faas.Reaction{{Keys: []string{"paid.#"}, Input: []byte(`{"type":"object","properties":{"card":{"type":"string","x-sensitive":true}}}`)}}}
+	b.announce("w2", d)
+	routes := New(Config{Broker: b}).current()
+	for key, want := range map[string]string{
+		"paid.now":  `{"id":1,"card":"[redacted]"}`,
+		"paid":      `{"id":1,"card":"[redacted]"}`,
+		"paid-else": `{"id":1, "card":"4111"}`,
+	} {
+		if got := string(routes.redact(&faas.Event{Key: key, Body: []byte(`{"id":1, "card":"4111"}`)})); got != want {
+			t.Errorf("%s: got %s, want %s", key, got, want)
+		}
+	}
+}
+
 func TestTailBeatsAndEndsWithTheProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker()
