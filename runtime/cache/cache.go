@@ -17,7 +17,6 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -65,7 +64,6 @@ type Results struct {
 	namespace string
 	store     store
 	flights   flights
-	fills     sync.WaitGroup
 }
 
 var namespaces = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
@@ -97,7 +95,7 @@ func Open(url string, cfg Config) (*Results, error) {
 
 // Close waits for calls that fill the cache and frees the connections.
 func (r *Results) Close() error {
-	r.fills.Wait()
+	r.flights.running.Wait()
 	return r.store.close()
 }
 

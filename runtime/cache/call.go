@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"time"
@@ -9,60 +11,51 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// maxResult is the size above which a result is not stored: what Memcached
-// takes by default, with room for the rest of the entry.
-const maxResult = 512 << 10
-
 // maxTags is how many tags an entry has room for.
 const maxTags = 255
 
-// Why a function ran, in the words of RFC 9211.
-const (
-	forwardMiss    = "uri-miss"
-	forwardStale   = "stale"
-	forwardRequest = "request"
-	forwardBypass  = "bypass"
-)
-
 // Call answers req, which f answers, from the store if it can and through next
-// otherwise. Its errors are next's, or faas.ErrUnavailable if want forbids to
-// run the function; none comes from the store.
+// otherwise. Its errors are next's, now or kept from before (then the Result is
+// a hit), or faas.ErrUnavailable if want forbids to run the function; none
+// comes from the store. It waits for others no longer than req.Deadline.
 func (r *Results) Call(ctx context.Context, next Caller, f *faas.Descriptor, req faas.Request, want Directives) (Result, error) {
-	c := call{results: r, next: next, function: f, request: req, want: want}
-	if f.Kind != faas.KindRequest || f.Cache == nil || f.Sensitive || f.Session {
+	c := &call{results: r, next: next, function: f, request: req, want: want}
+	if !c.address() {
 		return c.run(ctx, forwardBypass)
 	}
 	if want.NoStore && want.NoCache {
 		return c.run(ctx, forwardRequest)
 	}
-	if !c.address() {
-		return c.run(ctx, forwardBypass)
-	}
 	for first := true; ; first = false {
-		landed := r.flights.landed(c.keys[0])
-		result, forward, hit := c.look(ctx)
-		if hit {
-			return result, nil
+		landed := r.flights.landed(&c.sum)
+		seen := c.look(ctx)
+		if seen.forward == "" {
+			if seen.refresh {
+				c.refresh(ctx)
+			}
+			return seen.result()
 		}
-		switch {
-		case want.OnlyIfCached, forward == forwardBypass, want.NoStore:
-			return c.run(ctx, forward)
-		case !c.learn(ctx):
-			return c.run(ctx, forwardBypass)
-		case want.NoCache:
-			return c.fill(ctx, forward)
+		if want.OnlyIfCached {
+			return c.run(ctx, seen.forward)
+		}
+		if want.NoStore || seen.forward == forwardBypass || !c.learn(ctx) {
+			result, err := c.run(ctx, seen.forward)
+			return seen.settle(result, err)
+		}
+		if want.NoCache {
+			return c.fill(ctx, seen.forward)
 		}
 		if !first {
 			landed = anyTime
 		}
-		result, err := c.join(ctx, forward, landed)
+		result, err := c.join(ctx, seen.forward, landed)
 		if errors.Is(err, errLanded) {
 			continue // the call that this one would have joined has just stored its result
 		}
 		if err != nil && result.Collapsed && ctx.Err() == nil && othersLimit(err) {
 			continue // it was the other caller who could not wait
 		}
-		return result, err
+		return seen.settle(result, err)
 	}
 }
 
@@ -74,6 +67,8 @@ type call struct {
 	request  faas.Request
 	want     Directives
 
+	input  spelling
+	sum    [sha256.Size]byte
 	keys   []string // the entry's, then those of its tags' generations
 	values [][]byte // what the store has under them; nil for nothing
 
@@ -81,22 +76,26 @@ type call struct {
 	someValues [4][]byte
 }
 
-// address finds the keys. It returns false for a call that cannot be cached.
+// address finds out what the call is about. It returns false for one that
+// cannot be cached.
 func (c *call) address() bool {
+	f := c.function
+	if f.Kind != faas.KindRequest || f.Cache == nil || f.Sensitive || f.Session {
+		return false
+	}
+	if len(f.Cache.Identity) > 0 && c.request.Identity == "" || len(f.Cache.Tags) > maxTags {
+		return false
+	}
 	if t := c.request.ContentType; t != "" && t != "application/json" {
 		return false
 	}
-	in, ok := canonical(c.request.Body)
-	if !ok {
+	if !c.input.read(c.request.Body) {
 		return false
 	}
-	tags := c.function.Cache.Tags
-	if len(tags) > maxTags {
-		return false
-	}
-	c.keys = append(c.someKeys[:0], entryKey(c.results.namespace, c.function, in.text))
-	for _, template := range tags {
-		tag, err := faas.ExpandTag(template, in.field)
+	c.sum = entrySum(f, c.request.Identity, c.input.text)
+	c.keys = append(c.someKeys[:0], entryKey(c.results.namespace, &c.sum))
+	for _, template := range f.Cache.Tags {
+		tag, err := faas.ExpandTag(template, c.input.field)
 		if err != nil {
 			return false // optional and absent, or nothing that names a thing
 		}
@@ -106,24 +105,47 @@ func (c *call) address() bool {
 	return true
 }
 
-// look reads the store and returns what it found, or why the function has to run.
-func (c *call) look(ctx context.Context) (result Result, forward string, hit bool) {
+// sight is what a look at the store showed.
+type sight struct {
+	verdict
+	entry entry // if the verdict is about one
+	age   time.Duration
+}
+
+// result is the stored one.
+func (s *sight) result() (Result, error) {
+	result := Result{Hit: true, Forward: s.forward, Age: s.age, TTL: s.ttl}
+	if s.entry.failure {
+		return result, failureOf(s.entry.body)
+	}
+	result.Body, result.ETag = s.entry.body, s.entry.etag
+	return result, nil
+}
+
+// settle falls back on what was seen if that may take the place of a function
+// that could not be reached.
+func (s *sight) settle(result Result, err error) (Result, error) {
+	if err != nil && s.stopgap && unreachable(faas.AsError(err)) {
+		return s.result()
+	}
+	return result, err
+}
+
+// look reads the store and judges what is there. What has been invalidated is
+// never served, whatever the policy allows of what is merely old.
+func (c *call) look(ctx context.Context) sight {
 	if c.results.store.get(ctx, c.keys, c.values) != nil {
-		return Result{}, forwardBypass, false
+		return sight{verdict: verdict{forward: forwardBypass}}
 	}
 	if c.values[0] == nil {
-		return Result{}, forwardMiss, false
+		return sight{verdict: verdict{forward: forwardMiss}}
 	}
 	e, ok := decode(c.values[0])
-	age := time.Since(e.born)
-	if !ok || age >= e.ttl || !e.agrees(c.values[1:]) {
-		return Result{}, forwardStale, false
+	if !ok || !e.agrees(c.values[1:]) || e.failure && failureOf(e.body) == nil {
+		return sight{verdict: verdict{forward: forwardStale}}
 	}
-	age = max(age, 0) // another machine's clock may be ahead
-	if c.want.NoCache || c.want.MaxAge > 0 && age > c.want.MaxAge {
-		return Result{}, forwardRequest, false
-	}
-	return Result{Reply: faas.Reply{Body: e.body}, Hit: true, ETag: e.etag, Age: age, TTL: e.ttl - age}, "", true
+	age := max(time.Since(e.born), 0) // another machine's clock may be ahead
+	return sight{judge(c.function.Cache, e.failure, e.ttl, age, c.want), e, age}
 }
 
 // learn makes sure that every tag has a generation. It returns false if the
@@ -148,24 +170,52 @@ func (c *call) learn(ctx context.Context) bool {
 // read other generations is not the same: what runs may have begun before the
 // invalidation that this caller knows of.
 func (c *call) join(ctx context.Context, forward string, landed uint32) (Result, error) {
-	key := c.keys[0] + string(slices.Concat(c.values[1:]...))
-	return c.results.flights.do(ctx, c.keys[0], key, landed, &c.results.fills, func(ctx context.Context) (Result, error) {
+	if !c.request.Deadline.IsZero() {
+		limited, cancel := context.WithDeadline(ctx, c.request.Deadline)
+		defer cancel()
+		ctx = limited
+	}
+	return c.results.flights.do(ctx, &c.sum, c.flight(), landed, func(ctx context.Context) (Result, error) {
 		return c.fill(ctx, forward)
 	})
 }
 
-// fill makes the call and stores its result.
+// flight is the same for calls that may be one.
+func (c *call) flight() string { return string(c.sum[:]) + string(slices.Concat(c.values[1:]...)) }
+
+// refresh makes a fresh result in the background, unless somebody does. It is a
+// call of its own, with all the time that its function has.
+func (c *call) refresh(ctx context.Context) {
+	fresh := *c
+	fresh.keys, fresh.values = slices.Clone(c.keys), slices.Clone(c.values)
+	fresh.request.ID, fresh.request.Causation = "", c.request.ID
+	fresh.request.Deadline = time.Now().Add(cmp.Or(c.function.Timeout, faas.DefaultTimeout))
+	c.results.flights.start(ctx, fresh.request.Deadline, &c.sum, c.flight(), func(ctx context.Context) (Result, error) {
+		return fresh.fill(ctx, forwardStale)
+	})
+}
+
+// fill makes the call and stores what it brings.
 func (c *call) fill(ctx context.Context, forward string) (Result, error) {
 	born := time.Now()
 	result, err := c.run(ctx, forward)
-	if err != nil || len(result.Body) > maxResult {
+	policy := c.function.Cache
+	e := entry{born: born, ttl: policy.TTL, etag: result.ETag, body: result.Body}
+	if err != nil {
+		failure := faas.AsError(err)
+		if policy.Negative == 0 || !keepable(failure) {
+			return result, err
+		}
+		e.ttl, e.failure, e.body = policy.Negative, true, failureBody(failure)
+	}
+	e.ttl = min(e.ttl, generationTTL)
+	if len(e.body) > maxSize(policy) {
 		return result, err
 	}
-	e := entry{born: born, ttl: min(c.function.Cache.TTL, generationTTL), etag: result.ETag, body: result.Body}
-	if c.results.store.set(ctx, c.keys[0], e.encode(c.values[1:]), e.ttl) == nil {
+	if c.results.store.set(ctx, c.keys[0], e.encode(c.values[1:]), keptFor(policy, e.failure, e.ttl)) == nil {
 		result.Stored, result.TTL = true, e.ttl
 	}
-	return result, nil
+	return result, err
 }
 
 // run makes the call.

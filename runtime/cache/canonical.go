@@ -18,38 +18,37 @@ type spelling struct {
 
 type member struct{ name, value []byte } // both as JSON, without the name's quotes
 
-// canonical returns the canonical form of body. It returns false for what is
-// no JSON object, and for members that differ in case only or not at all: what
-// they mean depends on their order.
-func canonical(body []byte) (*spelling, bool) {
+// read finds the canonical form of body. It returns false for what is no JSON
+// object, and for members that differ in case only or not at all: what they
+// mean depends on their order.
+func (in *spelling) read(body []byte) bool {
 	if len(body) == 0 {
 		body = []byte("{}")
 	}
-	in := &spelling{}
 	in.members = in.few[:0]
 	if in.scan(body) {
 		in.text = body
-		return in, true
+		return true
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	text, err := appendCanonical(nil, d)
 	if err != nil || text[0] != '{' {
-		return nil, false
+		return false
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, false
+		return false
 	}
 	in.text = text
 	var members map[string]json.RawMessage
 	if json.Unmarshal(text, &members) != nil {
-		return nil, false
+		return false
 	}
 	in.members = in.few[:0]
 	for name, value := range members {
 		in.members = append(in.members, member{[]byte(name), value})
 	}
-	return in, true
+	return true
 }
 
 // field returns the member of that name as text, for a tag. Names are compared

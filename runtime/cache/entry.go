@@ -6,9 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"hash/crc32"
 	"time"
 	"unsafe"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // A generation is a random value that a tag keeps until it is invalidated.
@@ -24,26 +27,29 @@ func newGeneration() []byte {
 	return g
 }
 
-// entry is a stored result. As bytes, big endian:
+// entry is a stored result, or a failure that is kept in place of one. As
+// bytes, big endian:
 //
-//	 0  1  format, 1
+//	 0  1  format, 2
 //	 1  4  CRC-32C of everything after it
 //	 5  8  when the function began to run, Unix milliseconds
-//	13  8  how long it may be served, milliseconds
-//	21 22  entity tag
-//	43  1  number of tags, then 16 bytes for each generation
-//	       body
+//	13  8  for how long it is fresh, milliseconds
+//	21  1  1 for a failure
+//	22 22  entity tag; zeros for a failure
+//	44  1  number of tags, then 16 bytes for each generation
+//	       body; of a failure a keptFailure as JSON
 type entry struct {
 	born        time.Time
 	ttl         time.Duration
+	failure     bool
 	etag        string
 	generations []byte
 	body        []byte
 }
 
 const (
-	entryFormat = 1
-	entryHeader = 44
+	entryFormat = 2
+	entryHeader = 45
 	etagSize    = 22
 	maxStored   = 32 << 20 // bytes; no entry is that large
 )
@@ -56,7 +62,13 @@ func (e *entry) encode(generations [][]byte) []byte {
 	b = append(b, entryFormat, 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.born.UnixMilli()))
 	b = binary.BigEndian.AppendUint64(b, uint64(e.ttl.Milliseconds()))
-	b = append(b, e.etag...)
+	if e.failure {
+		b = append(b, 1)
+		b = append(b, make([]byte, etagSize)...)
+	} else {
+		b = append(b, 0)
+		b = append(b, e.etag...)
+	}
 	b = append(b, byte(len(generations)))
 	for _, g := range generations {
 		b = append(b, g...)
@@ -72,17 +84,21 @@ func decode(b []byte) (e entry, ok bool) {
 	if len(b) < entryHeader || b[0] != entryFormat || binary.BigEndian.Uint32(b[1:]) != crc32.Checksum(b[5:], castagnoli) {
 		return entry{}, false
 	}
-	end := entryHeader + int(b[43])*generationSize
+	end := entryHeader + int(b[44])*generationSize
 	if len(b) < end {
 		return entry{}, false
 	}
-	return entry{
+	e = entry{
 		born:        time.UnixMilli(int64(binary.BigEndian.Uint64(b[5:]))),
 		ttl:         time.Duration(binary.BigEndian.Uint64(b[13:])) * time.Millisecond,
-		etag:        unsafe.String(&b[21], etagSize), // nobody changes b
+		failure:     b[21] == 1,
 		generations: b[entryHeader:end],
 		body:        b[end:],
-	}, true
+	}
+	if !e.failure {
+		e.etag = unsafe.String(&b[22], etagSize) // nobody changes b
+	}
+	return e, true
 }
 
 // agrees reports whether the tags still have the generations that e was made under.
@@ -105,4 +121,28 @@ func etagOf(body []byte) string {
 	base64.RawURLEncoding.Encode(tag[1:], sum[:15])
 	tag[0], tag[etagSize-1] = '"', '"'
 	return string(tag[:])
+}
+
+// keptFailure is what of a failure travels: what a caller may know.
+type keptFailure struct {
+	Code   faas.Code         `json:"code"`
+	Detail string            `json:"detail,omitempty"`
+	Fields []faas.FieldError `json:"fields,omitempty"`
+}
+
+func failureBody(e *faas.Error) []byte {
+	body, err := json.Marshal(keptFailure{e.Code, e.Detail, e.Fields})
+	if err != nil {
+		panic(err) // strings can always be written
+	}
+	return body
+}
+
+// failureOf returns the error that body holds: nothing ran for whoever gets it.
+func failureOf(body []byte) *faas.Error {
+	var kept keptFailure
+	if json.Unmarshal(body, &kept) != nil || kept.Code == "" {
+		return nil
+	}
+	return &faas.Error{Code: kept.Code, Detail: kept.Detail, Fields: kept.Fields, Executed: faas.ExecutedNo}
 }

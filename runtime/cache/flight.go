@@ -2,21 +2,24 @@ package cache
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
-	"hash/maphash"
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // flights lets equal calls that are made at the same time be one.
 type flights struct {
-	mu    sync.Mutex
-	under map[string]*flight
+	mu      sync.Mutex
+	under   map[string]*flight
+	running sync.WaitGroup
 
-	landings [1024]atomic.Uint32 // flights that have landed, by a hash of their entry
+	landings [1024]atomic.Uint32 // flights that have landed, by a part of their entry's sum
 }
 
 // errLanded says that a flight of this entry has landed since the caller
@@ -26,20 +29,18 @@ var errLanded = errors.New("an equal call has just been answered")
 // anyTime is for callers who do not care what has landed since.
 const anyTime = math.MaxUint32
 
-var seed = maphash.MakeSeed()
-
-func (f *flights) slot(entry string) *atomic.Uint32 {
-	return &f.landings[maphash.String(seed, entry)%uint64(len(f.landings))]
+func (f *flights) slot(sum *[sha256.Size]byte) *atomic.Uint32 {
+	return &f.landings[int(binary.BigEndian.Uint16(sum[:]))%len(f.landings)]
 }
 
 // landed is to be asked before a look at the store, for do.
-func (f *flights) landed(entry string) uint32 { return f.slot(entry).Load() }
+func (f *flights) landed(sum *[sha256.Size]byte) uint32 { return f.slot(sum).Load() }
 
 type flight struct {
 	done    chan struct{}
 	result  Result
 	err     error
-	waiting int                // callers that have not left
+	waiting int                // callers that have not left; whoever started it never does
 	cancel  context.CancelFunc // for when all have
 }
 
@@ -47,17 +48,18 @@ type flight struct {
 // caller whose ctx ends leaves the others alone; when the last one leaves, fn's
 // ctx ends. fn has the values and the deadline of the first caller. It fails
 // with errLanded if there is nothing to join any more.
-func (f *flights) do(ctx context.Context, entry, key string, landed uint32, running *sync.WaitGroup, fn func(context.Context) (Result, error)) (Result, error) {
+func (f *flights) do(ctx context.Context, sum *[sha256.Size]byte, key string, landed uint32, fn func(context.Context) (Result, error)) (Result, error) {
 	f.mu.Lock()
 	current, joined := f.under[key]
 	switch {
 	case joined:
 		current.waiting++
-	case landed != anyTime && landed != f.landed(entry):
+	case landed != anyTime && landed != f.landed(sum):
 		f.mu.Unlock()
 		return Result{}, errLanded
 	default:
-		current = f.begin(ctx, key, f.slot(entry), running, fn)
+		deadline, _ := ctx.Deadline()
+		current = f.begin(ctx, deadline, sum, key, fn)
 	}
 	f.mu.Unlock()
 
@@ -74,22 +76,34 @@ func (f *flights) do(ctx context.Context, entry, key string, landed uint32, runn
 	return result, current.err
 }
 
-// begin starts the run, which ends when fn returns. f.mu is held.
-func (f *flights) begin(ctx context.Context, key string, slot *atomic.Uint32, running *sync.WaitGroup, fn func(context.Context) (Result, error)) *flight {
-	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	if deadline, ok := ctx.Deadline(); ok {
+// start runs fn until deadline for all who ask for key meanwhile, and waits for
+// nothing. It does nothing while such a run is under way.
+func (f *flights) start(ctx context.Context, deadline time.Time, sum *[sha256.Size]byte, key string, fn func(context.Context) (Result, error)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, under := f.under[key]; !under {
+		f.begin(ctx, deadline, sum, key, fn)
+	}
+}
+
+// begin starts the run, which ends when fn returns. A deadline that is zero is
+// none. f.mu is held.
+func (f *flights) begin(ctx context.Context, deadline time.Time, sum *[sha256.Size]byte, key string, fn func(context.Context) (Result, error)) *flight {
+	ctx = context.WithoutCancel(ctx)
+	detached, cancel := context.WithCancel(ctx)
+	if !deadline.IsZero() {
 		cancel()
-		detached, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
+		detached, cancel = context.WithDeadline(ctx, deadline)
 	}
 	current := &flight{done: make(chan struct{}), waiting: 1, cancel: cancel}
 	if f.under == nil {
 		f.under = map[string]*flight{}
 	}
 	f.under[key] = current
-	running.Go(func() {
+	f.running.Go(func() {
 		defer cancel()
 		current.result, current.err = fn(detached)
-		f.land(key, current, slot)
+		f.land(key, current, f.slot(sum))
 		close(current.done)
 	})
 	return current

@@ -8,14 +8,41 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// entryKey is where the result of f for a canonical input is kept: at most 110
-// bytes, none of them a space, whatever the input.
-func entryKey(namespace string, f *faas.Descriptor, input []byte) string {
+// entrySum stands for a result of f: the function and its version, the tags
+// that it is to have, who asks if the policy wants that told apart, and the
+// canonical input. No two of these have the same sum.
+func entrySum(f *faas.Descriptor, identity string, input []byte) [sha256.Size]byte {
 	b := make([]byte, 0, 512)
 	b = appendPart(b, f.Name)
 	b = appendPart(b, f.Version)
-	b = append(b, input...)
-	return hashed(namespace, ":r:", b)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(f.Cache.Tags)))
+	for _, template := range f.Cache.Tags {
+		b = appendPart(b, template)
+	}
+	if len(f.Cache.Identity) > 0 {
+		b = append(b, 'i')
+		b = appendPart(b, identity)
+	} else {
+		b = append(b, '-')
+	}
+	return sha256.Sum256(append(b, input...))
+}
+
+// entryKey is where the result with that sum is kept: at most 110 bytes, none
+// of them a space, whatever the input.
+func entryKey(namespace string, sum *[sha256.Size]byte) string {
+	return readable(namespace, ":r:", sum)
+}
+
+// leaseKey is where whoever makes the result with that sum under these
+// generations says so.
+func leaseKey(namespace string, sum *[sha256.Size]byte, generations [][]byte) string {
+	b := append(make([]byte, 0, 256), sum[:]...)
+	for _, g := range generations {
+		b = append(b, g...)
+	}
+	all := sha256.Sum256(b)
+	return readable(namespace, ":l:", &all)
 }
 
 // generationKey is where a tag's generation is kept. The tag is readable in it
@@ -24,7 +51,8 @@ func generationKey(namespace, tag string) string {
 	if len(tag) <= 100 && plain(tag) {
 		return namespace + ":t:" + tag
 	}
-	return hashed(namespace, ":h:", []byte(tag))
+	sum := sha256.Sum256([]byte(tag))
+	return readable(namespace, ":h:", &sum)
 }
 
 // appendPart keeps neighbours apart: "ab"+"c" is not "a"+"bc".
@@ -32,8 +60,7 @@ func appendPart(b []byte, part string) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(part))), part...)
 }
 
-func hashed(namespace, kind string, b []byte) string {
-	sum := sha256.Sum256(b)
+func readable(namespace, kind string, sum *[sha256.Size]byte) string {
 	var text [43]byte
 	base64.RawURLEncoding.Encode(text[:], sum[:])
 	return namespace + kind + string(text[:])

@@ -296,14 +296,20 @@ func TestWhatIsNotStored(t *testing.T) {
 		event.Kind = faas.KindEvent
 		plain := *descriptor
 		plain.Cache = nil
+		sensitive := *descriptor
+		sensitive.Sensitive = true
+		session := *descriptor
+		session.Session = true
 		for name, c := range map[string]struct {
 			d    *faas.Descriptor
 			body string
 			pad  int
 		}{
-			"too large":                    {descriptor, `{"id":"large"}`, maxResult},
+			"too large":                    {descriptor, `{"id":"large"}`, faas.DefaultMaxSize},
 			"not a request":                {&event, input, 0},
 			"not cached":                   {&plain, input, 0},
+			"sensitive":                    {&sensitive, input, 0},
+			"with a session":               {&session, input, 0},
 			"no JSON":                      {descriptor, `{"id":`, 0},
 			"more than one value":          {descriptor, `{"id":"42"}{}`, 0},
 			"no object":                    {descriptor, `["id"]`, 0},
