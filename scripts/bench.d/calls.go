@@ -20,28 +20,19 @@ func compareCalls(ctx context.Context, s settings, name string, t *table) error 
 	run := children{logs: filepath.Join(s.services, "log")}
 	defer run.stop()
 
-	baselineAddr, err := freeAddr()
+	thin, err := startThin(&run, s)
 	if err != nil {
 		return err
 	}
-	env := []string{"RABBET_BROKER_URL=" + s.amqp, "RABBET_HTTP_ADDR=" + baselineAddr}
-	worker, err := run.start("baseline-worker", env, self(), "baseline-worker")
+	product, err := startRabbet(&run, s, "none")
 	if err != nil {
 		return err
 	}
-	front, err := run.start("baseline-front", env, self(), "baseline-front")
+	baseline, err := loaded(ctx, "http://"+thin.addr+"/echo/42", append([]process{broker}, thin.processes...)...)
 	if err != nil {
 		return err
 	}
-	rabbetAddr, rabbetProcesses, err := startRabbet(&run, s, "none")
-	if err != nil {
-		return err
-	}
-	baseline, err := loaded(ctx, "http://"+baselineAddr+"/echo/42", broker, front, worker)
-	if err != nil {
-		return err
-	}
-	rabbet, err := loaded(ctx, "http://"+rabbetAddr+"/echo/42", append([]process{broker}, rabbetProcesses...)...)
+	rabbet, err := loaded(ctx, "http://"+product.addr+"/echo/42", append([]process{broker}, product.processes...)...)
 	if err != nil {
 		return err
 	}
@@ -67,7 +58,7 @@ func compareCached(ctx context.Context, s settings, name string, t *table) error
 	if err != nil {
 		return err
 	}
-	rabbetAddr, rabbetProcesses, err := startRabbet(&run, s, storeURL)
+	product, err := startRabbet(&run, s, storeURL)
 	if err != nil {
 		return err
 	}
@@ -75,39 +66,67 @@ func compareCached(ctx context.Context, s settings, name string, t *table) error
 	if err != nil {
 		return err
 	}
-	rabbet, err := loaded(ctx, "http://"+rabbetAddr+"/cached/42", store, rabbetProcesses[0])
+	rabbet, err := loaded(ctx, "http://"+product.addr+"/cached/42", store, product.processes[0])
 	if err != nil {
 		return err
 	}
 	return compare(ctx, s, comparison{name, concurrency, baseline, rabbet}, t)
 }
 
+// front is what takes requests at addr, and the processes that a request costs.
+type front struct {
+	addr      string
+	processes []process
+}
+
+// startThin starts the thin baseline of calls.
+func startThin(run *children, s settings) (front, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return front{}, err
+	}
+	f := front{addr: addr}
+	for _, name := range []string{"baseline-front", "baseline-worker"} {
+		p, err := run.start(name, []string{"RABBET_BROKER_URL=" + s.amqp, "RABBET_HTTP_ADDR=" + addr}, self(), name)
+		if err != nil {
+			return front{}, err
+		}
+		f.processes = append(f.processes, p)
+	}
+	return f, nil
+}
+
 // startRabbet starts an ingress, the product's own, and a worker with the echoes.
-func startRabbet(run *children, s settings, cacheURL string) (addr string, processes []process, err error) {
-	addr, err = freeAddr()
+func startRabbet(run *children, s settings, cacheURL string) (front, error) {
+	f, err := startIngress(run, s, cacheURL, "ingress")
 	if err != nil {
-		return "", nil, err
+		return front{}, err
 	}
-	env := []string{
-		"RABBET_BROKER_URL=" + s.amqp, "RABBET_CACHE_URL=" + cacheURL, "RABBET_NAMESPACE=bench",
-		"RABBET_HTTP_ADDR=" + addr, "RABBET_ADMIN_ADDR=none",
-	}
-	worker, err := run.start("worker", env, self(), "rabbet-worker")
+	worker, err := run.start("worker", rabbetEnv(s, cacheURL), self(), "rabbet-worker")
+	f.processes = append(f.processes, worker)
+	return f, err
+}
+
+// startIngress starts one more ingress, with env on top.
+func startIngress(run *children, s settings, cacheURL, name string, env ...string) (front, error) {
+	addr, err := freeAddr()
 	if err != nil {
-		return "", nil, err
+		return front{}, err
 	}
-	ingress, err := run.start("ingress", env, s.rabbet, "ingress")
-	return addr, []process{ingress, worker}, err
+	p, err := run.start(name, append(append(rabbetEnv(s, cacheURL), "RABBET_HTTP_ADDR="+addr), env...), s.rabbet, "ingress")
+	return front{addr: addr, processes: []process{p}}, err
+}
+
+func rabbetEnv(s settings, cacheURL string) []string {
+	return []string{
+		"RABBET_BROKER_URL=" + s.amqp, "RABBET_CACHE_URL=" + cacheURL, "RABBET_NAMESPACE=bench", "RABBET_ADMIN_ADDR=none",
+	}
 }
 
 // loaded is the side behind url, once it answers as it should.
 func loaded(ctx context.Context, url string, processes ...process) (side, error) {
-	body, err := answers(ctx, url)
-	if err != nil {
+	if err := echoes42(ctx, url); err != nil {
 		return side{}, err
-	}
-	if strings.TrimSpace(body) != `{"id":"42"}` {
-		return side{}, fmt.Errorf("%s answers %q", url, body)
 	}
 	return side{
 		run: func(ctx context.Context, connections int, d time.Duration) (load, error) {
@@ -115,4 +134,13 @@ func loaded(ctx context.Context, url string, processes ...process) (side, error)
 		},
 		processes: processes,
 	}, nil
+}
+
+// echoes42 waits until url answers, as it should.
+func echoes42(ctx context.Context, url string) error {
+	body, err := answers(ctx, url)
+	if err == nil && strings.TrimSpace(body) != `{"id":"42"}` {
+		err = fmt.Errorf("%s answers %q", url, body)
+	}
+	return err
 }

@@ -15,7 +15,8 @@ import (
 
 // echo is what both sides answer with.
 type echo struct {
-	ID string `json:"id"`
+	ID    string `json:"id"`
+	Pause int    `json:"pause,omitempty"` // ms before the answer
 }
 
 // RoutingKey makes echo a message.
@@ -32,7 +33,12 @@ type noDeps struct{}
 var echoes faas.Set[noDeps]
 
 func init() {
-	faas.OnRequest(&echoes, "bench-echo", func(_ context.Context, _ *noDeps, in echo) (echo, error) { return in, nil },
+	faas.OnRequest(&echoes, "bench-echo", func(_ context.Context, _ *noDeps, in echo) (echo, error) {
+		if in.Pause > 0 {
+			time.Sleep(time.Duration(in.Pause) * time.Millisecond)
+		}
+		return echo{ID: in.ID}, nil
+	},
 		faas.HTTP("GET /echo/{id}"), faas.Concurrency(1024))
 	faas.OnRequest(&echoes, "bench-cached", func(_ context.Context, _ *noDeps, in cachedEcho) (cachedEcho, error) { return in, nil },
 		faas.HTTP("GET /cached/{id}"), faas.Cached(time.Hour, "echo:{id}"))

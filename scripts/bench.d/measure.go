@@ -47,6 +47,7 @@ func measure(ctx context.Context) error {
 		run  func(context.Context, settings, string, *table) error
 	}{
 		{"call", compareCalls},
+		{"latency", compareLatency},
 		{"cached redis", compareCached},
 		{"cached memcached", compareCached},
 		{"publish", comparePublish},
@@ -138,7 +139,7 @@ func median(rounds []result) result {
 	return m
 }
 
-func middle[T cmp.Ordered](rounds []result, of func(result) T) T {
+func middle[R any, T cmp.Ordered](rounds []R, of func(R) T) T {
 	var values []T
 	for _, r := range rounds {
 		values = append(values, of(r))
