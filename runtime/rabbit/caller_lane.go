@@ -146,15 +146,15 @@ func (s *callSession) dropIdleLanes() {
 }
 
 // gatherLimit reports whether every worker of that key understands frames, and
-// how many calls may travel in one: half of what one worker runs at once, so
-// that two messages keep it busy and no message waits for long.
+// how many calls may travel in one: a quarter of what one worker runs at once,
+// so that several workers share them evenly and none of them waits for long.
 func (c *caller) gatherLimit(key string) (frames bool, limit int) {
 	if c.b.cfg.NoBatch {
 		return false, 1
 	}
 	for _, f := range c.b.Directory().Functions() {
 		if f.Kind == faas.KindRequest && f.Keys[0] == key && f.Batch && len(f.Workers) > 0 {
-			return true, max(1, min(gatherMaxCalls, f.Concurrency/2))
+			return true, max(1, min(gatherMaxCalls, f.Concurrency/4))
 		}
 	}
 	return false, 1

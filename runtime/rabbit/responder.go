@@ -176,7 +176,7 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	if err := ch.Qos(prefetch, 0, false); err != nil {
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
-	s := &workSession{ch: ch, acks: newAcks(ch, prefetch), intake: make(chan struct{})}
+	s := &workSession{ch: ch, acks: newAcks(ch, ackBatch(r.fn.Concurrency)), intake: make(chan struct{})}
 	defer s.acks.close()
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 
@@ -218,9 +218,10 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	}
 }
 
-// prefetchFor is how many messages the broker sends ahead: enough to keep a
-// worker busy whose calls come alone, and as many again to follow at once.
-func prefetchFor(concurrency int) int { return min(2*concurrency, maxPrefetch) }
+// prefetchFor is how many messages the broker sends ahead: no more than can run
+// at once, since what waits here could run elsewhere, and those that have run
+// and wait to be acknowledged together.
+func prefetchFor(concurrency int) int { return min(concurrency+ackBatch(concurrency)-1, maxPrefetch) }
 
 const maxPrefetch = 65_535 // it travels in 16 bits
 

@@ -35,8 +35,12 @@ const (
 	settled                    // the broker was told
 )
 
-func newAcks(ch *amqp.Channel, prefetch int) *acks {
-	a := &acks{ch: ch, batch: max(1, prefetch/4), first: 1}
+// ackBatch is how many finished deliveries are acknowledged without waiting for
+// more of them.
+func ackBatch(concurrency int) int { return max(1, concurrency/4) }
+
+func newAcks(ch *amqp.Channel, batch int) *acks {
+	a := &acks{ch: ch, batch: batch, first: 1}
 	a.timer = time.AfterFunc(time.Hour, a.flush)
 	a.timer.Stop()
 	return a
