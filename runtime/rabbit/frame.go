@@ -19,44 +19,7 @@ import (
 // Only a process that announced that it understands frames is sent one; a
 // message of any other content type is one call, or one reply.
 //
-// A frame is
-//
-//	byte     1, the version
-//	byte     flags; bit 0: the calls may run again when their worker dies
-//	uvarint  number of records, 1 to 4096
-//	records
-//
-// and ends with its last record. A record is
-//
-//	uvarint  length of the head, in bytes
-//	head
-//	uvarint  length of the body, in bytes
-//	body
-//
-// uvarint is the unsigned LEB128 of encoding/binary; a string is a uvarint
-// with its length in bytes and then the bytes. The head of a call is
-//
-//	string   tag: what the reply is matched by, as AMQP's correlation-id is;
-//	         255 bytes at the most
-//	uvarint  deadline, in milliseconds since 1970 (UTC); 0 is none
-//	string   id of the call
-//	string   content type of the body; empty is application/json
-//	string   correlation: id of what the chain began with, or empty
-//	string   causation: id of what led to this call, or empty
-//	string   traceparent, or empty
-//	string   tracestate, or empty
-//	string   baggage, or empty
-//	string   session of the client, JSON; left out without one
-//
-// and the head of a reply is
-//
-//	string   tag of the call that it answers
-//	uvarint  how long the function ran, in microseconds
-//	string   error code; empty on success
-//	string   what the function did to the session, JSON; left out if nothing
-//
-// Flags that are not known are left alone. A reply's body is what the function answered, or, with a code, the JSON of
-// a failure. What follows in a head is skipped: later writers may add to it.
+// README.md describes the frame byte by byte.
 const (
 	contentTypeCalls   = "application/vnd.rabbet.calls+v1"
 	contentTypeReplies = "application/vnd.rabbet.replies+v1"
