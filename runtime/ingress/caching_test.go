@@ -274,7 +274,7 @@ func TestUncachedByPromise(t *testing.T) {
 		d.Cache = &faas.CachePolicy{TTL: time.Minute}
 		change(&d)
 		b.announce("w2", d)
-		r := do(New(Config{Broker: b, Results: results}), "GET", "/cached/42", "")
+		r := do(New(Config{Broker: b, Results: results, Sessions: &fakeSessions{}}), "GET", "/cached/42", "")
 		if b.called() != 1 || r.Header.Get("Cache-Control") != "no-store" || r.Header.Get("Etag") != "" {
 			t.Errorf("%s: %d calls, %v; want it to get past the cache", name, b.called(), r.Header)
 		}

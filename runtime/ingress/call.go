@@ -67,6 +67,10 @@ func (x *exchange) call(f *function, params []string) {
 		Key: f.Keys[0], Function: f.Name, ID: x.id, Deadline: time.Now().Add(patience),
 		Repeatable: f.Repeatable, Body: body, Correlation: x.id, Trace: traceOf(r.Header),
 	}
+	if f.Session {
+		x.callInSession(f, status, request)
+		return
+	}
 	if f.cached {
 		x.callCached(f, status, request)
 		return

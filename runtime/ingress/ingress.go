@@ -40,6 +40,9 @@ type Config struct {
 	Broker  Broker
 	Results Results // serves cached results; nil: every call runs its function
 
+	Sessions Sessions // of functions that say faas.UsesSession; nil: they are refused, 503
+	Cookie   Cookie   // holds a session's token
+
 	MaxBody     int64 // bytes of a request body; 1 MiB, at most 8 MiB
 	MaxURI      int   // bytes of path and query; 8 KiB
 	MaxInFlight int   // calls and publishes at once, 503 above; 4096
@@ -81,6 +84,7 @@ func New(cfg Config) *Ingress {
 	cfg.MaxBody = min(cmp.Or(cfg.MaxBody, defaultMaxBody), limitMaxBody)
 	cfg.MaxURI = cmp.Or(cfg.MaxURI, 8<<10)
 	cfg.MaxInFlight = cmp.Or(cfg.MaxInFlight, 4096)
+	cfg.Cookie = cfg.Cookie.withDefaults()
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}

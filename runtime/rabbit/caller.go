@@ -272,7 +272,7 @@ func parseCancel(body []byte) (replyTo, tag string, ok bool) {
 
 // checkRequest refuses what AMQP cannot carry.
 func checkRequest(r *faas.Request) error {
-	bad := ""
+	var bad string
 	switch {
 	case r.Key == "" || len(r.Key) > maxShort:
 		bad = fmt.Sprintf("the routing key has %d bytes: AMQP allows 1 to %d", len(r.Key), maxShort)
