@@ -23,7 +23,7 @@ const envPrefix = "RABBET_"
 type config struct {
 	BrokerURL      string        `env:"BROKER_URL" envDefault:"memory://" doc:"memory:// is the broker inside 'rabbet dev'; amqp://user:password@host:5672/vhost or amqps://… is RabbitMQ (several, separated by commas, are tried in turn)"`
 	CacheURL       string        `env:"CACHE_URL" doc:"redis://host:6379/0, rediss://…, memcached://host:11211,host2:11211, memory:// or none; by default memory:// in 'rabbet dev' and none elsewhere"`
-	StateURL       string        `env:"STATE_URL" doc:"redis://host:6379/0, rediss://…, for what must not be forgotten: which events were handled (faas.Once); 'rabbet dev' keeps that in its own process"`
+	StateURL       string        `env:"STATE_URL" doc:"redis://host:6379/0, rediss://…, for what must not be forgotten: which events were handled (faas.Once), sessions; 'rabbet dev' keeps that in its own process"`
 	DatabaseURL    string        `env:"DATABASE_URL" doc:"sqlite://path or postgres://user:password@host:5432/name; by default sqlite://$RABBET_DIR/dev/rabbet.db"`
 	SMTPURL        string        `env:"SMTP_URL" doc:"smtp://user:password@host:587?from=a@example.org or smtps://…; by default the mail catcher of 'rabbet dev', elsewhere smtp://127.0.0.1:25"`
 	HTTPAddr       string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" doc:"where the ingress listens"`
@@ -40,6 +40,12 @@ type config struct {
 	Process        string        `env:"PROCESS" doc:"id of this process in announcements and logs; random by default"`
 	SMTPAddr       string        `env:"SMTP_ADDR" envDefault:"127.0.0.1:1025" doc:"where 'rabbet mail' takes mail"`
 	MailAddr       string        `env:"MAIL_ADDR" envDefault:"127.0.0.1:8025" doc:"where 'rabbet mail' shows it"`
+
+	SessionURL      string        `env:"SESSION_URL" doc:"redis://… as above, where the ingress keeps sessions (faas.UsesSession); by default STATE_URL, and without that the process of 'rabbet dev'"`
+	SessionIdle     time.Duration `env:"SESSION_IDLE" envDefault:"1h" doc:"a session that is not used for so long ends"`
+	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"24h" doc:"a session ends so long after it began, or was renewed, even if it is used"`
+	SessionCookie   string        `env:"SESSION_COOKIE" doc:"name of the cookie with a session's token; by default __Host-rabbet-session, and rabbet-session without SESSION_SECURE"`
+	SessionSecure   *bool         `env:"SESSION_SECURE" doc:"true: browsers send that cookie over TLS only; by default false in 'rabbet dev' and true elsewhere"`
 }
 
 // unusableError is a value that cannot be used.
@@ -105,6 +111,7 @@ func (c *config) validate() error {
 		"BROKER_URL":   {c.BrokerURL, []string{"memory", "amqp", "amqps"}},
 		"CACHE_URL":    {c.CacheURL, []string{"none", "memory", "redis", "rediss", "redis+sentinel", "redis+cluster", "memcached"}},
 		"STATE_URL":    {c.StateURL, redisurl.Schemes},
+		"SESSION_URL":  {c.SessionURL, redisurl.Schemes},
 		"DATABASE_URL": {c.DatabaseURL, []string{"sqlite", "postgres", "postgresql"}},
 		"SMTP_URL":     {c.SMTPURL, []string{"smtp", "smtps"}},
 	} {
@@ -133,6 +140,9 @@ func (c *config) validate() error {
 	if c.Grace < 0 {
 		return unusable("GRACE", c.Grace.String(), "write a duration such as 25s")
 	}
+	if err := c.validateSessions(); err != nil {
+		return err
+	}
 	_, err := c.trustedProxies()
 	return err
 }
@@ -160,4 +170,5 @@ func (c *config) embedded() bool { return strings.HasPrefix(c.BrokerURL, "memory
 var forms = map[reflect.Type]string{
 	reflect.TypeFor[time.Duration](): "a duration such as 25s",
 	reflect.TypeFor[bool]():          "true or false",
+	reflect.TypeFor[*bool]():         "true or false",
 }

@@ -43,6 +43,11 @@ func TestConfigSaysWhatToMend(t *testing.T) {
 		{"RABBET_GRACE", "soon", "duration such as 25s"},
 		{"RABBET_GRACE", "-1s", "duration such as 25s"},
 		{"RABBET_BATCH", "perhaps", "true or false"},
+		{"RABBET_SESSION_URL", "memcached://user:secret@host", "redis+sentinel://"},
+		{"RABBET_SESSION_IDLE", "10ms", "duration such as 1h"},
+		{"RABBET_SESSION_LIFETIME", "1m", "choose no less"},
+		{"RABBET_SESSION_COOKIE", "a b", "letters, digits"},
+		{"RABBET_SESSION_SECURE", "perhaps", "true or false"},
 		{"RABBET_TRUSTED_PROXIES", "10.0.0.0/99", "10.0.0.0/8"},
 	} {
 		t.Run(tt.variable+"="+tt.value, func(t *testing.T) {

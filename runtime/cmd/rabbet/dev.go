@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -53,6 +54,18 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	if err != nil {
 		return err
 	}
+	// Safari, unlike others, takes no Secure cookie from http://localhost.
+	c.SessionSecure = cmp.Or(c.SessionSecure, new(false))
+	if err := c.validateSessions(); err != nil {
+		return err
+	}
+	sessions, err := openSessions(c, "memory://", log)
+	if err != nil {
+		return err
+	}
+	if sessions != nil {
+		defer sessions.Close()
+	}
 	bus, dropper := faas.NewBus(faas.Broker(broker)), functions.Results(nothingCached{})
 	if results != nil {
 		defer results.Close()
@@ -82,7 +95,7 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 		}
 	}
 
-	front := newIngress(c, broker, results, log)
+	front := newIngress(c, broker, results, sessions, log)
 	admin := http.NewServeMux()
 	admin.Handle("/", front.Admin())
 	admin.Handle("GET /mail", catcher)

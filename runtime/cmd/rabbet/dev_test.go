@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -192,6 +193,60 @@ func init() {
 }
 `
 
+// visitsSource is a function that counts the visits of its client.
+const visitsSource = `package functions
+
+import (
+	"context"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+type visit struct{}
+
+func (visit) RoutingKey() string { return "visit.count" }
+
+func init() {
+	faas.OnRequest(&All, "visits", func(ctx context.Context, _ *Deps, _ visit) (int, error) {
+		session, n := faas.Session(ctx), 0
+		if _, err := session.Get("visits", &n); err != nil {
+			return 0, err
+		}
+		return n + 1, session.Set("visits", n+1)
+	}, faas.HTTP("POST /visits"), faas.UsesSession())
+}
+`
+
+// visitor is a client that keeps cookies as a browser does: without TLS it
+// sends none that are Secure.
+type visitor struct {
+	d      *dev
+	client http.Client
+}
+
+func newVisitor(t *testing.T, d *dev) *visitor {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &visitor{d, http.Client{Jar: jar}}
+}
+
+// visit returns which visit it is.
+func (v *visitor) visit() string {
+	response, err := v.client.Post(v.d.base+"/visits", "application/json", nil)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
 func greetFile(salutation string) string { return fmt.Sprintf(greetSource, "`", salutation) }
 
 // TestDev is what a newcomer does in the first minutes.
@@ -268,6 +323,7 @@ func TestDev(t *testing.T) {
 		d := d.in(t)
 		stop := steadyRequests(t, d)
 		d.write("functions/greet.go", greetFile("Hello"))
+		d.write("functions/visits.go", visitsSource)
 		d.eventually("the dropped function answers", func() bool {
 			code, got := d.get("/greetings/Ada")
 			return code == 200 && got == `"Hello, Ada"`
@@ -282,6 +338,9 @@ func TestDev(t *testing.T) {
 			t.Errorf("GET after PUT to the new worker: got %d %s", code, got)
 		}
 
+		visitor := newVisitor(t, d)
+		d.eventually("the first visit is counted", func() bool { return visitor.visit() == "1" })
+
 		d.write("functions/greet.go", "package functions\n\nfunc broken( {\n")
 		d.eventually("the compiler's error is shown", func() bool { return strings.Contains(d.log.String(), "greet.go:3") })
 		if code, got := d.get("/greetings/Ada"); code != 200 || got != `"Hello, Ada"` {
@@ -290,6 +349,9 @@ func TestDev(t *testing.T) {
 
 		d.write("functions/greet.go", greetFile("Welcome"))
 		d.eventually("the mended function answers", func() bool { _, got := d.get("/greetings/Ada"); return got == `"Welcome, Ada"` })
+		if got := visitor.visit(); got != "2" {
+			t.Errorf("a session after the functions were replaced: this is visit %s, want 2", got)
+		}
 
 		twice := strings.NewReplacer("greet struct", "twice struct", "(greet)", "(twice)", "in greet", "in twice", "greeting", "twice")
 		d.write("functions/twice.go", twice.Replace(greetFile("Twice")))

@@ -12,6 +12,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/cache"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/ingress"
+	"github.com/rabbet-fn/rabbet/runtime/session"
 )
 
 // ingressCommand turns HTTP requests into calls and events until it is told to stop.
@@ -43,7 +44,16 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 	} else {
 		log.Info("results are not cached: set " + envPrefix + "CACHE_URL, here and for the workers, to cache them")
 	}
-	front := newIngress(c, broker, results, log)
+	sessions, err := openSessions(c, "", log)
+	if err != nil {
+		return err
+	}
+	if sessions != nil {
+		defer sessions.Close()
+	} else {
+		log.Info("no sessions are kept: set " + envPrefix + "STATE_URL to serve functions that use them")
+	}
+	front := newIngress(c, broker, results, sessions, log)
 	stopAdmin, err := serveAdmin(c, front.Admin(), log)
 	if err != nil {
 		return err
@@ -58,11 +68,14 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 	return nil
 }
 
-func newIngress(c *config, b broker, results *cache.Results, log *zap.Logger) *ingress.Ingress {
+func newIngress(c *config, b broker, results *cache.Results, sessions *session.Sessions, log *zap.Logger) *ingress.Ingress {
 	proxies, _ := c.trustedProxies() // readConfig has tried them
-	cfg := ingress.Config{Broker: b, TrustProxy: proxies, Log: log}
+	cfg := ingress.Config{Broker: b, Cookie: c.cookie(), TrustProxy: proxies, Log: log}
 	if results != nil {
 		cfg.Results = cachedResults{results}
+	}
+	if sessions != nil {
+		cfg.Sessions = sessions
 	}
 	return ingress.New(cfg)
 }

@@ -127,7 +127,7 @@ func TestNoStoreAndNoLogHoldsWhatIsSensitive(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			served := make(chan error, 1)
 			go func() { served <- broker.Serve(ctx, fns) }()
-			front := httptest.NewServer(newIngress(c, broker, results, log))
+			front := httptest.NewServer(newIngress(c, broker, results, nil, log))
 			defer front.Close()
 			bus := faas.NewBus(results.Broker(broker, broker.Directory()))
 
