@@ -11,8 +11,9 @@ import (
 // makes of it.
 type Broker interface {
 	// Publish returns nil once the broker has taken responsibility for the
-	// event. It fails with ErrUnroutable, ErrRefused, ErrBlocked,
-	// ErrUnavailable (none of these was taken) or ErrUnconfirmed.
+	// event. It fails with ErrUnroutable, ErrBlocked or ErrUnavailable (none of
+	// these was taken), with ErrRefused (a function's queue is full; other
+	// functions may get it, see Executed) or with ErrUnconfirmed.
 	Publish(ctx context.Context, e Event) error
 	// Call returns what the function answered. Every error is an *Error, the
 	// function's own included; its Executed says whether the function may have run.

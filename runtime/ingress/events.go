@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -113,7 +114,8 @@ func (x *exchange) hand(ctx context.Context, e faas.Event) *problem {
 	case faas.CodeUnconfirmed:
 		p.Executed = faas.ExecutedUnknown
 	case faas.CodeRefused, faas.CodeBlocked, faas.CodeUnavailable:
-		p.Executed, p.Retryable = faas.ExecutedNo, true
+		p.Executed = cmp.Or(failure.Executed, faas.ExecutedNo)
+		p.Retryable = p.Executed == faas.ExecutedNo
 	default:
 		p.Detail = "the event may or may not have been published"
 		p.Executed = faas.ExecutedUnknown

@@ -50,6 +50,13 @@ func (x *exchanges) check(ctx context.Context, name string) error {
 	return nil
 }
 
+// forget makes the next check ask the broker.
+func (x *exchanges) forget(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.seen, name)
+}
+
 // declare runs fn on a channel of its own, which an error may close.
 func (l *link) declare(ctx context.Context, fn func(ch *amqp.Channel) error) error {
 	ctx, cancel := context.WithTimeout(ctx, reconnectPatience)

@@ -22,10 +22,11 @@ const (
 
 // Publish returns nil once the broker has confirmed the event and did not
 // return it: it stands, safe, in every queue bound to its key. It fails with
-// ErrUnroutable (no queue is bound), ErrRefused (a queue is full, or the user
-// may not), ErrBlocked (the broker is short of memory or disk), ErrUnavailable
-// (no connection within 5 s, or ctx) or ErrInvalid; of these nothing was
-// taken. With ErrUnconfirmed it may have been. Waiting ends with ctx always.
+// ErrUnroutable (no queue is bound), ErrBlocked (the broker is short of memory
+// or disk), ErrUnavailable (no connection within 5 s, or ctx) or ErrInvalid; of
+// these nothing was taken. With ErrRefused a queue is full, and others may have
+// taken it, or the user may not publish there: its Executed says which. With
+// ErrUnconfirmed it may have been taken. Waiting ends with ctx always.
 func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 	e.Exchange = cmp.Or(e.Exchange, b.names.events())
 	e.ID = cmp.Or(e.ID, faas.NewID())
@@ -42,7 +43,11 @@ func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 			return err
 		}
 	}
-	return b.publisher.publish(ctx, e.Exchange, e.Key, p)
+	err = b.publisher.publish(ctx, e.Exchange, e.Key, p)
+	if errors.Is(err, faas.ErrUnroutable) {
+		b.publisher.exchanges.forget(e.Exchange)
+	}
+	return err
 }
 
 // publisher publishes with a confirmation, for any number of goroutines over
@@ -155,7 +160,7 @@ func (p *publisher) notTaken(ctx context.Context) error {
 	if reason, blocked := p.link.blocking(); blocked != nil {
 		e.Code, e.Detail = faas.CodeBlocked, "RabbitMQ takes no messages at present ("+reason+")"
 	} else if err := p.link.health(); err != nil {
-		e.Detail, e.Cause = "there is no connection to the broker", errors.Join(err, ctx.Err())
+		e.Detail, e.Cause = "the event was not sent: the broker cannot be used at present", errors.Join(err, ctx.Err())
 	}
 	return e
 }

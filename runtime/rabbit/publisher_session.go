@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -14,8 +15,9 @@ import (
 
 // publishSession is one channel in confirm mode.
 type publishSession struct {
-	channel *amqp.Channel
-	last    atomic.Int64 // number of the last publish
+	channel  *amqp.Channel
+	last     atomic.Int64 // number of the last publish
+	underway atomic.Int64 // written, and not yet confirmed
 
 	mu       sync.Mutex
 	returns  chan amqp.Return // has room for everything under way
@@ -57,7 +59,7 @@ func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
 		if reason == nil {
 			return nil
 		}
-		return fmt.Errorf("the broker closed the publishing channel: %s", reason.Reason)
+		return &closedError{"the publishing channel", reason}
 	case <-ctx.Done():
 		return nil
 	}
@@ -71,26 +73,32 @@ func (s *publishSession) write(exchange, key string, m amqp.Publishing) (written
 	}
 	m.Headers[headerPublish] = w.number
 	var err error
-	w.confirm, err = s.channel.PublishWithDeferredConfirm(exchange, key, true, false, m)
+	s.underway.Add(1)
+	if w.confirm, err = s.channel.PublishWithDeferredConfirm(exchange, key, true, false, m); err != nil {
+		s.underway.Add(-1)
+	}
 	return w, err
 }
 
 // settle says what became of w, whose confirmation has come or will not come.
 func (s *publishSession) settle(ctx context.Context, w *written) error {
+	returned, acked := s.wasReturned(w.number), w.confirm.Acked()
+	if !returned && !acked && s.channel.IsClosed() {
+		return s.lost(ctx, w.exchange)
+	}
+	s.underway.Add(-1)
 	switch {
-	case s.wasReturned(w.number):
+	case returned:
 		return &faas.Error{
 			Code: faas.CodeUnroutable, Executed: faas.ExecutedNo,
 			Detail: fmt.Sprintf("no queue is bound to the routing key %q on exchange %q", w.key, w.exchange),
 		}
-	case w.confirm.Acked():
+	case acked:
 		return nil
-	case s.channel.IsClosed():
-		return s.lost(ctx, w.exchange)
 	}
 	return &faas.Error{
-		Code: faas.CodeRefused, Executed: faas.ExecutedNo,
-		Detail: fmt.Sprintf("a queue bound to the routing key %q is full or cannot take it", w.key),
+		Code: faas.CodeRefused, Executed: faas.ExecutedUnknown, After: time.Second,
+		Detail: fmt.Sprintf("a queue bound to the routing key %q is full or cannot take it; others may have taken it", w.key),
 	}
 }
 
@@ -123,16 +131,22 @@ func (s *publishSession) closeReason() *amqp.Error {
 	return s.reason
 }
 
-// lost says what became of a publish whose channel was closed under it.
+// lost says what became of a publish whose channel was closed under it. When
+// others were under way to the same end, nobody knows which of them the broker
+// had taken before.
 func (s *publishSession) lost(ctx context.Context, exchange string) error {
 	reason := s.closeReason()
-	if reason != nil && strings.Contains(reason.Reason, "'"+exchange+"'") {
-		switch reason.Code {
-		case amqp.NotFound:
-			return noExchange(exchange)
-		case amqp.AccessRefused:
-			return &faas.Error{Code: faas.CodeRefused, Detail: fmt.Sprintf("the broker user may not publish to exchange %q", exchange), Cause: reason, Executed: faas.ExecutedNo}
-		}
+	if reason == nil || !strings.Contains(reason.Reason, "'"+exchange+"'") {
+		return unconfirmed(ctx, "the connection to the broker was lost before it confirmed")
 	}
-	return unconfirmed(ctx, "the connection to the broker was lost before it confirmed")
+	if s.underway.Load() > 1 {
+		return unconfirmed(ctx, "the broker refused an event and confirmed no other that was under way ("+reason.Reason+")")
+	}
+	switch reason.Code {
+	case amqp.NotFound:
+		return noExchange(exchange)
+	case amqp.AccessRefused:
+		return &faas.Error{Code: faas.CodeRefused, Detail: fmt.Sprintf("the broker user may not publish to exchange %q", exchange), Cause: reason, Executed: faas.ExecutedNo}
+	}
+	return unconfirmed(ctx, "the broker closed the channel before it confirmed ("+reason.Reason+")")
 }

@@ -58,8 +58,15 @@ func TestFullQueueRefuses(t *testing.T) {
 	if err := b.Publish(t.Context(), faas.Event{Key: "full.up"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Publish(t.Context(), faas.Event{Key: "full.up"}); !errors.Is(err, faas.ErrRefused) {
-		t.Errorf("got %v, want %v", err, faas.ErrRefused)
+	// The queue beside it takes the event: it is not to be said that nobody did.
+	ran := make(chan string, 2)
+	serve(t, b, onEvent("beside", "full.up", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil }))
+	err := b.Publish(t.Context(), faas.Event{Key: "full.up", ID: "half"})
+	if !errors.Is(err, faas.ErrRefused) || executedOf(err) != faas.ExecutedUnknown {
+		t.Errorf("got %v (executed %q), want refused, executed unknown", err, executedOf(err))
+	}
+	if id := receive(t, "the other queue's copy", ran); id != "half" {
+		t.Errorf("got %q", id)
 	}
 }
 
