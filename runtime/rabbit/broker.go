@@ -58,6 +58,7 @@ func Open(cfg Config) (*Broker, error) {
 	plugged, unplug := context.WithCancel(context.Background())
 	b.unplug = unplug
 	for _, l := range []*link{b.publish, b.consume, b.calls, b.work} {
+		l.missed = b.restore
 		b.links.Go(func() { l.run(plugged) })
 	}
 
@@ -126,8 +127,10 @@ func (b *Broker) Listen(topic string, fn func(body []byte)) (stop func()) {
 
 // Health returns nil, or what is wrong now in one sentence.
 func (b *Broker) Health() error {
-	if err := b.publish.health(); err != nil {
-		return err
+	for _, l := range []*link{b.publish, b.consume, b.calls, b.work} {
+		if err := l.health(); err != nil {
+			return err
+		}
 	}
-	return b.consume.health()
+	return nil
 }

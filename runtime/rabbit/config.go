@@ -16,7 +16,7 @@ import (
 
 // Config says how a Broker is reached and what this process is called on it.
 type Config struct {
-	URL       string        // amqp:// or amqps://; several, separated by commas, are tried in turn; required
+	URL       string        // amqp:// or amqps://; several, separated by commas, are tried in turn; required unless URLFrom is there
 	Namespace string        // prefix of every exchange and queue; "rabbet"
 	Process   string        // unique id of this process, and so of its worker; a fresh one
 	NoBatch   bool          // send every call in a message of its own
@@ -24,7 +24,13 @@ type Config struct {
 	Observe   faas.Observer // told of every run; nil: nobody watches
 	Log       *zap.Logger   // nil: nothing is logged
 
-	pace pace // of connecting again; 100 ms to 5 s
+	// URLFrom, if it is there, says the URL in place of URL, and is asked again
+	// before each attempt to connect: rotated credentials take effect then.
+	URLFrom func() (string, error)
+
+	pace         pace          // of connecting again; 100 ms to 5 s
+	copyPace     pace          // of publishing a copy again that the broker did not take; 100 ms to 30 s
+	copyPatience time.Duration // how long a delivery is held whose copy the broker does not take; 10 min
 }
 
 func (c Config) withDefaults() Config {
@@ -32,6 +38,8 @@ func (c Config) withDefaults() Config {
 	c.Process = cmp.Or(c.Process, faas.NewID())
 	c.Grace = cmp.Or(c.Grace, 25*time.Second)
 	c.pace = cmp.Or(c.pace, pace{first: 100 * time.Millisecond, longest: 5 * time.Second})
+	c.copyPace = cmp.Or(c.copyPace, pace{first: 100 * time.Millisecond, longest: 30 * time.Second})
+	c.copyPatience = cmp.Or(c.copyPatience, 10*time.Minute) // well below the broker's consumer_timeout of 30 min
 	if c.Observe == nil {
 		c.Observe = func(faas.Invocation) {}
 	}
@@ -65,6 +73,12 @@ func (a address) String() string { return fmt.Sprintf("%s:%d", a.uri.Host, a.uri
 // addresses takes the URL apart. Its errors keep quiet about the URL itself:
 // one that cannot be parsed may hold a password anywhere.
 func (c Config) addresses() ([]address, error) {
+	if c.URLFrom != nil {
+		var err error
+		if c.URL, err = c.URLFrom(); err != nil {
+			return nil, fmt.Errorf("the broker URL is not known: %w", err)
+		}
+	}
 	if strings.TrimSpace(c.URL) == "" {
 		return nil, errors.New("the broker URL is empty: write amqp://user:password@host:5672/vhost")
 	}

@@ -86,7 +86,17 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	if err != nil {
 		return fmt.Errorf("open a channel to consume on: %w", err)
 	}
-	defer ch.Close()
+	var runs sync.WaitGroup // they settle over ch
+	defer func() {
+		if conn.Err() != nil {
+			closeChannel(ch) // what is not settled goes back
+			return
+		}
+		go func() { // ends with the runs; the function is consumed anew meanwhile
+			runs.Wait()
+			closeChannel(ch)
+		}()
+	}()
 	if err := c.declare(conn, ch, amqpConn); err != nil {
 		return err
 	}
@@ -102,28 +112,27 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 	c.bound = true
 	c.live()
-	var runs sync.WaitGroup
-	if cancelled := c.intake(serving, ch, tag, deliveries, &runs); cancelled {
-		if conn.Err() != nil || amqpConn.IsClosed() {
-			return nil
-		}
-		select {
-		case reason := <-closed:
-			if reason != nil {
-				return fmt.Errorf("the broker closed the channel of %q: %s", c.queue, reason.Reason)
-			}
-		default:
-		}
-		runs.Wait() // their acknowledgements need this channel
-		return fmt.Errorf("the broker cancelled the consumer of %q: its queue was deleted or has moved", c.queue)
+	if cancelled := c.intake(serving, ch, tag, deliveries, &runs); !cancelled {
+		<-conn.Done()
+		return nil
 	}
-	<-conn.Done() // the runs settle over this channel
-	return nil
+	if conn.Err() != nil || amqpConn.IsClosed() {
+		return nil
+	}
+	select {
+	case reason := <-closed:
+		if reason != nil {
+			return &closedError{fmt.Sprintf("the channel of %q", c.queue), reason}
+		}
+	default:
+	}
+	return fmt.Errorf("the broker cancelled the consumer of %q: its queue was deleted or has moved", c.queue)
 }
 
 // intake starts a run for each delivery, until serving is done (false), or the
 // broker ends the consumer (true).
 func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string, deliveries <-chan amqp.Delivery, runs *sync.WaitGroup) bool {
+	var unstarted []amqp.Delivery
 	for {
 		select {
 		case d, ok := <-deliveries:
@@ -139,17 +148,21 @@ func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string,
 				})
 				continue
 			case <-serving.Done():
-				_ = d.Nack(false, true) // not started: no attempt is burnt
+				unstarted = append(unstarted, d)
 			}
 		case <-serving.Done():
 		}
-		// The client closes deliveries once the broker has answered.
+		// The client closes deliveries once the broker has answered. Only then
+		// they go back, or the broker would send them here again.
 		var cancel sync.WaitGroup
 		cancel.Go(func() { _ = ch.Cancel(tag, false) })
 		for d := range deliveries {
-			_ = d.Nack(false, true)
+			unstarted = append(unstarted, d)
 		}
 		cancel.Wait()
+		for _, d := range unstarted {
+			_ = d.Nack(false, true) // no attempt is burnt
+		}
 		return false
 	}
 }
@@ -158,7 +171,7 @@ func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string,
 func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
 	e := fromDelivery(d)
 	if wait := time.Until(e.NotBefore); !e.NotBefore.IsZero() && wait > 0 {
-		c.putOff(d, &e, wait)
+		c.putOff(ch, d, &e, wait)
 		return
 	}
 	if !c.fn.Has(e.Key) {
@@ -183,10 +196,14 @@ func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
 	})
 }
 
+// passOnPause keeps a delivery from going round between workers that cannot
+// take it.
+const passOnPause = time.Second
+
 // passOn gives a delivery back that a newer version of the function bound the
 // queue for, while both versions are out: a worker of that version is to get it.
 func (c *consumer) passOn(d *amqp.Delivery) {
-	pause := time.NewTimer(requeuePause)
+	pause := time.NewTimer(passOnPause)
 	defer pause.Stop()
 	select {
 	case <-pause.C:

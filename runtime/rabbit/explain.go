@@ -116,3 +116,15 @@ func parseDrift(reason string) (d drift, ok bool) {
 	}
 	return drift{argument: m[1], wanted: m[2], found: m[3]}, true
 }
+
+// closedError is the broker's reason to close a channel.
+type closedError struct {
+	what   string
+	reason *amqp.Error
+}
+
+func (e *closedError) Error() string {
+	return "the broker closed " + e.what + ": " + e.reason.Reason
+}
+
+func (e *closedError) Unwrap() error { return e.reason }

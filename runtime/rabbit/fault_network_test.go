@@ -126,19 +126,9 @@ func TestLateAckHitsNoOtherDelivery(t *testing.T) {
 	receive(t, "the end of the second run", over)
 	receive(t, "the end of the third run", over)
 	stop()
-	if depth := queueLength(t, cfg.Namespace+".event.hold"); depth != 0 {
+	if depth := queueLength(t, brokerURL(t), cfg.Namespace+".event.hold"); depth != 0 {
 		t.Errorf("%d events in the queue, want the third run to have acknowledged it", depth)
 	}
-}
-
-// queueLength is how many messages wait in the queue.
-func queueLength(t testing.TB, queue string) int {
-	t.Helper()
-	q, err := foreignChannel(t).QueueDeclarePassive(queue, true, false, false, false, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return q.Messages
 }
 
 func TestStartsWithoutTheBroker(t *testing.T) {

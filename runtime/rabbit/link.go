@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +17,6 @@ const (
 	handshakeTimeout = 10 * time.Second
 	silentHeartbeats = 3 // without a byte from the peer: then it is given up
 	closeTimeout     = 2 * time.Second
-	leavePatience    = 5 * time.Second // for a user of a connection to be done with it
 	settleTime       = 2 * time.Second // a user that runs this long is taken to be well
 )
 
@@ -25,10 +25,13 @@ const (
 // acknowledgement from before it hit a message from after it.
 type link struct {
 	role      string
+	namespace string
 	name      string
-	addresses []address
+	source    func() ([]address, error) // where the broker is now, and how it lets us in
 	pace      pace
 	log       *zap.Logger
+	users     sync.WaitGroup            // of its connections; they end with them
+	missed    func(ctx context.Context) // told that an exchange of the namespace is missing
 
 	mu       sync.Mutex
 	live     *session         // nil while there is no connection
@@ -42,17 +45,15 @@ type link struct {
 
 // session is the life of one connection.
 type session struct {
-	conn  *amqp.Connection
-	raw   *gatheringConn
-	over  chan struct{} // closed when conn is
-	users sync.WaitGroup
+	conn *amqp.Connection
+	raw  *gatheringConn
+	over chan struct{} // closed when conn is
 }
 
 func newLink(cfg Config, role string) *link {
-	addresses, _ := cfg.addresses() // Open has validated them
 	return &link{
-		role: role, name: cfg.Namespace + " " + role + " " + cfg.Process,
-		addresses: addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)),
+		role: role, namespace: cfg.Namespace, name: cfg.Namespace + " " + role + " " + cfg.Process,
+		source: cfg.addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)),
 		changed: make(chan struct{}), block: make(chan struct{}), problems: map[string]error{},
 		problem: errors.New("not connected to RabbitMQ yet"),
 	}
@@ -85,6 +86,9 @@ func (l *link) use(ctx context.Context, name string, fn func(ctx context.Context
 				l.log.Warn("broker user stopped, it is started again", zap.String("user", name), zap.Error(err))
 			}
 		}
+		if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound && strings.Contains(e.Reason, "exchange '"+l.namespace+".") {
+			l.missed(ctx)
+		}
 		if time.Since(began) > l.pace.longest {
 			pause.reset()
 		}
@@ -99,10 +103,16 @@ func (l *link) use(ctx context.Context, name string, fn func(ctx context.Context
 func (l *link) lend(ctx context.Context, s *session, name string, fn func(context.Context, *amqp.Connection) error) error {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
+	done := make(chan error, 1)
+	l.mu.Lock()
+	if l.live == s {
+		l.users.Go(func() { done <- fn(running, s.conn) })
+	} else {
+		done <- nil
+	}
+	l.mu.Unlock()
 	well := time.AfterFunc(settleTime, func() { l.setProblem(name, nil) })
 	defer well.Stop()
-	done := make(chan error, 1)
-	s.users.Go(func() { done <- fn(running, s.conn) })
 	over := s.over
 	for {
 		select {
@@ -112,7 +122,7 @@ func (l *link) lend(ctx context.Context, s *session, name string, fn func(contex
 			over = nil
 			cancel()
 		case <-ctx.Done():
-			patience := time.NewTimer(leavePatience)
+			patience := time.NewTimer(closeTimeout)
 			defer patience.Stop()
 			select {
 			case err := <-done:
@@ -125,34 +135,34 @@ func (l *link) lend(ctx context.Context, s *session, name string, fn func(contex
 }
 
 // run connects, and connects again, until ctx is done; then it closes the
-// connection.
+// connection. Several addresses are tried in turn, and all of them before the
+// pause grows.
 func (l *link) run(ctx context.Context) {
+	defer l.users.Wait()
 	pause := backoff{pace: l.pace}
 	var last string
 	for i := 0; ctx.Err() == nil; i++ {
-		a := l.addresses[i%len(l.addresses)]
-		s, err := l.dial(ctx, a)
-		if err != nil {
-			if ctx.Err() != nil {
-				return
+		var connected time.Duration
+		addresses, err := l.source()
+		if err == nil {
+			connected, err = l.connect(ctx, addresses[i%len(addresses)])
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			if last = ""; connected > l.pace.longest {
+				pause.reset()
 			}
-			err = explainDial(a, err)
+		default:
 			l.down(err)
-			if err.Error() != last {
+			if err.Error() != last { // the same trouble over and over is one line
 				last = err.Error()
 				l.log.Warn("no connection to the broker, trying on", zap.Error(err))
 			}
-			// All addresses are tried before the pause grows.
-			if (i+1)%len(l.addresses) == 0 && !pause.wait(ctx) {
-				return
+			if len(addresses) > 0 && (i+1)%len(addresses) != 0 {
+				continue
 			}
-			continue
-		}
-		last = ""
-		l.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", s.conn.Properties["version"]))
-		began := time.Now()
-		if l.keep(ctx, a, s); time.Since(began) > l.pace.longest {
-			pause.reset()
 		}
 		if !pause.wait(ctx) {
 			return
@@ -160,12 +170,24 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
+// connect holds a connection to a until it is lost, and says for how long. An
+// error says why there was none.
+func (l *link) connect(ctx context.Context, a address) (time.Duration, error) {
+	s, err := l.dial(ctx, a)
+	if err != nil {
+		return 0, explainDial(a, err)
+	}
+	l.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", s.conn.Properties["version"]))
+	began := time.Now()
+	l.keep(ctx, a, s)
+	return time.Since(began), nil
+}
+
 // keep holds s until it is lost or ctx is done.
 func (l *link) keep(ctx context.Context, a address, s *session) {
 	closed := s.conn.NotifyClose(make(chan *amqp.Error, 1))
 	blocked := s.conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	l.up(s)
-	defer s.users.Wait()
 	defer close(s.over)
 	defer s.watch()()
 	for {

@@ -1,9 +1,12 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
+
+	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -17,12 +20,55 @@ func (b *Broker) Serve(ctx context.Context, fns []faas.Function) error {
 	var serving sync.WaitGroup
 	failures := make([]error, len(fns))
 	for i, fn := range fns {
+		serving.Go(func() { b.keepDeclared(ctx, &fn.Descriptor) })
 		serving.Go(func() { failures[i] = b.serve(ctx, fn, func() { b.system.add(h, fn.Descriptor) }) })
 	}
 	<-ctx.Done()
 	b.system.leave(h) // first of all, so that callers look elsewhere
 	serving.Wait()
 	return errors.Join(failures...)
+}
+
+// restore is called when an exchange of the namespace is found missing: with
+// it went the bindings to it, of which nobody is told. So every worker is.
+func (b *Broker) restore(ctx context.Context) {
+	if err := b.consume.declare(ctx, b.names.common().declare); err != nil {
+		b.log.Warn("an exchange is missing and cannot be declared again", zap.Error(err))
+		return
+	}
+	b.log.Warn("an exchange was missing: it is declared again, and every worker is told to bind to it")
+	if err := b.system.broadcast(topicDeclare, nil); err != nil {
+		b.log.Warn("workers could not be told to declare again what they need", zap.Error(err))
+	}
+}
+
+// keepDeclared declares again what fn needs whenever a process of the namespace
+// asks for it, until ctx is done.
+func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
+	asked := make(chan struct{}, 1)
+	defer b.Listen(topicDeclare, func([]byte) {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+	})()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-asked:
+		}
+		if live, ok := b.directory.Find(fn.Name); ok && live.Version != fn.Version {
+			continue // a newer one knows better which keys it wants
+		}
+		t := b.names.requestFunction(fn)
+		if fn.Kind == faas.KindEvent {
+			t = b.names.eventFunction(fn, cmp.Or(fn.Exchange, b.names.events()))
+		}
+		if err := b.consume.declare(ctx, t.declare); err != nil && ctx.Err() == nil {
+			b.log.Warn("cannot declare again what a function needs", zap.String("function", fn.Name), zap.Error(err))
+		}
+	}
 }
 
 // serve hosts one function; live is told whenever it begins to consume.

@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -12,9 +13,8 @@ import (
 )
 
 const (
-	copyTimeout  = 30 * time.Second // for a copy to be confirmed
-	requeuePause = time.Second      // before a delivery whose copy failed goes back
-	maxReason    = 4 << 10          // bytes of an error or a stack in a dead letter
+	copyTimeout = 30 * time.Second // for a copy to be confirmed
+	maxReason   = 4 << 10          // bytes of an error or a stack in a dead letter
 )
 
 // The headers of a dead letter. All begin with headerDeadPrefix.
@@ -49,7 +49,7 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 		if v.Attempt > e.Attempt { // it failed, and did not merely wait
 			own[headerFirst] = first
 		}
-		c.move(d, e, func(ctx context.Context) error {
+		c.move(ch, d, e, func(ctx context.Context) error {
 			return c.b.publisher.delay(ctx, c.queue, v.After, copyOf(d, e, own))
 		})
 		return
@@ -65,37 +65,50 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 	if len(v.Err.Stack) > 0 {
 		own[headerDeadStack] = clip(string(v.Err.Stack))
 	}
-	c.move(d, e, func(ctx context.Context) error {
-		return c.b.publisher.publish(ctx, c.b.names.dead(), c.fn.Name, copyOf(d, e, own))
+	c.move(ch, d, e, func(ctx context.Context) error {
+		err := c.b.publisher.publish(ctx, c.b.names.dead(), c.fn.Name, copyOf(d, e, own))
+		if errors.Is(err, faas.ErrUnroutable) { // somebody has deleted the queue
+			return errors.Join(err, c.b.consume.declare(ctx, c.b.names.deadLetters(c.fn.Name).declare))
+		}
+		return err
 	})
 }
 
 // putOff sends a delivery that comes too early to wait.
-func (c *consumer) putOff(d *amqp.Delivery, e *faas.Event, wait time.Duration) {
-	c.move(d, e, func(ctx context.Context) error {
+func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, wait time.Duration) {
+	c.move(ch, d, e, func(ctx context.Context) error {
 		return c.b.publisher.delay(ctx, c.queue, wait, copyOf(d, e, nil))
 	})
 }
 
-// move acknowledges d once its copy is confirmed. When that fails d goes back
-// to its queue after a pause: by reject, so that the broker counts it.
-func (c *consumer) move(d *amqp.Delivery, e *faas.Event, publish func(ctx context.Context) error) {
-	ctx, cancel := context.WithTimeout(c.base, copyTimeout)
-	defer cancel()
-	err := publish(ctx)
-	if err == nil {
-		c.ack(d, e)
-		return
-	}
-	c.b.log.Warn("cannot move an event on, it goes back to its queue",
-		zap.String("function", c.fn.Name), zap.String("id", e.ID), zap.Error(err))
-	pause := time.NewTimer(requeuePause)
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-		_ = d.Reject(true)
-	case <-c.base.Done():
-		_ = d.Nack(false, true)
+// move acknowledges d once its copy is confirmed, however long the broker is
+// short of memory or out of reach for publishers: the function need not run
+// again for that. In the end d goes back to its queue: by reject, so that the
+// broker counts it.
+func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, publish func(ctx context.Context) error) {
+	began, pause, log := time.Now(), backoff{pace: c.b.cfg.copyPace}, c.b.log.Warn
+	for {
+		ctx, cancel := context.WithTimeout(c.base, copyTimeout)
+		err := publish(ctx)
+		cancel()
+		if err == nil {
+			c.ack(d, e)
+			return
+		}
+		log("cannot move an event on yet, it stays in its queue",
+			zap.String("function", c.fn.Name), zap.String("id", e.ID), zap.Error(err))
+		log = c.b.log.Debug
+		again := pause.wait(c.base)
+		switch {
+		case ch.IsClosed(): // the broker delivers it again by itself
+			return
+		case !again:
+			_ = d.Nack(false, true)
+			return
+		case time.Since(began) > c.b.cfg.copyPatience:
+			_ = d.Reject(true)
+			return
+		}
 	}
 }
 

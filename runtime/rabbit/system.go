@@ -21,6 +21,7 @@ import (
 const (
 	topicAnnounce = "announce" // a faas.Announcement
 	topicDiscover = "discover" // asks every worker to announce itself
+	topicDeclare  = "declare"  // asks every worker to declare again what its functions need
 )
 
 // discoveryWindow is how long answers to a discovery are waited for.
@@ -197,7 +198,7 @@ func (s *system) open(ctx context.Context, conn *amqp.Connection) error {
 		if reason == nil {
 			return nil
 		}
-		return fmt.Errorf("the broker closed the channel of broadcasts: %s", reason.Reason)
+		return &closedError{"the channel of broadcasts", reason}
 	}
 }
 
