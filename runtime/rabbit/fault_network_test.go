@@ -39,9 +39,9 @@ func TestBadNetworkLosesNothing(t *testing.T) {
 			a := newAccount(name)
 			publisher := startCaller(t, cfg)
 			worker, stop := startWorker(t, cfg, []*Broker{publisher}, counted(a, "net.work", concurrency))
-			l := startLoad(t, publisher, a, "net.work", 10_000)
+			l := startLoad(t, publisher, a, "net.work", 4_000)
 			for round := range rounds {
-				a.awaitAccepted(t, 2_000*(round+1))
+				a.awaitAccepted(t, 1_000*(round+1))
 				time.Sleep(someTime())
 				lost := []*session{publisher.publish.next(t.Context()), worker.consume.next(t.Context())}
 				fault(p)
