@@ -406,6 +406,28 @@ func TestSingleFlight(t *testing.T) {
 	})
 }
 
+// Whoever waits for the same call of somebody else waits no longer than it would
+// for its own.
+func TestDeadlineWhileWaiting(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
+		patient := make(chan error)
+		go func() { // ends with the call
+			_, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			patient <- err
+		}()
+		<-f.started
+		hurried := faas.Request{Body: []byte(input), Deadline: time.Now().Add(20 * time.Millisecond)}
+		if _, err := r.Call(t.Context(), f, descriptor, hurried, Directives{}); !errors.Is(err, faas.ErrExpired) {
+			t.Errorf("got %v, want %v", err, faas.ErrExpired)
+		}
+		close(f.release)
+		if err := <-patient; err != nil {
+			t.Errorf("the other one: %v", err)
+		}
+	})
+}
+
 func waiting(r *Results) (n int) {
 	r.flights.mu.Lock()
 	defer r.flights.mu.Unlock()

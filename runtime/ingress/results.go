@@ -15,7 +15,8 @@ type Caller interface {
 }
 
 // Results serves the results of functions that say faas.Cached, from a cache
-// where it can and through next otherwise. A cache that is down is no error.
+// where it can and through next otherwise. A cache that is down is no error. A
+// call waits no longer than r.Deadline, for others' calls either.
 type Results interface {
 	Call(ctx context.Context, next Caller, f *faas.Descriptor, r faas.Request, want Directives) (Result, error)
 }
@@ -54,13 +55,9 @@ func (x *exchange) callCached(f *function, status int, request faas.Request) {
 		x.fail(onlyIfCached())
 		return
 	}
-	// A cache waits for others as well: for its store, or for the same call of
-	// somebody who has more time. The request's own deadline ends that too.
-	ctx, cancel := context.WithDeadline(r.Context(), request.Deadline)
-	defer cancel()
 	began := time.Now()
 	x.sent = true
-	result, err := x.ingress.cfg.Results.Call(ctx, x.ingress.cfg.Broker, &f.Descriptor, request, want)
+	result, err := x.ingress.cfg.Results.Call(r.Context(), x.ingress.cfg.Broker, &f.Descriptor, request, want)
 	x.sent = !result.Hit
 	if bypass {
 		result.Forward = "bypass"

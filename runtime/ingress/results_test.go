@@ -3,7 +3,6 @@ package ingress
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"testing"
 	"time"
 
@@ -22,10 +21,6 @@ type fakeResults struct {
 
 func (r *fakeResults) Call(ctx context.Context, next Caller, f *faas.Descriptor, q faas.Request, want Directives) (Result, error) {
 	r.want, r.request = want, q
-	if r.wait {
-		<-ctx.Done()
-		return Result{}, faas.Expired(faas.ExecutedUnknown)
-	}
 	if r.result != nil {
 		return *r.result, r.err
 	}
@@ -61,14 +56,5 @@ func TestFailedCallsAreFailedCallsWithACacheToo(t *testing.T) {
 	r := do(h, "GET", "/cached/42", "")
 	if p := readProblem(t, r); p.Status != 404 || r.Header.Get("Etag") != "" || r.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%+v, %v", p, r.Header)
-	}
-}
-
-func TestDeadlineBoundsTheWaitForTheCache(t *testing.T) {
-	results := &fakeResults{wait: true}
-	_, h := cached(results)
-	p := readProblem(t, do(h, "GET", "/cached/42", "", "Request-Timeout: 0.01"))
-	if p.Status != http.StatusGatewayTimeout || p.Executed != faas.ExecutedUnknown {
-		t.Errorf("%+v, want a 504", p)
 	}
 }
