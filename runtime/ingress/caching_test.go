@@ -70,6 +70,7 @@ func TestCachingByTheBook(t *testing.T) {
 		{"9211 2.4", "stale hit", faas.CachePolicy{}, changed(func(r *Result) { r.TTL = -5 * time.Second }), "", 0, "Cache-Status: Rabbet; hit; ttl=-5"},
 		{"9211 2.2", "miss", faas.CachePolicy{}, miss, "", 0, "Cache-Status: Rabbet; fwd=uri-miss; stored"},
 		{"9211 2.2", "a miss that was not stored", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Forward = false, "uri-miss" }), "", 0, "Cache-Status: Rabbet; fwd=uri-miss"},
+		{"9211 2.2", "stale, and the function failed", faas.CachePolicy{}, changed(func(r *Result) { r.Forward, r.TTL = "stale", -9*time.Second }), "", 0, "Cache-Status: Rabbet; fwd=stale; ttl=-9; detail=stale-if-error\nAge: 7"},
 		{"9211 2.2", "stale", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Forward = false, "stale" }), "", 0, "Cache-Status: Rabbet; fwd=stale"},
 		{"9211 2.2", "at the client's request", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Stored, r.Forward = false, true, "request" }), "", 0, "Cache-Status: Rabbet; fwd=request; stored"},
 		{"9211 2.2", "the cache is out of reach", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Forward = false, "bypass" }), "", 0, "Cache-Status: Rabbet; fwd=bypass"},

@@ -37,7 +37,7 @@ type Result struct {
 	Hit       bool          // it was stored; with an error, that was (see faas.CachePolicy.Negative)
 	Stored    bool          // it is now
 	Collapsed bool          // it was made for another request at the same time
-	Forward   string        // why the function ran: "uri-miss", "stale", "request", "bypass", "miss" (RFC 9211)
+	Forward   string        // why the function was called: "uri-miss", "stale", "request", "bypass", "miss" (RFC 9211); with Hit, in vain
 	ETag      string        // strong, quoted; "" for none
 	Age       time.Duration // since the function ran
 	TTL       time.Duration // for how long it is still fresh; negative: it is stale
@@ -126,10 +126,13 @@ func (x *exchange) describe(f *function, result *Result, want Directives, took t
 // cacheStatus says what the cache did (RFC 9211).
 func (x *exchange) cacheStatus(result *Result, err error) {
 	b := append(make([]byte, 0, 64), "Rabbet"...)
-	if result.Hit {
-		b = append(b, "; hit; ttl="...)
-		b = strconv.AppendInt(b, int64(result.TTL/time.Second), 10)
-	} else {
+	switch ttl := int64(result.TTL / time.Second); {
+	case result.Hit && result.Forward != "": // it was asked for in vain, see faas.CachePolicy.StaleIfError
+		b = append(append(append(b, "; fwd="...), result.Forward...), "; ttl="...)
+		b = append(strconv.AppendInt(b, ttl, 10), "; detail=stale-if-error"...)
+	case result.Hit:
+		b = strconv.AppendInt(append(b, "; hit; ttl="...), ttl, 10)
+	default:
 		forward := result.Forward
 		if forward == "" {
 			forward = "miss"
