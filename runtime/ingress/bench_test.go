@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,8 +26,12 @@ func (quietBroker) Call(_ context.Context, r faas.Request) (faas.Reply, error) {
 	return faas.Reply{Body: r.Body, Run: time.Millisecond}, nil
 }
 
-func benchmark(b *testing.B, h http.Handler, target string) {
+func benchmark(b *testing.B, h http.Handler, target string, fields ...string) {
 	r := httptest.NewRequest("GET", target, nil)
+	for _, field := range fields {
+		name, value, _ := strings.Cut(field, ": ")
+		r.Header.Set(name, value)
+	}
 	w := &sink{header: http.Header{}}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -39,8 +44,16 @@ func BenchmarkCall(b *testing.B) {
 	benchmark(b, New(Config{Broker: quietBroker{newBroker()}}), "/profiles/42")
 }
 
-func BenchmarkHit(b *testing.B) {
+func BenchmarkHit(b *testing.B) { benchmark(b, hits(), "/cached/42") }
+
+// A 304 costs no more than the hit that it saves.
+func BenchmarkNotModified(b *testing.B) {
+	benchmark(b, hits(), "/cached/42", `If-None-Match: "EjRWeJq83v8SNFZ4mrze"`)
+}
+
+// hits is an ingress that finds everything in its cache.
+func hits() http.Handler {
 	broker, _ := cached(nil)
-	hit := &fakeResults{result: &Result{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"1"`, TTL: time.Minute}}
-	benchmark(b, New(Config{Broker: broker, Results: hit}), "/cached/42")
+	hit := &fakeResults{result: &Result{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"EjRWeJq83v8SNFZ4mrze"`, TTL: time.Minute}}
+	return New(Config{Broker: broker, Results: hit})
 }

@@ -50,6 +50,7 @@ func measure(ctx context.Context) error {
 		{"latency", compareLatency},
 		{"cached redis", compareCached},
 		{"cached memcached", compareCached},
+		{"304 for 200", compareNotModified},
 		{"publish", comparePublish},
 		{"publish to ack", compareEndToEnd},
 	} {

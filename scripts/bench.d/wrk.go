@@ -16,9 +16,13 @@ var (
 	wrkBad      = regexp.MustCompile(`(?m)^\s*(Non-2xx.*|Socket errors.*)$`)
 )
 
-// wrk loads url over so many connections for d.
-func wrk(ctx context.Context, url string, connections int, d time.Duration) (load, error) {
-	out, err := exec.CommandContext(ctx, "wrk", "--latency", "-t1", "-c"+strconv.Itoa(connections), "-d"+strconv.Itoa(int(d.Seconds())), url).CombinedOutput()
+// wrk loads url over so many connections for d, with header fields as given.
+func wrk(ctx context.Context, url string, connections int, d time.Duration, fields ...string) (load, error) {
+	args := []string{"--latency", "-t1", "-c" + strconv.Itoa(connections), "-d" + strconv.Itoa(int(d.Seconds()))}
+	for _, field := range fields {
+		args = append(args, "-H", field)
+	}
+	out, err := exec.CommandContext(ctx, "wrk", append(args, url)...).CombinedOutput()
 	if err != nil {
 		return load{}, fmt.Errorf("wrk: %w: %s", err, out)
 	}
