@@ -239,9 +239,8 @@ func TestTwoIngressesServeOneClient(t *testing.T) {
 }
 
 func TestRedisIsGone(t *testing.T) {
-	p := newProxy(t, "127.0.0.1:0", redisAddress(t), false)
-	address := p.Addr().String()
-	c := newClient(t, open(t, "redis://"+address, "test-"+rand.Text()))
+	p := newProxy(t, redisAddress(t), false)
+	c := newClient(t, open(t, p.url(), "test-"+rand.Text()))
 	c.must("POST", "/login/ada")
 	token := c.token()
 	p.cut()
@@ -253,7 +252,7 @@ func TestRedisIsGone(t *testing.T) {
 			t.Errorf("%s without Redis: %d, %v, %s; want a 503 that did not run, and the cookie as it is", request, r.StatusCode, r.Header, body)
 		}
 	}
-	newProxy(t, address, redisAddress(t), false)
+	p.mend()
 	c.sees("ada")
 	if c.token() != token {
 		t.Error("the client lost its token")

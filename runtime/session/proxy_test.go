@@ -8,6 +8,7 @@ import (
 )
 
 // proxy is a way to Redis that can be cut, and one that swallows what is sent.
+// It keeps its port for as long as the test lasts.
 type proxy struct {
 	net.Listener
 	target string
@@ -16,21 +17,26 @@ type proxy struct {
 
 	mu    sync.Mutex
 	conns []net.Conn
-	over  bool
+	isCut bool
 }
 
-// newProxy listens at address until it is cut, at the latest when the test ends.
-func newProxy(t *testing.T, address, target string, mute bool) *proxy {
+func newProxy(t *testing.T, target string, mute bool) *proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &proxy{Listener: l, target: target, mute: mute}
 	p.work.Go(p.serve)
-	t.Cleanup(p.cut)
+	t.Cleanup(func() {
+		p.Close()
+		p.cut()
+		p.work.Wait()
+	})
 	return p
 }
+
+func (p *proxy) url() string { return "redis://" + p.Addr().String() }
 
 func (p *proxy) serve() {
 	for {
@@ -39,8 +45,11 @@ func (p *proxy) serve() {
 			return
 		}
 		server, err := net.Dial("tcp", p.target)
-		if err != nil || !p.keep(client, server) {
+		if err != nil {
 			client.Close()
+			continue
+		}
+		if !p.keep(client, server) {
 			continue
 		}
 		to := io.Writer(server)
@@ -52,26 +61,35 @@ func (p *proxy) serve() {
 	}
 }
 
-// keep notes the connections, or closes the second when there is nothing more to keep.
-func (p *proxy) keep(client, server net.Conn) bool {
+// keep notes both ends, or closes them while the way is cut.
+func (p *proxy) keep(ends ...net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over {
-		server.Close()
-		return false
+	p.conns = append(p.conns, ends...)
+	if p.isCut {
+		p.closeAll()
 	}
-	p.conns = append(p.conns, client, server)
-	return true
+	return !p.isCut
 }
 
-// cut ends all connections, and takes no others.
+// cut ends all connections, and each new one at once, until it is mended.
 func (p *proxy) cut() {
-	p.Close()
 	p.mu.Lock()
-	p.over = true
+	defer p.mu.Unlock()
+	p.isCut = true
+	p.closeAll()
+}
+
+func (p *proxy) mend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.isCut = false
+}
+
+// closeAll is called with p.mu held.
+func (p *proxy) closeAll() {
 	for _, c := range p.conns {
 		c.Close()
 	}
-	p.mu.Unlock()
-	p.work.Wait()
+	p.conns = nil
 }

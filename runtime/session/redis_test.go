@@ -96,9 +96,8 @@ func redisAddress(t *testing.T) string {
 }
 
 func TestRedisGoesAndComesBack(t *testing.T) {
-	p := newProxy(t, "127.0.0.1:0", redisAddress(t), false)
-	address := p.Addr().String()
-	s := open(t, "redis://"+address, "test-"+rand.Text())
+	p := newProxy(t, redisAddress(t), false)
+	s := open(t, p.url(), "test-"+rand.Text())
 	token := save(t, s, "", setting("user", `"ada"`))
 	p.cut()
 	for range 3 {
@@ -112,13 +111,13 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 	if _, found, err := s.Load(t.Context(), ""); found || err != nil {
 		t.Errorf("a client without a session: got %v, %v; want no need of Redis", found, err)
 	}
-	newProxy(t, address, redisAddress(t), false)
+	p.mend()
 	wantValues(t, s, token, `{"user":"ada"}`)
 }
 
 func TestRedisThatDoesNotAnswer(t *testing.T) {
-	p := newProxy(t, "127.0.0.1:0", redisAddress(t), true)
-	s := open(t, "redis://"+p.Addr().String(), "test", func(c *Config) { c.Timeout = 100 * time.Millisecond })
+	p := newProxy(t, redisAddress(t), true)
+	s := open(t, p.url(), "test", func(c *Config) { c.Timeout = 100 * time.Millisecond })
 	began := time.Now()
 	if _, _, err := s.Load(t.Context(), "token"); err == nil {
 		t.Error("got no error")
