@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -18,22 +19,49 @@ func faultConfig(t testing.TB, n *rabbittest.Node) Config {
 // someTime is a moment under load that nobody chose.
 func someTime() time.Duration { return time.Duration(rand.Int64N(int64(300 * time.Millisecond))) }
 
-func TestKilledBrokerLosesNothing(t *testing.T) {
-	n := ownNode(t)
-	cfg := faultConfig(t, n)
-	const concurrency = 16
-	a := newAccount("kill -9 of the broker")
-	publisher := startCaller(t, cfg)
-	_, stop := startWorker(t, cfg, []*Broker{publisher}, counted(a, "order.made", concurrency))
-	l := startLoad(t, publisher, a, "order.made", 10_000)
-	for _, accepted := range []int{2_000, 6_000} {
-		a.awaitAccepted(t, accepted)
-		time.Sleep(someTime())
-		n.Kill()
-		restart(t, n)
+// Whatever happens to the broker itself, nothing accepted is lost, and every
+// caller is told the truth.
+func TestBrokerComesBack(t *testing.T) {
+	for _, fault := range []struct {
+		name  string
+		fault func(n *rabbittest.Node) error
+	}{
+		{"kill -9 of the broker", func(n *rabbittest.Node) error { n.Kill(); return nil }},
+		{"restart of the broker", func(n *rabbittest.Node) error { return n.Stop(within(t, time.Minute)) }},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			const concurrency, events = 16, 10_000
+			n := ownNode(t)
+			cfg := faultConfig(t, n)
+			a, batch, single := newAccount(fault.name), newCallAccount(fault.name+", calls together"), newCallAccount(fault.name+", calls alone")
+			publisher := startCaller(t, cfg)
+			_, stop := startWorker(t, cfg, []*Broker{publisher}, append(batch.functions(), counted(a, "order.made", concurrency))...)
+			stopBatch := batch.callers(t, publisher)
+			alone := cfg
+			alone.NoBatch, alone.Namespace = true, cfg.Namespace+"-alone"
+			caller := startCaller(t, alone)
+			startWorker(t, alone, []*Broker{caller}, single.functions()...)
+			stopSingle := single.callers(t, caller)
+
+			l := startLoad(t, publisher, a, "order.made", events)
+			for _, accepted := range []int{events / 4, events * 3 / 4} {
+				a.awaitAccepted(t, accepted)
+				time.Sleep(someTime())
+				if err := fault.fault(n); err != nil {
+					t.Fatal(err)
+				}
+				restart(t, n)
+			}
+			l.wait()
+			a.awaitSettled(t)
+			batch.await(t, 100)
+			single.await(t, 100)
+			stopBatch()
+			stopSingle()
+			stop()
+			a.balance(t, 2*(concurrency+loadPublishers), 0)
+			batch.balance(t, math.MaxInt)
+			single.balance(t, math.MaxInt)
+		})
 	}
-	l.wait()
-	a.awaitSettled(t)
-	stop()
-	a.balance(t, 2*(concurrency+loadPublishers), 0)
 }

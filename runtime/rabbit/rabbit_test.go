@@ -17,7 +17,10 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withNode{m}) }
+func TestMain(m *testing.M) {
+	runAsProcess()
+	goleak.VerifyTestMain(withNode{m})
+}
 
 // brokerURL is the broker that the tests run against.
 func brokerURL(t testing.TB) string { return fromEnvironment(t, "RABBET_TEST_AMQP_URL") }
