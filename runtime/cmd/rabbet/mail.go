@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	_ "embed" // the page
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -87,18 +88,10 @@ func (m *mailCatcher) add(c caughtMail) {
 	m.mails = m.mails[max(0, len(m.mails)-keptMails):]
 }
 
-var mailPage = template.Must(template.New("mail").Parse(`<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="3"><title>Mail ({{len .}})</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-article { border: 1px solid #ddd; border-radius: 8px; padding: 1rem; margin: 1rem 0 }
-h2 { margin: 0; font-size: 1.1rem } small { color: #666 } pre { white-space: pre-wrap; margin: .75rem 0 0; font: inherit }
-</style>
-<h1>Mail</h1>
-{{range .}}<article><h2>{{.Subject}}</h2><small>{{.At.Format "15:04:05"}} · from {{.From}} · to {{.To}}</small><pre>{{.Text}}</pre></article>
-{{else}}<p>No mail yet. Nothing that arrives here leaves this machine.</p>
-{{end}}</html>
-`))
+//go:embed mail.html
+var mailHTML string
+
+var mailPage = template.Must(template.New("mail").Parse(mailHTML))
 
 // ServeHTTP shows the mails, newest first.
 func (m *mailCatcher) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
