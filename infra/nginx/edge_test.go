@@ -1,5 +1,5 @@
-// Package nginx holds the configuration of NGINX, and the test of what it
-// caches.
+// Package nginx holds the configuration of NGINX, and the tests of what it
+// caches and of how it stands in front of the ingresses.
 package nginx
 
 import (
@@ -79,7 +79,7 @@ func TestEdgeCache(t *testing.T) {
 		faas.CachePolicy{TTL: long, Identity: []string{"X-User"}})
 	faas.OnRequest(&set, "plain", counting[plainPage](&runs), faas.HTTP("GET /plain/{id}"))
 	results, backend := startIngress(t, &set)
-	n := &front{t: t, base: startNginx(t, backend)}
+	n := &front{t: t, base: startNginx(t, backend, backend)}
 
 	t.Run("serves what its function allows", func(t *testing.T) {
 		n := n.in(t)
@@ -226,8 +226,9 @@ func (c cached) Call(ctx context.Context, next ingress.Caller, f *faas.Descripto
 	return ingress.Result(result), err
 }
 
-// startNginx runs NGINX in front of the ingress at backend until the test ends.
-func startNginx(t *testing.T, backend string) (base string) {
+// startNginx runs NGINX in front of the ingresses at two addresses until the
+// test ends. changes are pairs of what to replace in its configuration.
+func startNginx(t *testing.T, ingress1, ingress2 string, changes ...string) (base string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "rabbet-nginx")
 	if err != nil {
@@ -242,9 +243,15 @@ func startNginx(t *testing.T, backend string) (base string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := 0; i < len(changes); i += 2 {
+		if !bytes.Contains(template, []byte(changes[i])) {
+			t.Fatalf("the configuration does not say %q", changes[i])
+		}
+	}
 	listen := freeAddr(t)
 	config := strings.NewReplacer("${RABBET_NGINX_RUN}", dir, "${RABBET_NGINX_SITE}", site, "${RABBET_NGINX_LISTEN}", listen,
-		"${RABBET_NGINX_INGRESS_1}", backend, "${RABBET_NGINX_INGRESS_2}", backend).Replace(string(template))
+		"${RABBET_NGINX_INGRESS_1}", ingress1, "${RABBET_NGINX_INGRESS_2}", ingress2).Replace(string(template))
+	config = strings.NewReplacer(changes...).Replace(config)
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
