@@ -131,8 +131,12 @@ func (cmd functionsCommand) Run(ctx context.Context, c *config) error {
 		if f.Route != nil {
 			route = f.Route.Method + " " + f.Route.Path
 		}
-		if f.Cache != nil {
-			cached = strings.TrimSuffix(f.Cache.TTL.String(), "0s") + " " + strings.Join(f.Cache.Tags, " ")
+		switch {
+		case f.Sensitive:
+			cached = "never: sensitive"
+		case f.Cache != nil:
+			ttl := strings.NewReplacer("h0m0s", "h", "m0s", "m").Replace(f.Cache.TTL.String())
+			cached = strings.TrimSpace(ttl + " " + strings.Join(f.Cache.Tags, " "))
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", f.Name, f.Kind, strings.Join(f.Keys, " "), route, cached, len(f.Workers))
 	}
