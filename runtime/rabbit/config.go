@@ -29,6 +29,7 @@ type Config struct {
 	URLFrom func() (string, error)
 
 	pace         pace          // of connecting again; 100 ms to 5 s
+	hearing      time.Duration // how often to look whether broadcasts are heard; as often as workers announce themselves
 	copyPace     pace          // of publishing a copy again that the broker did not take; 100 ms to 30 s
 	copyPatience time.Duration // how long a delivery is held whose copy the broker does not take; 10 min
 }
@@ -38,6 +39,7 @@ func (c Config) withDefaults() Config {
 	c.Process = cmp.Or(c.Process, faas.NewID())
 	c.Grace = cmp.Or(c.Grace, 25*time.Second)
 	c.pace = cmp.Or(c.pace, pace{first: 100 * time.Millisecond, longest: 5 * time.Second})
+	c.hearing = cmp.Or(c.hearing, faas.AnnounceInterval)
 	c.copyPace = cmp.Or(c.copyPace, pace{first: 100 * time.Millisecond, longest: 30 * time.Second})
 	c.copyPatience = cmp.Or(c.copyPatience, 10*time.Minute) // well below the broker's consumer_timeout of 30 min
 	if c.Observe == nil {

@@ -148,6 +148,38 @@ func TestDeletedExchangeComesBack(t *testing.T) {
 	a.awaitSettled(t)
 }
 
+// A process that hears nothing any more, not even itself, listens anew, and
+// declares again what it may have been asked to meanwhile.
+func TestDeletedExchangesComeBack(t *testing.T) {
+	b := openBroker(t, func(c *Config) { c.hearing = 100 * time.Millisecond })
+	a := newAccount("deleted exchanges")
+	serve(t, b, counted(a, "all.gone", 1), function("echo", echo))
+	for _, exchange := range []string{b.names.system(), b.names.events(), b.names.requests(), b.names.dead()} {
+		management(t, http.MethodDelete, "/api/exchanges/%2F/"+url.PathEscape(exchange), nil)
+	}
+	heard := make(chan string, 100)
+	defer b.Listen("test", func(body []byte) { heard <- string(body) })()
+	until(t, "a broadcast is heard", func(ctx context.Context) bool {
+		_ = b.Broadcast(ctx, "test", []byte("here"))
+		select {
+		case <-heard:
+			return true
+		case <-time.After(pollInterval):
+			return false
+		}
+	})
+	until(t, "a publish gets through", func(ctx context.Context) bool {
+		time.Sleep(pollInterval)
+		return b.Publish(ctx, faas.Event{Key: "all.gone", ID: "again"}) == nil
+	})
+	a.await(t, "the event", func() bool { return a.runs["again"] == 1 })
+	until(t, "a call is answered", func(ctx context.Context) bool {
+		time.Sleep(pollInterval)
+		_, err := b.Call(ctx, faas.Request{Key: "echo", Deadline: time.Now().Add(time.Second)})
+		return err == nil
+	})
+}
+
 // user is a broker user of the test's own, with full permissions at first.
 type user struct{ name, password string }
 

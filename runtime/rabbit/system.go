@@ -24,6 +24,10 @@ const (
 	topicDeclare  = "declare"  // asks every worker to declare again what its functions need
 )
 
+// maxUnheard is how many broadcasts of its own in a row a process may miss
+// before it takes itself for deaf.
+const maxUnheard = 3
+
 // discoveryWindow is how long answers to a discovery are waited for.
 const discoveryWindow = 300 * time.Millisecond
 
@@ -36,6 +40,8 @@ type system struct {
 
 	sending sync.Mutex // broadcasts share a channel
 	channel *amqp.Channel
+
+	deaf bool // it was; for consume only
 
 	mu        sync.Mutex
 	listeners map[string][]*listener
@@ -115,6 +121,13 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 	_ = s.broadcast(topicDiscover, nil) // the next tick of the others does it otherwise
 	first := time.AfterFunc(discoveryWindow, func() { s.hearOnce.Do(func() { close(s.heard) }) })
 	defer first.Stop()
+	if s.deaf { // meanwhile it may have missed that it was asked to
+		s.deaf = false
+		s.dispatch(topicDeclare, nil)
+	}
+	silence := time.NewTicker(s.b.cfg.hearing)
+	defer silence.Stop()
+	heard, asked := true, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,7 +137,18 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 				return errors.New("the broker ended the consumer of broadcasts")
 			}
 			_ = d.Ack(false)
+			heard, asked = true, 0
 			s.dispatch(d.RoutingKey, d.Body)
+		case <-silence.C:
+			// Nobody says when the exchange or the binding is deleted, but what
+			// this process says itself must come back.
+			if !heard && s.broadcast(topicDiscover, nil) == nil {
+				asked++
+			}
+			if heard = false; asked > maxUnheard {
+				s.deaf = true
+				return errors.New("this process does not hear its own broadcasts: its queue is bound anew")
+			}
 		}
 	}
 }
