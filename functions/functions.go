@@ -5,7 +5,9 @@ package functions
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,8 +33,9 @@ type Deps struct {
 type Profiles interface {
 	// ByID returns one profile, or stores.ErrNotFound.
 	ByID(ctx context.Context, id string) (events.Profile, error)
-	// Save stores a profile, in place of an earlier one with its id.
-	Save(ctx context.Context, profile events.Profile) error
+	// Save stores a profile, in place of an earlier one with its id, and in the
+	// same transaction what is published about that afterwards, at least once.
+	Save(ctx context.Context, profile events.Profile, outgoing ...stores.Record) error
 }
 
 // Mailer sends mail.
@@ -47,6 +50,19 @@ type Results interface {
 	// Invalidate makes sure that no result with one of these tags is served
 	// again once it has returned nil.
 	Invalidate(ctx context.Context, tags ...string) error
+}
+
+// outgoing makes of m what a store keeps until it is published.
+func outgoing(ctx context.Context, m faas.Message) (stores.Record, error) {
+	e, err := faas.NewEvent(ctx, m)
+	if err != nil {
+		return stores.Record{}, err
+	}
+	encoded, err := json.Marshal(e)
+	if err != nil {
+		return stores.Record{}, fmt.Errorf("encode %s: %w", e.Key, err)
+	}
+	return stores.Record{ID: e.ID, Key: e.Key, Event: encoded}, nil
 }
 
 // outcome gives an error of the stores its meaning to the runtime. What it

@@ -18,22 +18,25 @@ func init() {
 		faas.HTTP("PUT /profiles/{id}"))
 }
 
-// updateProfile stores a profile, new or not, and says so to whom it may concern.
+// updateProfile stores a profile, new or not, and says so to whom it may
+// concern: the event is stored with the profile, and published soon after,
+// whatever happens to this process or the broker.
 func updateProfile(ctx context.Context, d *Deps, in events.UpdateProfile) (events.Profile, error) {
 	profile := events.Profile{ID: in.ID, Name: strings.TrimSpace(in.Name), Email: strings.TrimSpace(in.Email)}
 	if err := checkProfile(profile); err != nil {
 		return events.Profile{}, err
 	}
-	if err := d.Profiles.Save(ctx, profile); err != nil {
+	updated, err := outgoing(ctx, events.ProfileUpdated(profile))
+	if err != nil {
+		return events.Profile{}, err
+	}
+	if err := d.Profiles.Save(ctx, profile, updated); err != nil {
 		return events.Profile{}, outcome(err)
 	}
 	// Before the answer, so that whoever has it never reads the old profile. If
 	// the cache is out of reach, invalidate-cache makes up for it once it is back.
 	if err := d.Results.Invalidate(ctx, "profile:"+profile.ID); err != nil {
 		d.Log.Warn("cached results not invalidated yet", zap.String("profile", profile.ID), zap.Error(err))
-	}
-	if err := d.Bus.Publish(ctx, events.ProfileUpdated(profile)); err != nil {
-		return events.Profile{}, err
 	}
 	return profile, nil
 }

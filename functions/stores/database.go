@@ -20,15 +20,42 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// lockWait is how long SQLite waits for another process that writes. It stays
-// well below a request's usual patience.
-const lockWait = 2 * time.Second
+const (
+	// lockWait is how long a write waits for other processes that write to the
+	// same SQLite file. It stays well below a request's usual patience.
+	lockWait = 2 * time.Second
+	// lockPoll is how often it looks. SQLite itself would look ever less often,
+	// and never find the file free between the writes of a busy process.
+	lockPoll = 5 * time.Millisecond
+)
 
 // database is a SQL database and what differs between the makes of it.
 type database struct {
 	*sql.DB
-	name string // for messages: without user and password
-	lock string // statement that lets one process at a time go on until its transaction ends; "" where a transaction does that anyway
+	writer *sql.DB // for transactions; SQLite's is one connection, for which this process queues
+	name   string  // for messages: without user and password
+	kind   string  // "sqlite" or "postgres": what a migration for it alone is called
+	lock   string  // statement that lets one process at a time go on until its transaction ends, for one purpose ($1); "" where a transaction does that anyway
+	now    string  // expression for the database's time in Unix milliseconds, the same throughout a statement
+}
+
+// The purposes of a lock.
+const (
+	lockMigrate = iota
+	lockClaim
+)
+
+// exclusively runs fn in a transaction that no other process runs for the same
+// purpose at the same time.
+func (db *database) exclusively(ctx context.Context, purpose int, fn func(*sql.Tx) error) error {
+	return db.transaction(ctx, func(tx *sql.Tx) error {
+		if db.lock != "" {
+			if _, err := tx.ExecContext(ctx, db.lock, purpose); err != nil {
+				return fmt.Errorf("wait for other processes: %w", err)
+			}
+		}
+		return fn(tx)
+	})
 }
 
 // open returns the database at rawURL, which no one has talked to yet.
@@ -56,17 +83,28 @@ func openSQLite(path string) (*database, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("sqlite://%s: make its folder: %w", path, err)
 	}
-	options := url.Values{
-		"_pragma": {fmt.Sprintf("busy_timeout(%d)", lockWait.Milliseconds()), "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(1)"},
-		// A transaction that begins as a reader and becomes a writer cannot wait for the lock; this one can.
-		"_txlock": {"immediate"},
+	connect := func(patience time.Duration) (*sql.DB, error) {
+		options := url.Values{
+			"_pragma": {fmt.Sprintf("busy_timeout(%d)", patience.Milliseconds()), "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(1)"},
+			// A transaction that begins as a reader and becomes a writer cannot wait for the lock; this one can.
+			"_txlock": {"immediate"},
+		}
+		dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: options.Encode()}
+		return sql.Open("sqlite", dsn.String())
 	}
-	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: options.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
+	db, err := connect(lockWait)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite://%s: %w", path, err)
 	}
-	return &database{DB: db, name: "SQLite file " + path}, nil
+	writer, err := connect(lockPoll)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite://%s: %w", path, err)
+	}
+	writer.SetMaxOpenConns(1)
+	return &database{
+		DB: db, writer: writer, kind: "sqlite", name: "SQLite file " + path,
+		now: `CAST(unixepoch('subsec') * 1000 AS INTEGER)`,
+	}, nil
 }
 
 func openPostgres(rawURL string) (*database, error) {
@@ -83,9 +121,10 @@ func openPostgres(rawURL string) (*database, error) {
 	db.SetMaxIdleConns(16)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	return &database{
-		DB:   db,
+		DB: db, writer: db, kind: "postgres",
 		name: fmt.Sprintf("PostgreSQL database %q at %s:%d", config.Database, config.Host, config.Port),
-		lock: `SELECT pg_advisory_xact_lock(7020726162626574)`, // any number that nothing else uses
+		lock: `SELECT pg_advisory_xact_lock(7020726162626574 + $1)`, // any numbers that nothing else uses
+		now:  `CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)`,
 	}, nil
 }
 
@@ -126,9 +165,22 @@ func refused(err error) bool {
 	return connecting || network || errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
 }
 
+// Close frees the connections.
+func (db *database) Close() error { return errors.Join(db.writer.Close(), db.DB.Close()) }
+
+// begin begins a transaction, once nobody else writes to a SQLite file.
+func (db *database) begin(ctx context.Context) (*sql.Tx, error) {
+	for deadline := time.Now().Add(lockWait); ; {
+		tx, err := db.writer.BeginTx(ctx, nil)
+		if e, ok := errors.AsType[*sqlite.Error](err); !ok || e.Code()&0xff != sqlite3.SQLITE_BUSY || !time.Now().Before(deadline) {
+			return tx, err
+		}
+	}
+}
+
 // transaction runs fn in one transaction, which is kept if fn returns nil.
 func (db *database) transaction(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := db.BeginTx(ctx, nil)
+	tx, err := db.begin(ctx)
 	if err != nil {
 		return err
 	}

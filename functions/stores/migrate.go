@@ -6,10 +6,12 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"strings"
 )
 
-// migrations are applied in the order of their names, each once. A file that
-// has been released never changes; a later one makes the correction.
+// migrations are applied in the order of their names, each once; one whose name
+// ends in .sqlite.sql or .postgres.sql to that make of database only. A file
+// that has been released never changes; a later one makes the correction.
 //
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -21,16 +23,14 @@ func (db *database) migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the migrations: %w", err)
 	}
-	return db.transaction(ctx, func(tx *sql.Tx) error {
-		if db.lock != "" {
-			if _, err := tx.ExecContext(ctx, db.lock); err != nil {
-				return fmt.Errorf("wait for other processes that migrate: %w", err)
-			}
-		}
+	return db.exclusively(ctx, lockMigrate, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY)`); err != nil {
 			return fmt.Errorf("create the list of migrations: %w", err)
 		}
 		for _, name := range names {
+			if parts := strings.Split(name, "."); len(parts) == 3 && parts[1] != db.kind {
+				continue
+			}
 			if err := apply(ctx, tx, name); err != nil {
 				return fmt.Errorf("migration %s: %w", name, err)
 			}

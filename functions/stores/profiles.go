@@ -12,7 +12,10 @@ import (
 
 // Profiles keeps profiles in a SQL database. It is safe for concurrent use, by
 // any number of processes.
-type Profiles struct{ db *database }
+type Profiles struct {
+	db     *database
+	outbox *Outbox
+}
 
 // startTimeout bounds how long Open waits for a database that does not answer,
 // or for another process that migrates it.
@@ -34,7 +37,7 @@ func Open(ctx context.Context, url string) (*Profiles, error) {
 	if err := db.migrate(ctx); err != nil {
 		return nil, errors.Join(db.explain(err), db.Close())
 	}
-	return &Profiles{db}, nil
+	return &Profiles{db, newOutbox(db)}, nil
 }
 
 // Close frees the connections. Whatever still uses them fails.
@@ -62,14 +65,29 @@ func (p *Profiles) ByID(ctx context.Context, id string) (events.Profile, error) 
 	return profile, nil
 }
 
-// Save stores a profile, in place of an earlier one with its id.
-func (p *Profiles) Save(ctx context.Context, profile events.Profile) error {
-	_, err := p.db.ExecContext(ctx, `
-		INSERT INTO profiles (id, name, email) VALUES ($1, $2, $3)
-		ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email`,
-		profile.ID, profile.Name, profile.Email)
+// Outbox holds what Save was given to publish.
+func (p *Profiles) Outbox() *Outbox { return p.outbox }
+
+// Save stores a profile, in place of an earlier one with its id, and in the
+// same transaction what is to be published about that: either all of it stands
+// or nothing. The events of one profile are published in the order of the saves.
+func (p *Profiles) Save(ctx context.Context, profile events.Profile, outgoing ...Record) error {
+	err := p.db.transaction(ctx, func(tx *sql.Tx) error {
+		// The row first: who holds it is the only one to number the profile's events.
+		_, err := tx.ExecContext(ctx, `
+			INSERT INTO profiles (id, name, email) VALUES ($1, $2, $3)
+			ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email`,
+			profile.ID, profile.Name, profile.Email)
+		if err != nil {
+			return err
+		}
+		return p.outbox.add(ctx, tx, "profile:"+profile.ID, outgoing)
+	})
 	if err != nil {
 		return fmt.Errorf("save profile %q: %w", profile.ID, p.db.explain(err))
+	}
+	if len(outgoing) > 0 {
+		p.outbox.wake()
 	}
 	return nil
 }

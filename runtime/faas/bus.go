@@ -1,6 +1,7 @@
 package faas
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -61,20 +62,34 @@ func NewBus(b Broker) Bus { return &bus{b} }
 type bus struct{ broker Broker }
 
 func (b *bus) Publish(ctx context.Context, m Message, options ...PublishOption) error {
+	e, err := NewEvent(ctx, m, options...)
+	if err != nil {
+		return err
+	}
+	return b.broker.Publish(ctx, e)
+}
+
+// NewEvent returns what a Bus publishes for m: for whoever keeps it first, and
+// publishes it later and perhaps more than once, under the id that it has here.
+func NewEvent(ctx context.Context, m Message, options ...PublishOption) (Event, error) {
 	e, ok := m.(Event)
 	if !ok {
 		body, err := json.Marshal(m)
 		if err != nil {
-			return fmt.Errorf("encode %T: %w", m, err)
+			return Event{}, fmt.Errorf("encode %T: %w", m, err)
 		}
 		e = Event{Key: m.RoutingKey(), Body: body}
 	}
 	for _, o := range options {
 		o(&e)
 	}
+	e.ID = cmp.Or(e.ID, NewID())
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
 	meta := MetaOf(ctx)
 	e.Trace, e.Correlation, e.Causation = meta.Trace, meta.chain(), meta.ID
-	return b.broker.Publish(ctx, e)
+	return e, nil
 }
 
 func (b *bus) Request(ctx context.Context, m Message) (Reply, error) {

@@ -95,6 +95,8 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 		}
 	}
 
+	defer relay(host.profiles.Outbox(), broker, log)()
+
 	front := newIngress(c, broker, results, sessions, log)
 	admin := http.NewServeMux()
 	admin.Handle("/", front.Admin())

@@ -72,7 +72,9 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	for _, f := range host.functions {
 		log.Info("hosting", zap.String("function", f.Name), zap.Strings("keys", f.Keys), zap.Int("concurrency", f.Concurrency))
 	}
+	stopRelay := relay(host.profiles.Outbox(), broker, log)
 	err = broker.Serve(ctx, host.functions)
+	stopRelay() // what the last runs have stored goes out first
 	log.Info("stopped")
 	return err
 }
