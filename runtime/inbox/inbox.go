@@ -109,7 +109,7 @@ func (i *Inbox) guard(f faas.Function) faas.Handler {
 			i.cfg.Log.Info("it was done before, and is not run again", zap.String("function", f.Name), zap.String("id", e.ID))
 			return nil, nil
 		case claim.State == Elsewhere:
-			return nil, faas.Postpone(max(claim.Left, 10*time.Millisecond), errElsewhere)
+			return nil, faas.Postpone(again(claim.Left), errElsewhere)
 		}
 		return r.do(ctx, f.Handle, e)
 	}
@@ -119,6 +119,12 @@ func (i *Inbox) guard(f faas.Function) faas.Handler {
 func (i *Inbox) keyOf(function, key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return i.cfg.Namespace + ":once:" + function + ":" + base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// again is for how long an event waits whose key another run has, under a lease
+// with so much left. The run may end long before, or die and leave it to expire.
+func again(left time.Duration) time.Duration {
+	return max(left/4, min(left, 500*time.Millisecond), 10*time.Millisecond)
 }
 
 // pause spreads the configured pause, so that not all events come back at once.
