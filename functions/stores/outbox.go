@@ -166,8 +166,8 @@ func (b *batch) publish(ctx context.Context, r *Relay) (down error) {
 				err := r.Publish(ctx, c.Record)
 				if errors.Is(err, ErrUnavailable) {
 					mu.Lock()
-					defer mu.Unlock()
 					down = err
+					mu.Unlock()
 					return
 				}
 				if c.settle(err); c.outcome == failed {

@@ -30,16 +30,20 @@ const claimable = `NOT parked AND due <= NOW AND NOT EXISTS (
 	WHERE earlier.subject = record.subject AND earlier.number < record.number AND NOT earlier.parked AND earlier.due > NOW)`
 
 // claim takes up to size records under a lease, the oldest first. It looks for
-// them without a lock, for that takes time when many cannot be claimed. Then it
-// claims those that still can be; claims are made one after the other, so that
-// each sees what the others hold.
+// them without a lock, for that takes time when many cannot be claimed.
 func (o *Outbox) claim(ctx context.Context, size int, lease time.Duration) (*batch, error) {
-	b := &batch{owner: rand.Text()}
 	found, err := o.find(ctx, size)
 	if err != nil || len(found) == 0 {
-		return b, err
+		return &batch{}, err
 	}
 	found = append(found, make([]any, size-len(found))...) // so that the statement is always the same; null is no number
+	return o.take(ctx, found, lease)
+}
+
+// take claims those of the records that still can be. Claims are made one after
+// the other, so that each sees what the others hold.
+func (o *Outbox) take(ctx context.Context, found []any, lease time.Duration) (*batch, error) {
+	b := &batch{owner: rand.Text()}
 	var places strings.Builder
 	for n := range found {
 		fmt.Fprintf(&places, ", $%d", n+3)
@@ -47,7 +51,7 @@ func (o *Outbox) claim(ctx context.Context, size int, lease time.Duration) (*bat
 	statement := o.sql(`UPDATE outbox AS record SET owner = $1, due = NOW + $2
 		WHERE number IN (` + places.String()[2:] + `) AND ` + claimable + `
 		RETURNING number, id, subject, routing_key, event, attempts`)
-	err = o.db.exclusively(ctx, lockClaim, func(tx *sql.Tx) error {
+	err := o.db.exclusively(ctx, lockClaim, func(tx *sql.Tx) error {
 		rows, err := tx.QueryContext(ctx, statement, append([]any{b.owner, lease.Milliseconds()}, found...)...)
 		if err != nil {
 			return err

@@ -175,6 +175,31 @@ func TestRelaysAtOnce(t *testing.T) {
 	})
 }
 
+// Two relays that find the same records do not both get them.
+func TestClaimsSeeEachOther(t *testing.T) {
+	forEachDatabase(t, func(t *testing.T, url string) {
+		p := mustOpen(t, url)
+		save(t, p, "1", "a", "b")
+		o := p.Outbox()
+		first, err := o.find(t.Context(), 1)
+		if err != nil || len(first) != 1 {
+			t.Fatalf("find: got %v, %v; want one", first, err)
+		}
+		both, err := o.find(t.Context(), 2)
+		if err != nil || len(both) != 2 {
+			t.Fatalf("find: got %v, %v; want two", both, err)
+		}
+		for _, c := range []struct {
+			found []any
+			want  int
+		}{{first, 1}, {both, 0}, {first, 0}} {
+			if b, err := o.take(t.Context(), c.found, time.Minute); err != nil || len(b.records) != c.want {
+				t.Errorf("take %v: got %d records, %v; want %d", c.found, len(b.records), err, c.want)
+			}
+		}
+	})
+}
+
 // A record that cannot be published is parked, one that fails waits with those
 // of its profile, however many they are, and all others go on.
 func TestPoison(t *testing.T) {
