@@ -44,7 +44,10 @@ type Run struct {
 // Begin returns a run of f on e that ends with ctx, with the function's own
 // limit, or with deadline if that is sooner (zero: none). Do does it.
 func (f *Function) Begin(ctx context.Context, e *Event, deadline time.Time) *Run {
-	r := &Run{function: f, event: e}
+	r := &Run{function: f, event: e, ctx: runContext{parent: ctx, meta: Meta{
+		Function: f.Name, ID: e.ID, Correlation: e.Correlation, Causation: e.Causation,
+		Trace: e.Trace, Attempt: e.Attempt, Redelivered: e.Redelivered,
+	}}}
 	now := time.Now()
 	limit := now.Add(f.Timeout)
 	if deadline.IsZero() || limit.Before(deadline) {
@@ -52,11 +55,7 @@ func (f *Function) Begin(ctx context.Context, e *Event, deadline time.Time) *Run
 	} else {
 		r.late = !now.Before(deadline)
 	}
-	r.ctx.parent, r.ctx.deadline = ctx, deadline
-	r.ctx.meta = Meta{
-		Function: f.Name, ID: e.ID, Correlation: e.Correlation, Causation: e.Causation,
-		Trace: e.Trace, Attempt: e.Attempt, Redelivered: e.Redelivered,
-	}
+	r.ctx.deadline = deadline
 	return r
 }
 

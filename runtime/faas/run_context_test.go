@@ -56,7 +56,7 @@ func TestRunContext(t *testing.T) {
 					default:
 						t.Errorf("%s, listening %v: Done is open", name, listens)
 					}
-					if name == "its parent ends" && context.Cause(child) != cause {
+					if name == "its parent ends" && !errors.Is(context.Cause(child), cause) {
 						t.Errorf("%s, listening %v: got the cause %v, want the parent's", name, listens, context.Cause(child))
 					}
 				})
@@ -66,8 +66,9 @@ func TestRunContext(t *testing.T) {
 }
 
 func TestRunContextEndsWithTheRun(t *testing.T) {
-	var kept context.Context
-	ctxOf(t, t.Context(), time.Time{}, func(ctx context.Context, _ *Run) { kept = ctx })
+	var run *Run
+	ctxOf(t, t.Context(), time.Time{}, func(_ context.Context, r *Run) { run = r })
+	kept := &run.ctx
 	if !errors.Is(kept.Err(), context.Canceled) {
 		t.Errorf("after the run: got %v, want context.Canceled", kept.Err())
 	}

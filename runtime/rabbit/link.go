@@ -40,7 +40,6 @@ type link struct {
 	problems map[string]error // by user: why it cannot do its work
 	blocked  string           // the broker's reason to take nothing; "" when it does
 	unblock  chan struct{}    // closed when blocked ends; nil when it is not blocked
-	block    chan struct{}    // closed while blocked
 }
 
 // session is the life of one connection.
@@ -54,7 +53,7 @@ func newLink(cfg Config, role string) *link {
 	return &link{
 		role: role, namespace: cfg.Namespace, name: cfg.Namespace + " " + role + " " + cfg.Process,
 		source: cfg.addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)),
-		changed: make(chan struct{}), block: make(chan struct{}), problems: map[string]error{},
+		changed: make(chan struct{}), problems: map[string]error{},
 		problem: errors.New("not connected to RabbitMQ yet"),
 	}
 }

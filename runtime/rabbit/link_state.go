@@ -48,7 +48,6 @@ func (l *link) setBlocked(b amqp.Blocking) {
 	l.blocked = cmp.Or(b.Reason, "no reason given")
 	if l.unblock == nil {
 		l.unblock = make(chan struct{})
-		close(l.block)
 	}
 	l.log.Warn("the broker takes no messages", zap.String("reason", l.blocked))
 }
@@ -59,7 +58,7 @@ func (l *link) endBlock() bool {
 		return false
 	}
 	close(l.unblock)
-	l.blocked, l.unblock, l.block = "", nil, make(chan struct{})
+	l.blocked, l.unblock = "", nil
 	return true
 }
 
@@ -140,18 +139,4 @@ func (b *backoff) wait(ctx context.Context) bool {
 	case <-t.C:
 		return true
 	}
-}
-
-// connected reports whether there is a connection at present.
-func (l *link) connected() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.live != nil
-}
-
-// blockings returns a channel that is closed when the broker next blocks.
-func (l *link) blockings() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.block
 }

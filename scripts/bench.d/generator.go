@@ -77,7 +77,7 @@ func (g generator) connection(ctx context.Context, i int, start, end time.Time) 
 		return nil, err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
 	reader := bufio.NewReader(conn)
 	mine := map[string]latencies{}
