@@ -50,6 +50,18 @@ func (s *Set[D]) With(deps *D, names ...string) ([]Function, error) {
 	return fns, nil
 }
 
+// Descriptors describes the set's functions, sorted by name.
+func (s *Set[D]) Descriptors() []Descriptor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Descriptor
+	for _, e := range s.entries {
+		list = append(list, e.descriptor)
+	}
+	slices.SortFunc(list, func(a, b Descriptor) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
 // Sources yields each function's name with the base name of the file that
 // registers it.
 func (s *Set[D]) Sources() iter.Seq2[string, string] {

@@ -18,6 +18,7 @@ import (
 // broker is what the commands use of rabbit.Broker, memory.Broker and memory.Remote.
 type broker interface {
 	faas.Broker
+	faas.DeadLetters
 	Serve(ctx context.Context, fns []faas.Function) error
 	Directory() *faas.Directory
 	Tail(ctx context.Context, pattern string, fn func(faas.Event)) error

@@ -31,6 +31,7 @@ type commands struct {
 	Call      callCommand      `cmd:"" help:"Call a function and print its reply."`
 	Publish   publishCommand   `cmd:"" help:"Publish an event."`
 	Functions functionsCommand `cmd:"" help:"List the functions that are live."`
+	Dead      deadCommand      `cmd:"" help:"Look after dead letters: events that a function could not handle."`
 	Mail      mailCommand      `cmd:"" help:"Run an SMTP server that delivers nothing and shows all it got on a page."`
 	Help      helpCommand      `cmd:"" help:"Tell more: 'rabbet help env' lists the environment."`
 }
@@ -68,7 +69,8 @@ func run(args []string) int {
 	command.BindTo(ctx, (*context.Context)(nil))
 	if err := command.Run(cfg); err != nil {
 		fmt.Fprintf(os.Stderr, "rabbet: %v\n", err)
-		if _, unusable := errors.AsType[*unusableError](err); unusable {
+		_, unusable := errors.AsType[*unusableError](err)
+		if _, usage := errors.AsType[*usageError](err); usage || unusable {
 			return exitUsage
 		}
 		return exitFailed
