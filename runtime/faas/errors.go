@@ -94,7 +94,7 @@ func (e *Error) Error() string {
 	for _, f := range e.Fields {
 		b.WriteString("; " + f.Pointer + ": " + f.Detail)
 	}
-	if e.Cause != nil {
+	if e.Cause != nil && !strings.HasSuffix(e.Detail, e.Cause.Error()) { // %w has put it there already
 		b.WriteString(": " + e.Cause.Error())
 	}
 	return b.String()

@@ -18,8 +18,8 @@ func TestErrors(t *testing.T) {
 		{NotFound("no profile %q", "x"), CodeNotFound, `not-found: no profile "x"`, true},
 		{Invalid("100% wrong"), CodeInvalid, "invalid: 100% wrong", true},
 		{InvalidField("/a", "want %d", 2), CodeInvalid, "invalid: the input does not fit; /a: want 2", true},
-		{Permanent("write: %w", cause), CodePermanent, "permanent: write: disk: disk", true},
-		{Permanent("write it: %v", cause), CodePermanent, "permanent: write it: disk: disk", true},
+		{Permanent("write: %w", cause), CodePermanent, "permanent: write: disk", true},
+		{Permanent("write it: %v", cause), CodePermanent, "permanent: write it: disk", true},
 		{Throttled(time.Second, "slowly"), CodeThrottled, "throttled: slowly", false},
 		{RetryAfter(time.Second, cause), CodeUnavailable, "unavailable: try again later: disk", false},
 	} {
