@@ -66,7 +66,7 @@ func rabbetWorker(ctx context.Context) error {
 func productionLog() (*zap.Logger, faas.Observer) {
 	sink := &zapcore.BufferedWriteSyncer{WS: os.Stderr, FlushInterval: 50 * time.Millisecond}
 	encoding := zap.NewProductionEncoderConfig()
-	encoding.EncodeTime = zapcore.ISO8601TimeEncoder
+	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, zapcore.InfoLevel))
 	return log, func(i faas.Invocation) {
 		log.Info("invocation",

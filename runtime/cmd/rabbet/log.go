@@ -21,7 +21,7 @@ func newLog(c *config, format string) *zap.Logger {
 		level = zapcore.InfoLevel // readConfig has refused it
 	}
 	encoding := zap.NewProductionEncoderConfig()
-	encoding.EncodeTime = zapcore.ISO8601TimeEncoder
+	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	encoding.EncodeDuration = zapcore.SecondsDurationEncoder
 	if cmp.Or(c.LogFormat, format) == "console" {
 		encoding.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
