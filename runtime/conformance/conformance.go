@@ -50,6 +50,11 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"Publish/ManyAtOnce", manyAtOnce},
 		{"Publish/NotBefore", notBefore},
 		{"Publish/Ordered", ordered},
+		{"Publish/OrderedThroughReplacement", orderedThroughReplacement},
+		{"Publish/SeveralAtOnce", severalAtOnce},
+		{"Publish/ReopenedInTheMiddle", reopened},
+		{"Publish/GoesOnAfterErrors", goesOn},
+		{"Publish/OneAtATime", oneAtATime},
 		{"Call/Reply", callReply},
 		{"Call/SharedByWorkers", sharedByWorkers},
 		{"Call/Errors", callErrors},
@@ -71,6 +76,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"Retry/Permanent", permanentIsNot},
 		{"Retry/Exhausted", exhausted},
 		{"Retry/DelaysNoOther", delaysNoOther},
+		{"Retry/OrderedHoldsOrder", orderedHoldsOrder},
 		{"Retry/Postponed", postponed},
 		{"Dead/Letter", deadLetter},
 		{"Dead/KeptInOrder", deadKeptInOrder},
@@ -83,6 +89,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"System/Broadcast", broadcast},
 		{"System/Tail", tail},
 		{"System/Close", closed},
+		{"System/CloseAtOnce", closedAtOnce},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(&system{T: t, open: open, live: map[string]int{}}) })
 	}

@@ -253,3 +253,141 @@ func ordered(s *system) {
 		}
 	}
 }
+
+// orderedThroughReplacement replaces the worker of an ordered function again
+// and again while events wait.
+func orderedThroughReplacement(s *system) {
+	const n = 60
+	got := make(chan string, 2*n)
+	f := onEvent("ordered", func(_ context.Context, e faas.Event) error {
+		got <- e.ID
+		return nil
+	}, faas.Keys("x"), faas.Ordered())
+	current := s.serve(f)
+	b := s.broker()
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		for i := range n {
+			if err := b.Publish(s.within(), faas.Event{Key: "x", ID: fmt.Sprint(i)}); err != nil {
+				s.Errorf("publish: %v", err)
+			}
+		}
+	}()
+	for i := range n {
+		if id := receive(s.T, got, "an event"); id != fmt.Sprint(i) {
+			s.Fatalf("got event %s in place %d", id, i)
+		}
+		if i%20 == 10 {
+			next := s.serve(f)
+			current.stop()
+			current = next
+		}
+	}
+	<-published
+}
+
+func severalAtOnce(s *system) {
+	const workers, events = 50, 500
+	got := make(chan string, 2*events)
+	f := onEvent("crowd", func(_ context.Context, e faas.Event) error { got <- e.ID; return nil }, faas.Keys("x"), faas.Concurrency(1))
+	b := s.broker()
+	host := s.serve(f).broker
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving, publishing sync.WaitGroup
+	for range workers - 1 {
+		serving.Go(func() {
+			if err := host.Serve(ctx, []faas.Function{f}); err != nil {
+				s.Errorf("Serve: %v", err)
+			}
+		})
+	}
+	var want []string
+	for p := range workers {
+		want = append(want, idsOf(p, events/workers)...)
+		publishing.Go(func() {
+			for _, id := range idsOf(p, events/workers) {
+				if err := b.Publish(s.within(), faas.Event{Key: "x", ID: id}); err != nil {
+					s.Errorf("publish: %v", err)
+				}
+			}
+		})
+	}
+	publishing.Wait()
+	s.exactly(got, want)
+	cancel()
+	serving.Wait()
+}
+
+func idsOf(publisher, n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprintf("%02d-%02d", publisher, i))
+	}
+	return list
+}
+
+// reopened takes the worker away in the middle and brings another.
+func reopened(s *system) {
+	const n = 20
+	got := make(chan string, 2*n)
+	f := onEvent("open", func(_ context.Context, e faas.Event) error { got <- e.ID; return nil }, faas.Keys("x"))
+	first := s.serve(f)
+	b := s.broker()
+	var want []string
+	for i := range n {
+		if i == n/2 {
+			first.stop()
+		}
+		want = append(want, fmt.Sprint(i))
+		s.publish(b, faas.Event{Key: "x", ID: fmt.Sprint(i)})
+	}
+	s.serve(f)
+	s.exactly(got, want)
+}
+
+// goesOn fails every second event, and none of the others notices.
+func goesOn(s *system) {
+	const n = 20
+	got := make(chan string, 2*n)
+	f := onEvent("grumpy", func(_ context.Context, e faas.Event) error {
+		if len(e.Body) > 2 {
+			return faas.Permanent("never")
+		}
+		got <- fmt.Sprint(e.ID, " ", e.Attempt)
+		return nil
+	}, faas.Keys("x"), faas.Concurrency(1))
+	s.serve(f)
+	b := s.broker()
+	var want []string
+	for i := range n {
+		s.publish(b, faas.Event{Key: "x", ID: "bad", Body: []byte("bad")}, faas.Event{Key: "x", ID: fmt.Sprint(i), Body: []byte("{}")})
+		want = append(want, fmt.Sprint(i, " 1"))
+	}
+	s.exactly(got, want)
+}
+
+// oneAtATime delivers nothing while an earlier event is not settled.
+func oneAtATime(s *system) {
+	const n = 10
+	started, release := make(chan string, n), make(chan struct{})
+	s.serve(onEvent("alone", func(_ context.Context, e faas.Event) error {
+		started <- e.ID
+		<-release
+		return nil
+	}, faas.Keys("x"), faas.Concurrency(1)))
+	b := s.broker()
+	for i := range n {
+		s.publish(b, faas.Event{Key: "x", ID: fmt.Sprint(i)})
+	}
+	for i := range n {
+		if id := receive(s.T, started, "a start"); id != fmt.Sprint(i) {
+			s.Errorf("got event %s in place %d", id, i)
+		}
+		select {
+		case id := <-started:
+			s.Fatalf("%s started beside another", id)
+		case <-time.After(20 * time.Millisecond):
+		}
+		release <- struct{}{}
+	}
+}

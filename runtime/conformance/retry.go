@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -177,5 +178,32 @@ func postponed(s *system) {
 		if a := receive(s.T, got, "an attempt"); a.n != n {
 			s.Errorf("got attempt %d, want %d", a.n, n)
 		}
+	}
+}
+
+func orderedHoldsOrder(s *system) {
+	got := make(chan attempt, 100)
+	s.serve(trying(got, func(e faas.Event) error {
+		switch {
+		case e.ID == "1" && e.Attempt < 3:
+			return errors.New("not yet")
+		case e.ID == "3":
+			return faas.Permanent("never")
+		case e.ID == "4":
+			return errors.New("always")
+		}
+		return nil
+	}, quick, faas.Ordered()))
+	b := s.broker()
+	for _, id := range []string{"0", "1", "2", "3", "4", "5"} {
+		s.publish(b, faas.Event{Key: "x", ID: id})
+	}
+	var runs []string
+	for range 10 {
+		a := receive(s.T, got, "a run")
+		runs = append(runs, fmt.Sprint(a.id, "/", a.n))
+	}
+	if want := []string{"0/1", "1/1", "1/2", "1/3", "2/1", "3/1", "4/1", "4/2", "4/3", "5/1"}; !slices.Equal(runs, want) {
+		s.Errorf("got the runs %v, want %v", runs, want)
 	}
 }

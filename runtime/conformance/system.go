@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -105,4 +106,30 @@ func closed(s *system) {
 	if err := b.Health(); err == nil {
 		s.Error("Health of a closed broker: got nil")
 	}
+}
+
+// closedAtOnce closes a broker from several goroutines while it is in use.
+func closedAtOnce(s *system) {
+	b := s.broker()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for s.Context().Err() == nil {
+				err := b.Publish(s.within(), faas.Event{Key: "nobody"})
+				if errors.Is(err, faas.ErrUnavailable) {
+					return
+				}
+				if !errors.Is(err, faas.ErrUnroutable) && !errors.Is(err, faas.ErrUnconfirmed) {
+					s.Errorf("publish: got %v, want unroutable until it is closed", err)
+					return
+				}
+			}
+		})
+		wg.Go(func() {
+			if err := b.Close(); err != nil {
+				s.Errorf("Close: %v", err)
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -63,7 +63,9 @@ func Keys(keys ...string) Option {
 func Exchange(name string) Option { return optionFunc(func(s *settings) { s.exchange = name }) }
 
 // Ordered runs an event function on one event at a time over all workers, in
-// the order in which the events were published.
+// the order in which the events were published. An event that fails holds back
+// those behind it until it succeeds or its attempts (20 at most) are used up.
+// Its waits are 15 minutes at most, and a worker that stops ends them.
 func Ordered() Option { return optionFunc(func(s *settings) { s.ordered = true }) }
 
 // Repeatable says that running the function twice does no more than running it

@@ -172,6 +172,9 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 	set.add(entry[D]{descriptor: d, file: file, line: line, bind: bound})
 }
 
+// maxOrderedAttempts is the delivery limit of the queue.
+const maxOrderedAttempts = 20
+
 // check says what about d cannot work.
 func check(d *Descriptor, s *settings) error {
 	if !kebab.MatchString(d.Name) || len(d.Name) > 100 {
@@ -203,8 +206,14 @@ func check(d *Descriptor, s *settings) error {
 	if d.Timeout < time.Millisecond {
 		return fmt.Errorf("faas.Timeout(%v): choose at least a millisecond", d.Timeout)
 	}
+	if longest := 25 * time.Minute; d.Timeout > longest && (d.Kind == KindEvent || d.Repeatable) {
+		return fmt.Errorf("faas.Timeout(%v): choose at most %v: RabbitMQ takes a worker that holds a message for 30 min for hung", d.Timeout, longest)
+	}
 	if err := d.Retry.validate(); err != nil {
 		return err
+	}
+	if d.Ordered && d.Retry.withDefaults().Max > maxOrderedAttempts {
+		return fmt.Errorf("faas.Ordered with %d attempts: choose at most %d, which RabbitMQ counts", d.Retry.Max, maxOrderedAttempts)
 	}
 	if d.Route != nil {
 		for _, name := range d.Route.params() {

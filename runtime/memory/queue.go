@@ -19,6 +19,7 @@ type queue struct {
 	head, tail *message // ready to start, in order
 	ready      int
 	delayed    map[*message]*time.Timer
+	held       bool // of an ordered function: an event waits for its retry, and all others behind it
 }
 
 // message is one event on its way to one function, or one call.
@@ -110,6 +111,25 @@ func (q *queue) pushAt(m *message, t time.Time) {
 	})
 }
 
+// hold makes m ready again after the wait, and lets nothing overtake it.
+func (q *queue) hold(m *message, wait time.Duration) {
+	if q.broker.stopped {
+		return
+	}
+	q.held = true
+	q.delayed[m] = time.AfterFunc(wait, func() {
+		q.broker.mu.Lock()
+		defer q.broker.mu.Unlock()
+		if _, waiting := q.delayed[m]; !waiting {
+			return
+		}
+		delete(q.delayed, m)
+		q.held = false
+		q.pushFront(m)
+		q.dispatch()
+	})
+}
+
 // dispatch starts what can be started, first come, first served.
 func (q *queue) dispatch() {
 	for q.head != nil {
@@ -131,7 +151,7 @@ func (q *queue) dispatch() {
 // free returns a consumer with a run to spare for key, or nil. While versions
 // of a function that react to different keys overlap, each gets its own.
 func (q *queue) free(key string) *consumer {
-	if q.function.Ordered && q.running > 0 {
+	if q.function.Ordered && (q.running > 0 || q.held) {
 		return nil
 	}
 	knows := func(c *consumer) bool { return c.function.Has(key) }

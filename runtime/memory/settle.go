@@ -42,7 +42,11 @@ func (b *Broker) settle(d *delivery, r result) faas.Verdict {
 	case faas.Again:
 		m.event.Attempt = v.Attempt
 		m.event.Redelivered = false
-		q.pushAt(m, time.Now().Add(v.After))
+		if q.function.Ordered {
+			q.hold(m, v.After)
+		} else {
+			q.pushAt(m, time.Now().Add(v.After))
+		}
 	case faas.Dead:
 		b.bury(d, v.Err)
 	}

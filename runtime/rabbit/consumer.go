@@ -22,15 +22,20 @@ type consumer struct {
 	queue string
 	slots chan struct{}   // one for each run; it outlives connections, so that concurrency holds across them
 	base  context.Context // of the runs: done when the grace period is over
-	live  func()          // told when it consumes
-	held  int             // slots that finish has taken
-	bound bool            // it has consumed before
+	stop  chan struct{}   // closed when it is to take no more
+
+	// Of an ordered function, which has one run at a time:
+	failing failing
+	cancel  func() // ends the consumer
+	live    func() // told when it consumes
+	held    int    // slots that finish has taken
+	bound   bool   // it has consumed before
 }
 
 func newConsumer(b *Broker, fn faas.Function, live func()) *consumer {
 	return &consumer{
 		b: b, fn: fn, queue: b.names.eventQueue(fn.Name), live: live,
-		slots: make(chan struct{}, max(fn.Concurrency, 1)),
+		slots: make(chan struct{}, max(fn.Concurrency, 1)), stop: make(chan struct{}),
 	}
 }
 
@@ -49,6 +54,7 @@ func (c *consumer) serve(ctx context.Context) error {
 		})
 	})
 	<-ctx.Done()
+	close(c.stop)
 
 	grace := time.NewTimer(c.b.cfg.Grace)
 	defer grace.Stop()
@@ -105,6 +111,7 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
 	tag := faas.NewID()
+	c.cancel = func() { _ = ch.Cancel(tag, false) }
 	deliveries, err := ch.Consume(c.queue, tag, false, false, false, false, nil)
 	if err != nil {
 		return fmt.Errorf("consume from %q: %w", c.queue, err)
@@ -152,6 +159,9 @@ func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string,
 			}
 		case <-serving.Done():
 		}
+		if c.fn.Ordered {
+			return false // see ordered
+		}
 		// The client closes deliveries once the broker has answered. Only then
 		// they go back, or the broker would send them here again.
 		var cancel sync.WaitGroup
@@ -169,6 +179,9 @@ func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string,
 
 // run runs the function on one delivery and settles it.
 func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
+	if ch.IsClosed() { // the broker delivers it again, and perhaps has already
+		return
+	}
 	e := fromDelivery(d)
 	if wait := time.Until(e.NotBefore); !e.NotBefore.IsZero() && wait > 0 {
 		c.putOff(ch, d, &e, wait)
@@ -180,14 +193,20 @@ func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
 			return
 		}
 	}
+	if c.fn.Ordered {
+		e.Attempt = orderedAttempt(d)
+	}
 	began := time.Now()
 	_, err := c.fn.Run(c.base, &e, time.Time{})
 	ran := time.Since(began)
 	verdict := c.fn.Retry.Judge(err, e.Attempt)
-	if c.base.Err() != nil && err != nil { // cut short by the end of the grace period
-		_ = d.Nack(false, true)
+	switch {
+	case c.base.Err() != nil && err != nil: // cut short by the end of the grace period
+		c.giveBack(d)
 		verdict = faas.Verdict{Outcome: faas.Again, Err: faas.AsError(err)}
-	} else {
+	case c.fn.Ordered && verdict.Outcome == faas.Again:
+		c.holdBack(d, &e, &verdict)
+	default:
 		c.settle(ch, d, &e, &verdict)
 	}
 	c.b.cfg.Observe(faas.Invocation{
@@ -205,11 +224,23 @@ const passOnPause = time.Second
 func (c *consumer) passOn(d *amqp.Delivery) {
 	pause := time.NewTimer(passOnPause)
 	defer pause.Stop()
+	if c.fn.Ordered { // nobody else gets anything before this worker stops
+		pause.Reset(longestHold)
+	}
 	select {
 	case <-pause.C:
-	case <-c.base.Done():
+		_ = d.Nack(false, true)
+	case <-c.stop:
+		c.giveBack(d)
 	}
-	_ = d.Nack(false, true)
+}
+
+// giveBack returns to its queue what the end of this worker keeps from being
+// done.
+func (c *consumer) giveBack(d *amqp.Delivery) {
+	if !c.fn.Ordered { // else the end of the channel does it
+		_ = d.Nack(false, true)
+	}
 }
 
 // declare declares the function's queue and binds it to its keys, and to no

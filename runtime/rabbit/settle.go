@@ -41,6 +41,9 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 	}
 	now := time.Now()
 	first := intOf(d.Headers, headerFirst)
+	if first == 0 && c.fn.Ordered && c.failing.id == e.ID {
+		first = c.failing.since
+	}
 	if first == 0 {
 		first = now.UnixMilli()
 	}
@@ -103,7 +106,7 @@ func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, publi
 		case ch.IsClosed(): // the broker delivers it again by itself
 			return
 		case !again:
-			_ = d.Nack(false, true)
+			c.giveBack(d)
 			return
 		case time.Since(began) > c.b.cfg.copyPatience:
 			_ = d.Reject(true)
@@ -115,6 +118,9 @@ func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, publi
 // ack tells the broker that d is done. When its channel has gone the broker
 // delivers d again; there is nothing more to do about it here.
 func (c *consumer) ack(d *amqp.Delivery, e *faas.Event) {
+	if c.fn.Ordered {
+		c.endOrder()
+	}
 	if err := d.Ack(false); err != nil {
 		c.b.log.Debug("an acknowledgement came after its channel had gone",
 			zap.String("function", c.fn.Name), zap.String("id", e.ID), zap.Error(err))

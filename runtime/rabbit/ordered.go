@@ -1,0 +1,60 @@
+package rabbit
+
+import (
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// An ordered function has one active consumer over all workers, with one
+// delivery at a time. RabbitMQ makes the next consumer the active one as soon
+// as this one is cancelled, whatever it still holds. So a worker that stops
+// cancels its consumer only between the end of a run and its acknowledgement;
+// what has failed, or was not begun, goes back when its channel ends, in its
+// place, before the next consumer gets anything.
+
+// longestHold is how long an event of an ordered function waits at most for
+// its next attempt: the broker takes a worker that holds it for 30 minutes
+// (consumer_timeout) for hung.
+const longestHold = 15 * time.Minute
+
+// failing is the event of an ordered function that failed last.
+type failing struct {
+	id    string
+	since int64 // Unix milliseconds of its first failure here
+}
+
+// orderedAttempt is the number of the coming run of an event of an ordered
+// function. Such an event waits for its retry where it stands, at the head of
+// its queue, so the count is the broker's: runs that ended with their worker
+// are in it.
+func orderedAttempt(d *amqp.Delivery) int {
+	return int(max(intOf(d.Headers, headerAttempt), 1) + min(intOf(d.Headers, "x-delivery-count"), deliveryLimit))
+}
+
+// holdBack keeps the event that failed, and with it all behind it, for the
+// time of v. Then it goes back to the head of its queue, and comes again: by
+// reject, so that the broker counts it.
+func (c *consumer) holdBack(d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
+	if c.failing.id != e.ID {
+		c.failing = failing{e.ID, time.Now().UnixMilli()}
+	}
+	wait := time.NewTimer(min(v.After, longestHold))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		_ = d.Reject(true)
+	case <-c.stop: // who takes over tries at once
+	}
+}
+
+// endOrder is called before the acknowledgement of what has run.
+func (c *consumer) endOrder() {
+	select {
+	case <-c.stop:
+		c.cancel()
+	default:
+	}
+}
