@@ -15,6 +15,8 @@ package cache
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"time"
@@ -28,7 +30,24 @@ import (
 type Config struct {
 	Namespace string        // systems with different ones share a store and nothing in it; "rabbet"
 	Timeout   time.Duration // what one look at the store may cost a call; 100 ms
+	Process   string        // names this process in Stats; random
 	Log       *zap.Logger   // nil: silence
+
+	// Keys are secrets of 32 random bytes. With any, what is stored is sealed by
+	// the first one, and only what one of them opens is read: put a new one first
+	// and leave the old one in its place for a while. The tags stay readable.
+	Keys [][]byte
+
+	// Broadcast takes invalidations to the in-process levels of other processes;
+	// nil: nobody else has one.
+	Broadcast Broadcaster
+	// Local is how many bytes this process may keep of what it has read from the
+	// store; 0: nothing. What is kept may be stale for LocalBound, and is not
+	// served while Broadcast is out of reach. A store that is memory:// has no
+	// use for it.
+	Local int64
+
+	bound, interval, lapse time.Duration // for tests: LocalBound, beatInterval, beatLapse
 }
 
 // Caller makes a call; a faas.Broker is one.
@@ -62,8 +81,13 @@ type Result struct {
 // Results serves results from a store where it can. It is safe for concurrent use.
 type Results struct {
 	namespace string
+	process   string
 	store     store
+	codec     *codec
+	local     *local // nil: none
+	news      *news
 	flights   flights
+	counts    counters
 }
 
 var namespaces = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
@@ -86,27 +110,64 @@ func Open(url string, cfg Config) (*Results, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
+	codec, err := newCodec(cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
 	s, err := openStore(url, timeout, log)
 	if err != nil {
 		return nil, err
 	}
-	return &Results{namespace: namespace, store: s}, nil
+	r := &Results{namespace: namespace, store: s, codec: codec, process: cmp.Or(cfg.Process, faas.NewID()), news: newNews(cfg, log)}
+	if _, here := s.(*memory); cfg.Local > 0 && !here {
+		r.local = newLocal(cfg.Local, cmp.Or(cfg.bound, LocalBound), r.news)
+		r.hearInvalidations()
+		r.news.beatUntilClosed(cmp.Or(cfg.interval, beatInterval))
+	}
+	r.answerStats()
+	return r, nil
 }
 
-// Close waits for calls that fill the cache and frees the connections.
+// hearInvalidations drops what others invalidate.
+func (r *Results) hearInvalidations() {
+	r.news.listen(topicInvalidate, func(body []byte) {
+		var i invalidation
+		if json.Unmarshal(body, &i) == nil {
+			r.local.drop(i.Keys)
+		}
+	})
+}
+
+// Close waits for calls that fill the cache and frees the connections. It is to
+// be called before the Broadcaster is closed.
 func (r *Results) Close() error {
 	r.flights.running.Wait()
+	r.news.close()
+	if r.local != nil {
+		r.local.close()
+	}
 	return r.store.close()
 }
 
 // Invalidate makes sure that no result with one of the tags is served again
-// once it has returned nil. It fails if the store did not take that; then it
-// must be tried again.
+// once it has returned nil; by the in-process levels of others, not for longer
+// than LocalBound. It fails if the store did not take that; then it must be
+// tried again.
 func (r *Results) Invalidate(ctx context.Context, tags ...string) error {
-	for _, tag := range tags {
-		if err := r.store.remove(ctx, generationKey(r.namespace, tag)); err != nil {
-			return fmt.Errorf("invalidate %q: the results cache did not take it: %w", tag, err)
+	var failed error
+	keys := make([]string, len(tags))
+	for i, tag := range tags {
+		keys[i] = generationKey(r.namespace, tag)
+		if err := r.store.remove(ctx, keys[i]); err != nil {
+			r.counts.failure(err)
+			failed = errors.Join(failed, fmt.Errorf("invalidate %q: the results cache did not take it: %w", tag, err))
 		}
 	}
-	return nil
+	// The store comes first: who hears of it looks there. One that failed may have taken it.
+	if r.local != nil {
+		r.local.drop(keys)
+	}
+	r.news.tell(ctx, topicInvalidate, invalidation{keys})
+	r.counts.invalidated.Add(uint64(len(tags)))
+	return failed
 }

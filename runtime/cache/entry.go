@@ -30,7 +30,7 @@ func newGeneration() []byte {
 // entry is a stored result, or a failure that is kept in place of one. As
 // bytes, big endian:
 //
-//	 0  1  format, 2
+//	 0  1  format, 2 (see codec)
 //	 1  4  CRC-32C of everything after it
 //	 5  8  when the function began to run, Unix milliseconds
 //	13  8  for how long it is fresh, milliseconds
@@ -48,7 +48,6 @@ type entry struct {
 }
 
 const (
-	entryFormat = 2
 	entryHeader = 45
 	etagSize    = 22
 	maxStored   = 32 << 20 // bytes; no entry is that large
@@ -59,7 +58,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // encode writes e as made under these generations.
 func (e *entry) encode(generations [][]byte) []byte {
 	b := make([]byte, 0, entryHeader+len(generations)*generationSize+len(e.body))
-	b = append(b, entryFormat, 0, 0, 0, 0)
+	b = append(b, formatPlain, 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.born.UnixMilli()))
 	b = binary.BigEndian.AppendUint64(b, uint64(e.ttl.Milliseconds()))
 	if e.failure {
@@ -81,7 +80,7 @@ func (e *entry) encode(generations [][]byte) []byte {
 // decode reads an entry, whose body is part of b. It returns false for
 // anything that encode did not write.
 func decode(b []byte) (e entry, ok bool) {
-	if len(b) < entryHeader || b[0] != entryFormat || binary.BigEndian.Uint32(b[1:]) != crc32.Checksum(b[5:], castagnoli) {
+	if len(b) < entryHeader || b[0] != formatPlain || binary.BigEndian.Uint32(b[1:]) != crc32.Checksum(b[5:], castagnoli) {
 		return entry{}, false
 	}
 	end := entryHeader + int(b[44])*generationSize
@@ -107,11 +106,17 @@ func (e *entry) agrees(generations [][]byte) bool {
 		return false
 	}
 	for i, g := range generations {
-		if !bytes.Equal(g, e.generations[i*generationSize:(i+1)*generationSize]) {
+		if !e.agreesOn(i, g) {
 			return false
 		}
 	}
 	return true
+}
+
+// agreesOn reports whether e was made when its tag i had that generation.
+func (e *entry) agreesOn(i int, generation []byte) bool {
+	from, to := i*generationSize, (i+1)*generationSize
+	return to <= len(e.generations) && bytes.Equal(generation, e.generations[from:to])
 }
 
 // etagOf is the strong entity tag of a body: 22 bytes, quotes included.
@@ -131,17 +136,14 @@ type keptFailure struct {
 }
 
 func failureBody(e *faas.Error) []byte {
-	body, err := json.Marshal(keptFailure{e.Code, e.Detail, e.Fields})
-	if err != nil {
-		panic(err) // strings can always be written
-	}
+	body, _ := json.Marshal(keptFailure{e.Code, e.Detail, e.Fields}) // strings can always be written
 	return body
 }
 
 // failureOf returns the error that body holds: nothing ran for whoever gets it.
 func failureOf(body []byte) *faas.Error {
 	var kept keptFailure
-	if json.Unmarshal(body, &kept) != nil || kept.Code == "" {
+	if ok := json.Unmarshal(body, &kept) == nil; !ok || kept.Code == "" {
 		return nil
 	}
 	return &faas.Error{Code: kept.Code, Detail: kept.Detail, Fields: kept.Fields, Executed: faas.ExecutedNo}

@@ -59,18 +59,18 @@ func TestJudge(t *testing.T) {
 func older(t *testing.T, r *Results, d *faas.Descriptor, body string, by time.Duration) {
 	t.Helper()
 	c := call{results: r, function: d, request: faas.Request{Body: []byte(body)}}
-	if !c.address() {
+	if !c.address() || !c.locate() {
 		t.Fatal("the input has no key")
 	}
 	if err := r.store.get(t.Context(), c.keys, c.values); err != nil {
 		t.Fatal(err)
 	}
-	e, ok := decode(c.values[0])
+	e, ok := r.codec.decode(c.keys[0], c.values[0])
 	if !ok {
 		t.Fatal("nothing is stored")
 	}
 	e.born = e.born.Add(-by)
-	if err := r.store.set(t.Context(), c.keys[0], e.encode(c.values[1:]), time.Hour); err != nil {
+	if err := r.store.set(t.Context(), c.keys[0], r.codec.encode(c.keys[0], &e, c.values[1:]), time.Hour); err != nil {
 		t.Fatal(err)
 	}
 }

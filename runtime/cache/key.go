@@ -34,17 +34,6 @@ func entryKey(namespace string, sum *[sha256.Size]byte) string {
 	return readable(namespace, ":r:", sum)
 }
 
-// leaseKey is where whoever makes the result with that sum under these
-// generations says so.
-func leaseKey(namespace string, sum *[sha256.Size]byte, generations [][]byte) string {
-	b := append(make([]byte, 0, 256), sum[:]...)
-	for _, g := range generations {
-		b = append(b, g...)
-	}
-	all := sha256.Sum256(b)
-	return readable(namespace, ":l:", &all)
-}
-
 // generationKey is where a tag's generation is kept. The tag is readable in it
 // if its bytes are fit for a key.
 func generationKey(namespace, tag string) string {

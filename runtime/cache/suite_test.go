@@ -243,7 +243,7 @@ func TestIsolation(t *testing.T) {
 				t.Errorf("another %s: got a hit", name)
 			}
 		}
-		other := &Results{namespace: r.namespace + "x", store: r.store}
+		other := &Results{namespace: r.namespace + "x", store: r.store, codec: r.codec, news: r.news}
 		if got := ask(t, other, &function{}, descriptor, input, Directives{}); got.Hit {
 			t.Error("another namespace: got a hit")
 		}
@@ -441,7 +441,7 @@ func TestGarbage(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
 		c := call{results: r, function: descriptor, request: faas.Request{Body: []byte(input)}}
-		if !c.address() {
+		if !c.address() || !c.locate() {
 			t.Fatal("the input has no key")
 		}
 		ask(t, r, f, descriptor, input, Directives{})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -22,6 +23,8 @@ type broker interface {
 	Serve(ctx context.Context, fns []faas.Function) error
 	Directory() *faas.Directory
 	Tail(ctx context.Context, pattern string, fn func(faas.Event)) error
+	Broadcast(ctx context.Context, topic string, body []byte) error
+	Listen(topic string, fn func(body []byte)) (stop func())
 	Ready(ctx context.Context) error
 	Health() error
 	Close() error
@@ -74,16 +77,20 @@ func dial(ctx context.Context, c *config) (broker, error) {
 }
 
 // openCache opens the results cache that c names; nil for none. fallback is
-// used when c names nothing.
-func openCache(c *config, fallback string, log *zap.Logger) (*cache.Results, error) {
-	url := c.CacheURL
-	if url == "" {
-		url = fallback
-	}
+// used when c names nothing. Invalidations are told over over; nil: to nobody.
+func openCache(c *config, over cache.Broadcaster, fallback string, log *zap.Logger) (*cache.Results, error) {
+	url := cmp.Or(c.CacheURL, fallback)
 	if url == "none" {
 		return nil, nil
 	}
-	results, err := cache.Open(url, cache.Config{Namespace: c.Namespace, Log: log})
+	keys, err := c.cacheKeys()
+	if err != nil {
+		return nil, err
+	}
+	results, err := cache.Open(url, cache.Config{
+		Namespace: c.Namespace, Process: c.Process, Keys: keys,
+		Broadcast: over, Local: int64(c.CacheLocal) << 20, Log: log,
+	})
 	if err != nil {
 		return nil, unusable("CACHE_URL", url, "%v", err)
 	}

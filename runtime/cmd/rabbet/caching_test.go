@@ -320,7 +320,7 @@ func serveThings(t *testing.T, set *faas.Set[struct{}]) (http.Handler, *cache.Re
 		t.Fatal(err)
 	}
 	c := &config{CacheURL: "memory://", Namespace: "test"}
-	results, err := openCache(c, "", zap.NewNop())
+	results, err := openCache(c, nil, "", zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

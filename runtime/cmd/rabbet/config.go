@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,6 +24,8 @@ const envPrefix = "RABBET_"
 type config struct {
 	BrokerURL      string        `env:"BROKER_URL" envDefault:"memory://" doc:"memory:// is the broker inside 'rabbet dev'; amqp://user:password@host:5672/vhost or amqps://… is RabbitMQ (several, separated by commas, are tried in turn)"`
 	CacheURL       string        `env:"CACHE_URL" doc:"redis://host:6379/0, rediss://…, memcached://host:11211,host2:11211, memory:// or none; by default memory:// in 'rabbet dev' and none elsewhere"`
+	CacheKeys      []string      `env:"CACHE_KEY" doc:"seals what is cached (AES-256-GCM): 32 random bytes in base64, as of 'openssl rand -base64 32'; two, separated by a comma, while one takes over: the first seals, both open"`
+	CacheLocal     uint16        `env:"CACHE_LOCAL" envDefault:"0" doc:"MiB of cached results that each process keeps in its own memory; a result may then be stale for up to 2 s after its invalidation; 0 keeps none"`
 	StateURL       string        `env:"STATE_URL" doc:"redis://host:6379/0, rediss://…, for what must not be forgotten: which events were handled (faas.Once), sessions; 'rabbet dev' keeps that in its own process"`
 	DatabaseURL    string        `env:"DATABASE_URL" doc:"sqlite://path or postgres://user:password@host:5432/name; by default sqlite://$RABBET_DIR/dev/rabbet.db"`
 	SMTPURL        string        `env:"SMTP_URL" doc:"smtp://user:password@host:587?from=a@example.org or smtps://…; by default the mail catcher of 'rabbet dev', elsewhere smtp://127.0.0.1:25"`
@@ -143,8 +146,24 @@ func (c *config) validate() error {
 	if err := c.validateSessions(); err != nil {
 		return err
 	}
+	if _, err := c.cacheKeys(); err != nil {
+		return err
+	}
 	_, err := c.trustedProxies()
 	return err
+}
+
+// cacheKeys are the secrets that cached results are sealed with.
+func (c *config) cacheKeys() ([][]byte, error) {
+	var secrets [][]byte
+	for i, text := range c.CacheKeys {
+		secret, err := base64.StdEncoding.DecodeString(text)
+		if err != nil || len(secret) != 32 {
+			return nil, unusable("CACHE_KEY", "…", "key %d is not 32 bytes in base64: make one with 'openssl rand -base64 32'", i+1)
+		}
+		secrets = append(secrets, secret)
+	}
+	return secrets, nil
 }
 
 func (c *config) trustedProxies() ([]netip.Prefix, error) {
@@ -170,5 +189,6 @@ func (c *config) embedded() bool { return strings.HasPrefix(c.BrokerURL, "memory
 var forms = map[reflect.Type]string{
 	reflect.TypeFor[time.Duration](): "a duration such as 25s",
 	reflect.TypeFor[bool]():          "true or false",
+	reflect.TypeFor[uint16]():        "a whole number from 0 to 65535",
 	reflect.TypeFor[*bool]():         "true or false",
 }

@@ -33,6 +33,8 @@ func TestConfigSaysWhatToMend(t *testing.T) {
 		{"RABBET_BROKER_URL", "nats://user:secret@host", "memory://, amqp://"},
 		{"RABBET_BROKER_URL", "amqp://user:secret@ho st", "amqp"},
 		{"RABBET_CACHE_URL", "http://user:secret@host", "redis://"},
+		{"RABBET_CACHE_KEY", "secret", "32 bytes in base64"},
+		{"RABBET_CACHE_LOCAL", "-1", "from 0 to 65535"},
 		{"RABBET_DATABASE_URL", "mysql://user:secret@host/db", "postgres://"},
 		{"RABBET_SMTP_URL", "http://user:secret@host", "smtp://"},
 		{"RABBET_HTTP_ADDR", "8080", "host:port"},

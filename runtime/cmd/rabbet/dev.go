@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/functions"
+	"github.com/rabbet-fn/rabbet/runtime/cache"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/inbox"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
@@ -50,7 +50,7 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer broker.Close()
 	defer stopSharing()
-	results, err := openCache(c, "memory://", log)
+	results, err := openCache(c, broker, "memory://", log)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	if sessions != nil {
 		defer sessions.Close()
 	}
-	bus, dropper := faas.NewBus(faas.Broker(broker)), functions.Results(nothingCached{})
+	bus, dropper := faas.NewBus(faas.Broker(broker)), cached(nothingCached{})
 	if results != nil {
 		defer results.Close()
 		bus, dropper = faas.NewBus(results.Broker(broker, broker.Directory())), results
@@ -107,7 +107,7 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer stopAdmin()
 
-	crew := &crew{config: c, broker: broker, log: log, first: host.functions, extra: devFunctions(dropper, handled)}
+	crew := &crew{config: c, broker: broker, log: log, first: host.functions, extra: devFunctions(dropper, handled, broker.Directory())}
 	if !cmd.NoReload {
 		crew.root = sourceRoot()
 	}
@@ -160,16 +160,27 @@ func devBroker(ctx context.Context, c *config, log *zap.Logger) (b broker, stop 
 
 // devState is what the dev process keeps for the workers that it starts.
 type devState struct {
-	results functions.Results
+	results cached
 	handled inbox.Store // nil when the broker is not the embedded one
 }
 
 // devFunctions are hosted by the dev process itself, so that the workers that
 // it starts reach its state.
-func devFunctions(results functions.Results, handled inbox.Store) []faas.Function {
+func devFunctions(results cached, handled inbox.Store, directory *faas.Directory) []faas.Function {
 	var set faas.Set[devState]
 	faas.OnRequest(&set, "dev-drop-results", func(ctx context.Context, d *devState, in dropResults) (struct{}, error) {
 		return struct{}{}, d.results.Invalidate(ctx, in.Tags...)
+	}, faas.Repeatable())
+	faas.OnRequest(&set, "dev-show-result", func(ctx context.Context, d *devState, in showResult) (cache.Stored, error) {
+		f, ok := directory.Find(in.Function)
+		if !ok {
+			return cache.Stored{}, faas.NotFound("there is no function %q", in.Function)
+		}
+		stored, err := d.results.Inspect(ctx, &f.Descriptor, faas.Request{Body: []byte(in.Message)})
+		if err != nil {
+			return cache.Stored{}, faas.Invalid("%v", err)
+		}
+		return stored, nil
 	}, faas.Repeatable())
 	if handled != nil {
 		faas.OnRequest(&set, "dev-inbox", func(ctx context.Context, d *devState, in inboxStep) (inbox.Claim, error) {

@@ -296,6 +296,34 @@ func TestDev(t *testing.T) {
 		}
 	})
 
+	t.Run("cached results are seen and dropped by hand", func(t *testing.T) {
+		d := d.in(t)
+		d.get("/profiles/42")
+		for _, step := range []struct {
+			command []string
+			want    []string
+		}{
+			{[]string{"cache", "get", "get-profile", `{"id":"42"}`}, []string{"fresh for ", "profile:42  agrees", `{"id":"42",`}},
+			{[]string{"cache", "invalidate", "profile:42", "profile:43"}, nil},
+			{[]string{"cache", "get", "profile.get", `{"id":"42"}`}, []string{" invalidated\n", "profile:42  does not agree"}},
+			{[]string{"cache", "get", "get-profile", `{"id":"44"}`}, []string{"nothing\n"}},
+			{[]string{"cache", "stats"}, []string{"PROCESS", "none\n"}},
+		} {
+			out, err := d.rabbet(step.command...)
+			if err != nil {
+				t.Errorf("%q: got %q, %v", step.command, out, err)
+			}
+			for _, want := range step.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("%q: got %q, want %q in it", step.command, out, want)
+				}
+			}
+		}
+		if out, err := d.rabbet("cache", "get", "update-profile"); err == nil || !strings.Contains(out, "not cached") {
+			t.Errorf("cache get of a function that is not cached: got %q, %v", out, err)
+		}
+	})
+
 	// publishOnce publishes one and the same event, whenever it is called.
 	publishOnce := func(d *dev) {
 		d.t.Helper()

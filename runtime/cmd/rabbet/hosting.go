@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -54,29 +53,6 @@ func openHosting(ctx context.Context, c *config, bus faas.Bus, results functions
 // Close frees it once no function runs any more.
 func (h *hosting) Close() error { return h.close() }
 
-// nothingCached takes the place of a results cache where there is none.
-type nothingCached struct{}
-
-func (nothingCached) Invalidate(context.Context, ...string) error { return nil }
-
 // devKeys is how the keys of the functions begin that `rabbet dev` hosts for
 // the workers that it starts.
 const devKeys = "rabbet.dev."
-
-// dropResults is the message by which a worker that `rabbet dev` started asks
-// it to drop results from its cache: memory:// is in that process alone.
-type dropResults struct {
-	Tags []string `json:"tags"`
-}
-
-func (dropResults) RoutingKey() string { return devKeys + "results.drop" }
-
-// remoteResults invalidates the cache of the `rabbet dev` behind bus.
-type remoteResults struct{ bus faas.Bus }
-
-func (r remoteResults) Invalidate(ctx context.Context, tags ...string) error {
-	if _, err := faas.Call[struct{}](ctx, r.bus, dropResults{tags}); err != nil {
-		return fmt.Errorf("invalidate %s: %w", strings.Join(tags, ", "), err)
-	}
-	return nil
-}

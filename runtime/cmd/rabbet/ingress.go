@@ -35,7 +35,7 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 		return err
 	}
 	defer broker.Close()
-	results, err := openCache(c, "none", log)
+	results, err := openCache(c, broker, "none", log)
 	if err != nil {
 		return err
 	}

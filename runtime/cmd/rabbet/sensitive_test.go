@@ -112,7 +112,7 @@ func TestNoStoreAndNoLogHoldsWhatIsSensitive(t *testing.T) {
 			c := &config{CacheURL: store, Namespace: "test-" + rand.Text()}
 			var lines syncBuffer
 			log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&lines), zap.DebugLevel))
-			results, err := openCache(c, "", log)
+			results, err := openCache(c, nil, "", log)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -44,7 +44,7 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	var results functions.Results = nothingCached{}
 	if w.Attached && c.embedded() {
 		results = remoteResults{bus}
-	} else if shared, err := openCache(c, "none", log); err != nil {
+	} else if shared, err := openCache(c, broker, "none", log); err != nil {
 		return err
 	} else if shared != nil {
 		defer shared.Close()

@@ -1,0 +1,82 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// Stored tells what the store has for a call.
+type Stored struct {
+	Key   string      `json:"key"`
+	Found bool        `json:"found"` // something is there, and can be read
+	Size  int         `json:"size"`  // of it, in bytes, as stored
+	Tags  []StoredTag `json:"tags"`
+
+	// The rest is about what is there, if it can be read.
+
+	Born    time.Time     `json:"born"`              // when the function began to run
+	TTL     time.Duration `json:"ttl"`               // for how long it is fresh yet; negative: since when it is not
+	Failure faas.Code     `json:"failure,omitempty"` // what is kept in place of a result
+	ETag    string        `json:"etag,omitempty"`
+	Body    []byte        `json:"body,omitempty"`
+}
+
+// StoredTag is one tag of a stored result.
+type StoredTag struct {
+	Tag    string `json:"tag"`
+	Agrees bool   `json:"agrees"` // it has not been invalidated, nor its generation lost, since the function ran
+}
+
+// Valid reports whether the result may be served, as far as its tags go.
+func (s *Stored) Valid() bool {
+	for _, t := range s.Tags {
+		if !t.Agrees {
+			return false
+		}
+	}
+	return s.Found
+}
+
+// Inspect returns what the store has for a call of f, and runs nothing. It
+// fails if such a call is never cached, or the store does not answer.
+func (r *Results) Inspect(ctx context.Context, f *faas.Descriptor, req faas.Request) (Stored, error) {
+	c := &call{results: r, function: f, request: req}
+	switch {
+	case f.Cache == nil:
+		return Stored{}, fmt.Errorf("results of %s are not cached: it does not say faas.Cached", f.Name)
+	case len(f.Cache.Identity) > 0 && req.Identity == "":
+		return Stored{}, fmt.Errorf("results of %s are kept apart by who asks: there is none for nobody", f.Name)
+	case !c.address() || !c.locate():
+		return Stored{}, fmt.Errorf("this call of %s is not cached: its message is no JSON object that gives each of its tags a value, or it is sensitive or has a session", f.Name)
+	}
+	if err := r.store.get(ctx, c.keys, c.values); err != nil {
+		return Stored{}, fmt.Errorf("read the results cache: %w", err)
+	}
+	stored := Stored{Key: c.keys[0], Size: len(c.values[0])}
+	e, ok := r.codec.decode(c.keys[0], c.values[0])
+	for i, template := range f.Cache.Tags {
+		tag, err := faas.ExpandTag(template, c.input.field)
+		if err != nil {
+			return Stored{}, err
+		}
+		stored.Tags = append(stored.Tags, StoredTag{tag, ok && e.agreesOn(i, c.values[1+i])})
+	}
+	if !ok {
+		return stored, nil
+	}
+	stored.Found, stored.Born, stored.ETag, stored.Body = true, e.born, e.etag, e.body
+	seen := c.judge(e, time.Now())
+	stored.TTL = seen.ttl
+	if e.failure {
+		failure := failureOf(e.body)
+		if failure == nil {
+			return Stored{}, errors.New("what is stored is a failure that cannot be read")
+		}
+		stored.Failure = failure.Code
+	}
+	return stored, nil
+}

@@ -1,0 +1,361 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// board is a notice board for the processes of a test. While it is cut,
+// nothing that is broadcast arrives, and nobody is told.
+type board struct {
+	mu        sync.Mutex
+	cut       bool
+	listeners map[string]map[int]func([]byte)
+	last      int
+}
+
+func (b *board) Broadcast(_ context.Context, topic string, body []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.cut {
+		for _, fn := range b.listeners[topic] {
+			go fn(body)
+		}
+	}
+	return nil
+}
+
+func (b *board) Listen(topic string, fn func([]byte)) func() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last++
+	id := b.last
+	if b.listeners == nil {
+		b.listeners = map[string]map[int]func([]byte){}
+	}
+	if b.listeners[topic] == nil {
+		b.listeners[topic] = map[int]func([]byte){}
+	}
+	b.listeners[topic][id] = fn
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.listeners[topic], id)
+	}
+}
+
+func (b *board) setCut(cut bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cut = cut
+}
+
+// eventually waits until ok holds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 30 s", what)
+		}
+		time.Sleep(time.Millisecond) // between looks
+	}
+}
+
+// processes opens two caches on one store, each with a level of its own.
+func processes(t *testing.T, url string, cfg Config) (a, b *Results) {
+	t.Helper()
+	cfg.Namespace, cfg.Timeout, cfg.Local = "test-"+rand.Text(), 2*time.Second, 1<<20
+	cfg.lapse = cmp.Or(cfg.lapse, time.Hour) // however slow the machine is
+	var both [2]*Results
+	for i := range both {
+		r, err := Open(url, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		eventually(t, "the broadcast is heard", func() bool { return r.Stats().LocalOn })
+		both[i] = r
+	}
+	return both[0], both[1]
+}
+
+// remote runs test on the stores that several processes share.
+func remote(t *testing.T, test func(t *testing.T, url string)) {
+	for name, variable := range map[string]string{"redis": "RABBET_TEST_REDIS_URL", "memcached": "RABBET_TEST_MEMCACHED_URL"} {
+		t.Run(name, func(t *testing.T) { test(t, service(t, variable)) })
+	}
+}
+
+func TestLocalLevel(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		a, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
+		f := &function{}
+		ask(t, a, f, descriptor, input, Directives{})
+		ask(t, b, f, descriptor, input, Directives{}) // from the store
+		read := b.Stats().Read
+		for range 10 {
+			if got := ask(t, b, f, descriptor, input, Directives{}); !got.Hit || string(got.Body) != "v0 "+input || got.TTL <= 0 {
+				t.Fatalf("got %+v, %s", got, got.Body)
+			}
+		}
+		if s := b.Stats(); s.Local != 10 || s.Read != read {
+			t.Errorf("got %+v, want 10 hits in process and nothing read for them", s)
+		}
+		eventually(t, "the level knows its size", func() bool { return b.Stats().LocalBytes > 0 })
+		f.version.Add(1)
+		if got := ask(t, b, f, descriptor, input, Directives{NoCache: true}); got.Hit {
+			t.Error("no-cache: got a hit")
+		}
+
+		f.version.Add(1)
+		if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, a, f, descriptor, input, Directives{}); got.Hit {
+			t.Error("the process that invalidated it serves it still")
+		}
+		eventually(t, "the invalidation arrives", func() bool {
+			return string(ask(t, b, f, descriptor, input, Directives{}).Body) == "v2 "+input
+		})
+	})
+}
+
+// With nothing broadcast, an entry is served for the bound and not longer.
+func TestLocalBound(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		silent := &board{}
+		const bound = 100 * time.Millisecond
+		a, b := processes(t, url, Config{Broadcast: silent, bound: bound})
+		silent.setCut(true)
+		f := &function{}
+		for version := range 5 {
+			want := "v" + strconv.Itoa(version) + " " + input
+			eventually(t, "the level has it", func() bool {
+				before := b.Stats().Local
+				return string(ask(t, b, f, descriptor, input, Directives{}).Body) == want && b.Stats().Local > before
+			})
+			f.version.Add(1)
+			if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
+				t.Fatal(err)
+			}
+			invalidated := time.Now()
+			for {
+				began := time.Now()
+				if string(ask(t, b, f, descriptor, input, Directives{}).Body) != want {
+					break
+				}
+				if stale := began.Sub(invalidated); stale > bound {
+					t.Fatalf("stale after %v, want at most %v", stale, bound)
+				}
+			}
+		}
+	})
+}
+
+func TestLocalLevelIsOffWithoutBroadcast(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		news := &board{}
+		a, b := processes(t, url, Config{Broadcast: news, bound: time.Hour, interval: 5 * time.Millisecond, lapse: 500 * time.Millisecond})
+		f := &function{}
+		ask(t, a, f, descriptor, input, Directives{})
+		eventually(t, "a hit in process", func() bool { ask(t, b, f, descriptor, input, Directives{}); return b.Stats().Local > 0 })
+		news.setCut(true)
+		eventually(t, "it is off", func() bool { return !b.Stats().LocalOn })
+		f.version.Add(1)
+		if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, b, f, descriptor, input, Directives{}); string(got.Body) != "v1 "+input {
+			t.Errorf("while broadcasts are not heard: got %s", got.Body)
+		}
+		if s := b.Stats(); s.LocalOn {
+			t.Errorf("got %+v", s)
+		}
+		news.setCut(false)
+		eventually(t, "it is on again", func() bool { return b.Stats().LocalOn })
+	})
+}
+
+// slowStore holds up what it has read.
+type slowStore struct {
+	store
+	read, release chan struct{}
+}
+
+func (s *slowStore) get(ctx context.Context, keys []string, values [][]byte) error {
+	err := s.store.get(ctx, keys, values)
+	s.read <- struct{}{}
+	<-s.release
+	return err
+}
+
+// What was read before an invalidation and arrives after it is not kept.
+func TestInvalidateDuringLook(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		a, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
+		f := &function{}
+		ask(t, a, f, descriptor, input, Directives{})
+		slow := &slowStore{b.store, make(chan struct{}), make(chan struct{})}
+		b.store = slow
+		done := make(chan error)
+		go func() { // ends with the call
+			_, err := b.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			done <- err
+		}()
+		<-slow.read
+		f.version.Add(1)
+		slot := b.local.slot(generationKey(b.namespace, "thing:42"))
+		before := b.local.marks[slot].Load()
+		if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the invalidation arrives", func() bool { return b.local.marks[slot].Load() != before })
+		close(slow.release)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		b.store = slow.store
+		if got := ask(t, b, f, descriptor, input, Directives{}); string(got.Body) != "v1 "+input {
+			t.Errorf("got %s", got.Body)
+		}
+	})
+}
+
+// A result that is asked for again and again is read ahead of its end: nobody
+// waits for the store.
+func TestRefreshAhead(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		_, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
+		f := &function{}
+		ask(t, b, f, descriptor, input, Directives{})
+		ask(t, b, f, descriptor, input, Directives{})
+		c := call{results: b, function: descriptor, request: faas.Request{Body: []byte(input)}}
+		if !c.address() {
+			t.Fatal("the input has no key")
+		}
+		k, _ := b.local.entries.GetIfPresent(c.sum)
+		k.due = time.Now()
+		before := b.Stats()
+		for range 10 {
+			ask(t, b, f, descriptor, input, Directives{})
+		}
+		b.flights.running.Wait()
+		s := b.Stats()
+		if s.Local != before.Local+10 || s.Read <= before.Read {
+			t.Errorf("got %+v after %+v, want 10 hits in process and a read", s, before)
+		}
+		if again, _ := b.local.entries.GetIfPresent(c.sum); again == k || !again.end.After(k.end) {
+			t.Error("it is not kept for longer")
+		}
+
+		k, _ = b.local.entries.GetIfPresent(c.sum)
+		k.due = time.Now()
+		if err := b.store.remove(t.Context(), generationKey(b.namespace, "thing:42")); err != nil { // and nobody hears of it
+			t.Fatal(err)
+		}
+		ask(t, b, f, descriptor, input, Directives{})
+		b.flights.running.Wait()
+		if k, ok := b.local.entries.GetIfPresent(c.sum); ok {
+			t.Errorf("what the store does not have any more is kept: %+v", k)
+		}
+	})
+}
+
+func TestLocalLevelIsBounded(t *testing.T) {
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before := heap()
+	l := newLocal(2<<20, time.Hour, newNews(Config{}, nil))
+	defer l.close()
+	var peak uint64
+	const n = 20_000
+	for i := range n {
+		sum := entrySum(descriptor, "", []byte(strconv.Itoa(i)))
+		l.keep(&sum, entry{body: []byte(strings.Repeat("x", 100))}, l.observe([]string{"tag"}), time.Now())
+		if i%(n/10) == 0 {
+			peak = max(peak, heap()-before)
+		}
+	}
+	if peak > 4<<20 {
+		t.Errorf("%d KiB of heap, want at most the limit of 2 MiB and a little", peak>>10)
+	}
+	if l.entries.CleanUp(); l.entries.EstimatedSize() < 2_000 {
+		t.Errorf("%d entries kept", l.entries.EstimatedSize())
+	}
+}
+
+func TestStatsOfAll(t *testing.T) {
+	news := &board{}
+	for _, process := range []string{"two", "one"} {
+		r, err := Open("memory://", Config{Process: process, Broadcast: news, Local: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		f := &function{}
+		for range 3 {
+			ask(t, r, f, descriptor, input, Directives{})
+		}
+		ask(t, r, f, descriptor, `{}`, Directives{})
+		r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(`{"id":"1"}`)}, Directives{OnlyIfCached: true})
+		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all []Stats
+	eventually(t, "both answer", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		var err error
+		if all, err = AskStats(ctx, news); err != nil {
+			t.Fatal(err)
+		}
+		return len(all) == 2
+	})
+	for i, process := range []string{"one", "two"} {
+		s := all[i]
+		if s.Read == 0 || s.Written == 0 {
+			t.Errorf("%s: no bytes: %+v", process, s)
+		}
+		s.Read, s.Written = 0, 0
+		if want := (Stats{Process: process, Hits: 2, Misses: 2, Bypasses: 1, Fills: 1, Invalidated: 1}); s != want {
+			t.Errorf("got %+v, want %+v", s, want)
+		}
+	}
+}
+
+// deaf cannot broadcast.
+type deaf struct{ board }
+
+func (*deaf) Broadcast(context.Context, string, []byte) error { return errors.New("no connection") }
+
+// The store decides: an invalidation that cannot be broadcast has been made.
+func TestInvalidateWithoutBroadcast(t *testing.T) {
+	r, err := Open("memory://", Config{Broadcast: &deaf{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	f := &function{}
+	ask(t, r, f, descriptor, input, Directives{})
+	if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
+		t.Error(err)
+	}
+	if ask(t, r, f, descriptor, input, Directives{}).Hit {
+		t.Error("it is served still")
+	}
+}

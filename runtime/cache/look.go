@@ -1,0 +1,100 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// sight is what a look at the store showed.
+type sight struct {
+	verdict
+	entry entry // if the verdict is about one
+	age   time.Duration
+}
+
+// result is the stored one.
+func (s *sight) result() (Result, error) {
+	result := Result{Hit: true, Forward: s.forward, Age: s.age, TTL: s.ttl}
+	if s.entry.failure {
+		return result, failureOf(s.entry.body)
+	}
+	result.Body, result.ETag = s.entry.body, s.entry.etag
+	return result, nil
+}
+
+// settle falls back on what was seen if that may take the place of a function
+// that could not be reached.
+func (s *sight) settle(result Result, err error) (Result, error) {
+	if err != nil && s.stopgap && unreachable(faas.AsError(err)) {
+		return s.result()
+	}
+	return result, err
+}
+
+// look finds out what there is to serve: in this process, or else in the store.
+func (c *call) look(ctx context.Context) sight {
+	now := time.Now()
+	if c.results.local != nil && !c.want.NoCache {
+		if seen, ok := c.lookLocally(ctx, now); ok {
+			return seen
+		}
+	}
+	return c.lookFarther(ctx, now)
+}
+
+// lookFarther reads the store, and keeps what it finds for a while. What has
+// been invalidated is never served, whatever the policy allows of what is
+// merely old.
+func (c *call) lookFarther(ctx context.Context, now time.Time) sight {
+	if !c.locate() {
+		return sight{verdict: verdict{forward: forwardBypass}}
+	}
+	l := c.results.local
+	var marks []mark
+	if l != nil {
+		marks = l.observe(c.keys[1:])
+	}
+	if err := c.results.store.get(ctx, c.keys, c.values); err != nil {
+		c.results.counts.failure(err)
+		return sight{verdict: verdict{forward: forwardBypass}}
+	}
+	if c.values[0] == nil {
+		return sight{verdict: verdict{forward: forwardMiss}}
+	}
+	c.results.counts.read.Add(uint64(len(c.values[0])))
+	e, ok := c.results.codec.decode(c.keys[0], c.values[0])
+	if !ok || !e.agrees(c.values[1:]) || e.failure && failureOf(e.body) == nil {
+		return sight{verdict: verdict{forward: forwardStale}}
+	}
+	if l != nil {
+		l.keep(&c.sum, e, marks, now)
+	}
+	return c.judge(e, now)
+}
+
+// judge judges an entry that agrees with the store.
+func (c *call) judge(e entry, now time.Time) sight {
+	age := max(now.Sub(e.born), 0) // another machine's clock may be ahead
+	return sight{judge(c.function.Cache, e.failure, e.ttl, age, c.want), e, age}
+}
+
+// learn makes sure that every tag has a generation. It returns false if the
+// store does not play along.
+func (c *call) learn(ctx context.Context) bool {
+	for i := 1; i < len(c.keys); i++ {
+		for try := 1; c.values[i] == nil; try++ {
+			var err error
+			c.values[i], err = c.results.store.add(ctx, c.keys[i], newGeneration(), generationTTL)
+			if err != nil && (try == 3 || !deadConnection(err)) {
+				c.results.counts.failure(err)
+				return false
+			}
+		}
+		if len(c.values[i]) != generationSize {
+			return false // not ours; an invalidation will mend it
+		}
+	}
+	return true
+}
