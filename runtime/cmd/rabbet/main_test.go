@@ -9,6 +9,9 @@ import (
 // process of it.
 func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
+		if file := os.Getenv(tallyFile); file != "" {
+			registerTally(file)
+		}
 		os.Exit(run(os.Args[1:]))
 	}
 	os.Exit(m.Run())
