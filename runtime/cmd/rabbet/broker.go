@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,12 +36,17 @@ type broker interface {
 // `rabbet dev` that runs in this folder.
 func openBroker(c *config, log *zap.Logger) (broker, error) {
 	if !c.embedded() {
-		b, err := rabbit.Open(rabbit.Config{
+		cfg := rabbit.Config{
 			URL: c.BrokerURL, Namespace: c.Namespace, Process: c.Process, NoBatch: !c.Batch,
 			Grace: c.Grace, Observe: logInvocations(log), Log: log,
-		})
+		}
+		variable, value := "BROKER_URL", c.BrokerURL
+		if c.BrokerURLFile != "" {
+			variable, value, cfg.URLFrom = "BROKER_URL_FILE", c.BrokerURLFile, c.readBrokerURL
+		}
+		b, err := rabbit.Open(cfg)
 		if err != nil {
-			return nil, unusable("BROKER_URL", c.BrokerURL, "%v", err)
+			return nil, unusable(variable, value, "%v", err)
 		}
 		return b, nil
 	}
@@ -50,6 +57,12 @@ func openBroker(c *config, log *zap.Logger) (broker, error) {
 		return nil, unusable("BROKER_URL", c.BrokerURL, "no 'rabbet dev' runs in this folder (%v): start scripts/dev, or set it to amqp://user:password@host:5672/", errors.Unwrap(err))
 	}
 	return b, nil
+}
+
+// readBrokerURL reads the file that holds the broker URL as it is now.
+func (c *config) readBrokerURL() (string, error) {
+	content, err := os.ReadFile(c.BrokerURLFile)
+	return strings.TrimSpace(string(content)), err
 }
 
 // socket is where `rabbet dev` shares its broker.

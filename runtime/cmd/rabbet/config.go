@@ -23,6 +23,7 @@ const envPrefix = "RABBET_"
 // config is the environment. The tag doc is what `rabbet help env` prints.
 type config struct {
 	BrokerURL      string        `env:"BROKER_URL" envDefault:"memory://" doc:"memory:// is the broker inside 'rabbet dev'; amqp://user:password@host:5672/vhost or amqps://… is RabbitMQ (several, separated by commas, are tried in turn)"`
+	BrokerURLFile  string        `env:"BROKER_URL_FILE" doc:"file that holds the broker URL, in place of RABBET_BROKER_URL; it is read again before each connection, so credentials may be rotated (a mounted Kubernetes secret)"`
 	CacheURL       string        `env:"CACHE_URL" doc:"redis://host:6379/0, rediss://…, memcached://host:11211,host2:11211, memory:// or none; by default memory:// in 'rabbet dev' and none elsewhere"`
 	CacheKeys      []string      `env:"CACHE_KEY" doc:"seals what is cached (AES-256-GCM): 32 random bytes in base64, as of 'openssl rand -base64 32'; two, separated by a comma, while one takes over: the first seals, both open"`
 	CacheLocal     uint16        `env:"CACHE_LOCAL" envDefault:"0" doc:"MiB of cached results that each process keeps in its own memory; a result may then be stale for up to 2 s after its invalidation; 0 keeps none"`
@@ -137,6 +138,9 @@ func (c *config) validate() error {
 	if !slices.Contains([]string{"", "json", "console"}, c.LogFormat) {
 		return unusable("LOG_FORMAT", c.LogFormat, "choose json or console")
 	}
+	if c.BrokerURLFile != "" && !strings.HasPrefix(c.BrokerURL, "memory://") {
+		return unusable("BROKER_URL_FILE", c.BrokerURLFile, "%sBROKER_URL is set as well: set one of them", envPrefix)
+	}
 	if c.OnceFor < time.Minute {
 		return unusable("ONCE_FOR", c.OnceFor.String(), "write a duration such as 168h, a minute or more")
 	}
@@ -183,7 +187,9 @@ func (c *config) trustedProxies() ([]netip.Prefix, error) {
 }
 
 // embedded reports whether the broker is the one inside `rabbet dev`.
-func (c *config) embedded() bool { return strings.HasPrefix(c.BrokerURL, "memory://") }
+func (c *config) embedded() bool {
+	return c.BrokerURLFile == "" && strings.HasPrefix(c.BrokerURL, "memory://")
+}
 
 // forms say how a value of a type is written.
 var forms = map[reflect.Type]string{

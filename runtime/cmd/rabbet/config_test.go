@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -32,6 +33,7 @@ func TestConfigSaysWhatToMend(t *testing.T) {
 	for _, tt := range []struct{ variable, value, want string }{
 		{"RABBET_BROKER_URL", "nats://user:secret@host", "memory://, amqp://"},
 		{"RABBET_BROKER_URL", "amqp://user:secret@ho st", "amqp"},
+		{"RABBET_BROKER_URL_FILE", "/no/such/file", "no such file"},
 		{"RABBET_CACHE_URL", "http://user:secret@host", "redis://"},
 		{"RABBET_CACHE_KEY", "secret", "32 bytes in base64"},
 		{"RABBET_CACHE_LOCAL", "-1", "from 0 to 65535"},
@@ -78,5 +80,33 @@ func TestEveryVariableIsDescribed(t *testing.T) {
 		if v.doc == "" || v.name == envPrefix {
 			t.Errorf("config.%s: give it the tags env and doc", v.field)
 		}
+	}
+}
+
+func TestBrokerURLFromAFile(t *testing.T) {
+	clearEnv(t)
+	file := filepath.Join(t.TempDir(), "connection_string")
+	t.Setenv("RABBET_BROKER_URL_FILE", file)
+	c, err := readConfig()
+	if err != nil || c.embedded() {
+		t.Fatalf("got %+v, %v, want RabbitMQ", c, err)
+	}
+	for _, password := range []string{"first", "second"} {
+		if err := os.WriteFile(file, []byte("amqp://me:"+password+"@host/\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.readBrokerURL(); got != "amqp://me:"+password+"@host/" {
+			t.Errorf("got %q, %v, want what the file says now", got, err)
+		}
+	}
+	if err := os.WriteFile(file, []byte("postgres://me:secret@host/"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openBroker(c, newLog(c, "json")); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "RABBET_BROKER_URL_FILE") {
+		t.Errorf("a file with another URL: got %v", err)
+	}
+	t.Setenv("RABBET_BROKER_URL", "amqp://host/")
+	if _, err := readConfig(); err == nil || !strings.Contains(err.Error(), "set one of them") {
+		t.Errorf("both: got %v", err)
 	}
 }

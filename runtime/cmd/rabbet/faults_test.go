@@ -117,9 +117,8 @@ func TestRollingRestart(t *testing.T) {
 	env, file, url, namespace := tallied(t)
 	workers := []*part{newPart(t, "worker", env...), newPart(t, "worker", env...)}
 	ingresses := []*part{newPart(t, "ingress", env...), newPart(t, "ingress", env...)}
-	for _, p := range append(append([]*part{}, workers...), ingresses...) {
-		p.start()
-	}
+	all := append(append([]*part{}, workers...), ingresses...)
+	startAll(all...)
 	front := newBalancer(t, ingresses...)
 	var gets, posts, accepted atomic.Int64
 	over := make(chan struct{})
@@ -156,7 +155,7 @@ func TestRollingRestart(t *testing.T) {
 			}
 		})
 	}
-	for _, p := range append(append([]*part{}, workers...), ingresses...) {
+	for _, p := range all {
 		time.Sleep(200 * time.Millisecond)
 		p.stop()
 		p.start()
@@ -205,9 +204,7 @@ func TestKilledIngressLosesNothingAccepted(t *testing.T) {
 	env, file, _, _ := tallied(t)
 	worker := newPart(t, "worker", env...)
 	ingresses := []*part{newPart(t, "ingress", env...), newPart(t, "ingress", env...)}
-	for _, p := range append([]*part{worker}, ingresses...) {
-		p.start()
-	}
+	startAll(append(ingresses, worker)...)
 	front := newBalancer(t, ingresses...)
 	var mu sync.Mutex
 	accepted, tried := map[string]bool{}, 0

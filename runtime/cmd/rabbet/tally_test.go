@@ -108,6 +108,22 @@ func newPart(t *testing.T, command string, env ...string) *part {
 // start returns once the process says that it is ready.
 func (p *part) start() {
 	p.t.Helper()
+	p.begin()
+	p.awaitReady()
+}
+
+// startAll starts them at once.
+func startAll(parts ...*part) {
+	for _, p := range parts {
+		p.begin()
+	}
+	for _, p := range parts {
+		p.awaitReady()
+	}
+}
+
+func (p *part) begin() {
+	p.t.Helper()
 	p.cmd = exec.Command(os.Args[0], p.args...)
 	p.log = &syncBuffer{}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = p.env, p.log, p.log
@@ -115,6 +131,10 @@ func (p *part) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+func (p *part) awaitReady() {
+	p.t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); !p.isReady(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("%s is not ready after a minute:\n%s", strings.Join(p.args, " "), p.log)
