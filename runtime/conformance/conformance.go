@@ -49,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"Publish/WaitsForItsWorker", waitsForItsWorker},
 		{"Publish/ManyAtOnce", manyAtOnce},
 		{"Publish/NotBefore", notBefore},
+		{"Publish/TooFarAhead", tooFarAhead},
 		{"Publish/Ordered", ordered},
 		{"Publish/OrderedThroughReplacement", orderedThroughReplacement},
 		{"Publish/SeveralAtOnce", severalAtOnce},

@@ -229,6 +229,17 @@ func notBefore(s *system) {
 	}
 }
 
+func tooFarAhead(s *system) {
+	s.serve(onEvent("later", func(context.Context, faas.Event) error { return nil }, faas.Keys("x")))
+	b := s.broker()
+	for ahead, ok := range map[time.Duration]bool{faas.MaxDelay - time.Minute: true, faas.MaxDelay + time.Minute: false} {
+		err := b.Publish(s.within(), faas.Event{Key: "x", NotBefore: time.Now().Add(ahead)})
+		if ok && err != nil || !ok && !errors.Is(err, faas.ErrInvalid) {
+			s.Errorf("publish for %v from now: got %v, want it taken: %v", ahead, err, ok)
+		}
+	}
+}
+
 func ordered(s *system) {
 	const n = 100
 	got := make(chan string, 2*n)

@@ -36,10 +36,18 @@ type PublishOption func(*Event)
 // To publishes to another exchange than the namespace's own.
 func To(exchange string) PublishOption { return func(e *Event) { e.Exchange = exchange } }
 
-// At delivers the event no sooner than t, at most 30 days from now.
+// MaxDelay is how far ahead an event can be published.
+const MaxDelay = 30 * 24 * time.Hour
+
+// At delivers the event no sooner than t, which is at most MaxDelay from now,
+// and over RabbitMQ a tenth of a second later at the most, if a worker is free:
+//
+//	d.Bus.Publish(ctx, events.TrialEnds{ID: in.ID}, faas.At(in.Ends))
+//
+// It comes to the functions that listen now, not to those that will by then.
 func At(t time.Time) PublishOption { return func(e *Event) { e.NotBefore = t } }
 
-// In delivers the event no sooner than d from now, at most 30 days.
+// In is At for so long from now.
 func In(d time.Duration) PublishOption { return At(time.Now().Add(d)) }
 
 // Call calls the function that answers in's routing key and decodes its reply.

@@ -84,6 +84,10 @@ func (x *exchange) cloudEvents() (events []faas.Event, batch bool, p *problem) {
 		return nil, false, refuse(http.StatusUnsupportedMediaType,
 			"this takes CloudEvents: ce-* header fields, %s or %s; plain JSON goes to POST /events/{routing key}", cloudEventType, cloudEventBatchType)
 	}
+	notBefore, p := deliverAt(r.Header)
+	if p != nil {
+		return nil, false, p
+	}
 	body, p := x.read()
 	if p != nil {
 		return nil, false, p
@@ -113,7 +117,7 @@ func (x *exchange) cloudEvents() (events []faas.Event, batch bool, p *problem) {
 	trace := traceOf(r.Header)
 	for n := range found {
 		e := found[n].event(trace)
-		e.Correlation = x.id
+		e.Correlation, e.NotBefore = x.id, notBefore
 		events = append(events, e)
 	}
 	return events, batch, nil

@@ -26,6 +26,9 @@ func (x *exchange) publish(*routes) {
 		p = refuse(http.StatusUnprocessableEntity, "an event takes no query parameters: put them into the body")
 	}
 	if p == nil {
+		e.NotBefore, p = deliverAt(r.Header)
+	}
+	if p == nil {
 		e.ContentType, e.Body, p = x.eventBody()
 	}
 	if p != nil {
@@ -132,6 +135,34 @@ func (x *exchange) accept(status int, v any) {
 	x.set("Content-Type", "application/json")
 	x.set("Cache-Control", "no-store")
 	x.write(status, append(body, '\n'))
+}
+
+// deliverAt is when an event is to be delivered: at the time that Deliver-At
+// gives (RFC 3339), or in so many seconds as Deliver-In says; at once without.
+func deliverAt(h http.Header) (time.Time, *problem) {
+	at, in := h["Deliver-At"], h["Deliver-In"]
+	var t time.Time
+	switch {
+	case len(at)+len(in) == 0:
+		return t, nil
+	case len(at)+len(in) > 1:
+		return t, refuse(http.StatusBadRequest, "Deliver-At and Deliver-In: give one of them, once")
+	case len(in) > 0:
+		seconds, ok := parseSeconds(in[0])
+		if !ok {
+			return t, refuse(http.StatusBadRequest, "Deliver-In: %q: write seconds, such as 90 or 0.5", limited(in[0]))
+		}
+		t = time.Now().Add(time.Duration(min(seconds, 2*faas.MaxDelay.Seconds()) * float64(time.Second)))
+	default:
+		var err error
+		if t, err = time.Parse(time.RFC3339Nano, at[0]); err != nil {
+			return t, refuse(http.StatusBadRequest, "Deliver-At: %q: write a time such as 2030-01-31T09:00:00Z", limited(at[0]))
+		}
+	}
+	if time.Until(t) > faas.MaxDelay {
+		return t, refuse(http.StatusBadRequest, "an event can be published at most %d days ahead", int(faas.MaxDelay.Hours()/24))
+	}
+	return t, nil
 }
 
 // eventTime is the time at which an event happened; the broker fills in now

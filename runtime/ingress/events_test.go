@@ -44,6 +44,12 @@ func TestPublishRefused(t *testing.T) {
 		{"long content type", "/events/a", "{}", "Content-Type: a/" + strings.Repeat("x", 300), 415},
 		{"not a CloudEvent", "/events", "{}", "Content-Type: application/json", 415},
 		{"Request-Timeout", "/events/a", "{}", "Request-Timeout: soon", 400},
+		{"Deliver-In", "/events/a", "{}", "Deliver-In: soon", 400},
+		{"Deliver-In in the past", "/events/a", "{}", "Deliver-In: -1", 400},
+		{"Deliver-In too long", "/events/a", "{}", "Deliver-In: 2592001", 400},
+		{"Deliver-In for ever", "/events/a", "{}", "Deliver-In: 99999999999999999999", 400},
+		{"Deliver-At", "/events/a", "{}", "Deliver-At: noon", 400},
+		{"Deliver-At too late", "/events/a", "{}", "Deliver-At: 2999-01-01T00:00:00Z", 400},
 	} {
 		b := newBroker()
 		fields := []string{}
@@ -52,6 +58,30 @@ func TestPublishRefused(t *testing.T) {
 		}
 		if p := readProblem(t, do(New(Config{Broker: b}), "POST", c.target, c.body, fields...)); p.Status != c.status || len(b.published()) > 0 {
 			t.Errorf("%s: %+v after %d publishes, want %d after none", c.name, p, len(b.published()), c.status)
+		}
+	}
+}
+
+func TestPublishLater(t *testing.T) {
+	const event = `{"specversion":"1.0","id":"1","source":"s","type":"t"}`
+	tomorrow := time.Now().Add(24 * time.Hour).Truncate(time.Second)
+	for _, c := range []struct {
+		target, body, field string
+		want                time.Time
+	}{
+		{"/events/a", "{}", "X: y", time.Time{}},
+		{"/events/a", "{}", "Deliver-At: " + tomorrow.UTC().Format(time.RFC3339), tomorrow},
+		{"/events/a", "{}", "Deliver-In: 86400.5", time.Now().Add(86400500 * time.Millisecond)},
+		{"/events", event, "Deliver-At: " + tomorrow.Format(time.RFC3339), tomorrow},
+	} {
+		b := newBroker()
+		if r := do(New(Config{Broker: b}), "POST", c.target, c.body, c.field, "Content-Type: application/cloudevents+json"); r.StatusCode != 202 {
+			t.Errorf("%s: %d", c.field, r.StatusCode)
+			continue
+		}
+		got := b.published()[0].NotBefore
+		if off := got.Sub(c.want); got.IsZero() != c.want.IsZero() || off < 0 || off > time.Minute {
+			t.Errorf("%s: not before %v, want %v", c.field, got, c.want)
 		}
 	}
 }

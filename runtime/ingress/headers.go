@@ -106,14 +106,20 @@ func timeout(h http.Header, limit time.Duration) (time.Duration, *problem) {
 		return limit, nil
 	}
 	text := values[0]
-	seconds, err := strconv.ParseFloat(text, 64)
-	if err != nil || len(values) > 1 || strings.Trim(text, "0123456789.") != "" || seconds <= 0 {
+	seconds, ok := parseSeconds(text)
+	if !ok || len(values) > 1 || seconds <= 0 {
 		return 0, refuse(http.StatusBadRequest, "Request-Timeout: %q: write seconds, more than none, such as 2 or 0.5", limited(text))
 	}
 	if seconds >= limit.Seconds() {
 		return limit, nil
 	}
 	return max(time.Duration(seconds*float64(time.Second)), time.Millisecond), nil
+}
+
+// parseSeconds reads seconds, with a fraction or without.
+func parseSeconds(text string) (float64, bool) {
+	seconds, err := strconv.ParseFloat(text, 64)
+	return seconds, err == nil && strings.Trim(text, "0123456789.") == ""
 }
 
 // accepts reports whether the Accept header field allows what is written as

@@ -206,13 +206,6 @@ func TestGoexit(t *testing.T) {
 	}
 }
 
-func TestPublishTooFarAhead(t *testing.T) {
-	err := open(t, Config{}).Publish(t.Context(), faas.Event{Key: "x", NotBefore: time.Now().Add(31 * 24 * time.Hour)})
-	if !errors.Is(err, faas.ErrInvalid) {
-		t.Errorf("got %v, want faas.ErrInvalid", err)
-	}
-}
-
 func TestServeRefusesTwins(t *testing.T) {
 	f := answering(t, nil)[0]
 	if err := open(t, Config{}).Serve(t.Context(), []faas.Function{f, f}); err == nil {

@@ -11,9 +11,6 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// maxDelay is how far ahead an event may be published.
-const maxDelay = 30 * 24 * time.Hour
-
 // Publish queues a copy of e for every function that is bound to its key, or
 // for none of them. It fails with ErrUnroutable if there is no such function,
 // with ErrRefused if the queue of one is full, and with ErrUnavailable if the
@@ -26,7 +23,7 @@ func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 		return err
 	}
 	now := time.Now()
-	if e.NotBefore.Sub(now) > maxDelay {
+	if e.NotBefore.Sub(now) > faas.MaxDelay {
 		return &faas.Error{Code: faas.CodeInvalid, Detail: "an event can be published at most 30 days ahead", Executed: faas.ExecutedNo}
 	}
 	e.ID = cmp.Or(e.ID, faas.NewID())

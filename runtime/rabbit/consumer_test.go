@@ -132,27 +132,6 @@ func TestHugeHeadersReachTheDeadLetters(t *testing.T) {
 	}
 }
 
-func TestDelayIsNeverShort(t *testing.T) {
-	got := make(chan time.Time, 10)
-	b := openBroker(t)
-	serve(t, b, onEvent("late", "late.run", func(_ context.Context, e *faas.Event) error {
-		if e.Attempt != 1 {
-			t.Errorf("attempt: got %d, want 1: a delay burns none", e.Attempt)
-		}
-		got <- time.Now()
-		return nil
-	}))
-	for _, wait := range []time.Duration{50 * time.Millisecond, 350 * time.Millisecond, 1300 * time.Millisecond} {
-		due := time.Now().Add(wait)
-		if err := b.Publish(t.Context(), faas.Event{Key: "late.run", NotBefore: due}); err != nil {
-			t.Fatal(err)
-		}
-		if at := receive(t, "the delayed event", got); at.Before(due) || at.Sub(due) > 2*time.Second {
-			t.Errorf("after %v: came %v off its time, want it not before, and soon after", wait, at.Sub(due))
-		}
-	}
-}
-
 func TestDeletedQueueComesBack(t *testing.T) {
 	got := make(chan string, 10)
 	b := openBroker(t)

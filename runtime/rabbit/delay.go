@@ -22,13 +22,16 @@ var tierWaits = []struct {
 	{"1h", time.Hour}, {"4h", 4 * time.Hour}, {"1d", 24 * time.Hour},
 }
 
-// tierFor picks the tier for a wait: the longest that is not too long; the
-// shortest, or one that is too long by a tenth of it, to save round trips. So a
-// delay ends up to 100 ms, or a tenth of itself, late, and never early.
-func tierFor(wait time.Duration) (name string, length time.Duration) {
+// grain is how late a delay may end, beside the time that the last way through
+// the broker takes.
+const grain = 100 * time.Millisecond
+
+// tierFor picks the tier for a wait: the longest that is too long by less than
+// slack, or else the shortest, which is too long by no more than the grain.
+func tierFor(wait, slack time.Duration) (name string, length time.Duration) {
 	best := tierWaits[0]
 	for _, t := range tierWaits {
-		if t.wait-wait <= wait/10 {
+		if t.wait <= wait || t.wait-wait < slack {
 			best = t
 		}
 	}
@@ -71,10 +74,10 @@ func (t *tiers) forget(tier string) {
 	delete(t.declared, tier)
 }
 
-// delay publishes m so that it comes to the queue after wait, or earlier by
-// what the next tier will add: see tierFor.
-func (p *publisher) delay(ctx context.Context, queue string, wait time.Duration, m amqp.Publishing) error {
-	tier, length := tierFor(wait)
+// delay publishes m so that it comes to the queue after wait, later by slack at
+// the most, or earlier: then it has to wait again.
+func (p *publisher) delay(ctx context.Context, queue string, wait, slack time.Duration, m amqp.Publishing) error {
+	tier, length := tierFor(wait, slack)
 	if err := p.tiers.ensure(ctx, tier, length); err != nil {
 		return err
 	}

@@ -66,8 +66,7 @@ func toPublishing(e *faas.Event) (amqp.Publishing, error) {
 		headers[headerCausation] = e.Causation
 	}
 	if !e.NotBefore.IsZero() {
-		// Rounded up: never early.
-		headers[headerNotBefore] = e.NotBefore.Add(time.Millisecond - 1).UnixMilli()
+		headers[headerNotBefore] = unixMilliAfter(e.NotBefore)
 	}
 	for name, v := range map[string]string{
 		"exchange": e.Exchange, "routing key": e.Key, "id": e.ID, "content type": e.ContentType,
@@ -80,6 +79,8 @@ func toPublishing(e *faas.Event) (amqp.Publishing, error) {
 	switch {
 	case e.Key == "":
 		return amqp.Publishing{}, faas.Invalid("an event needs a routing key")
+	case time.Until(e.NotBefore) > faas.MaxDelay:
+		return amqp.Publishing{}, faas.Invalid("an event for %s: it can be published at most %d days ahead", e.NotBefore.Format(time.RFC3339), int(faas.MaxDelay.Hours()/24))
 	case len(e.Body) > maxBody:
 		return amqp.Publishing{}, faas.Invalid("an event of %d bytes: RabbitMQ takes up to %d; send a reference to the data instead", len(e.Body), maxBody)
 	case tableSize(headers) > maxHeaders:
@@ -161,6 +162,9 @@ func setTrace(headers amqp.Table, t faas.Trace) {
 		}
 	}
 }
+
+// unixMilliAfter is t in Unix milliseconds, rounded up: what waits for it is never early.
+func unixMilliAfter(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
 
 func stringOf(t amqp.Table, name string) string {
 	s, _ := t[name].(string)

@@ -133,20 +133,6 @@ func TestHeadersTravel(t *testing.T) {
 	}
 }
 
-func TestTierIsNeverTooShortInTheEnd(t *testing.T) {
-	for _, c := range []struct {
-		wait time.Duration
-		want string
-	}{
-		{time.Millisecond, "100ms"}, {100 * time.Millisecond, "100ms"}, {190 * time.Millisecond, "200ms"}, {150 * time.Millisecond, "100ms"},
-		{time.Second, "1s"}, {1900 * time.Millisecond, "2s"}, {45 * time.Second, "30s"}, {30 * 24 * time.Hour, "1d"},
-	} {
-		if got, _ := tierFor(c.wait); got != c.want {
-			t.Errorf("tierFor(%v): got %s, want %s", c.wait, got, c.want)
-		}
-	}
-}
-
 func TestPublishWhileBlocked(t *testing.T) {
 	b := openBroker(t)
 	serve(t, b, onEvent("any", "any.thing", func(context.Context, *faas.Event) error { return nil }))

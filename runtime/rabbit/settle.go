@@ -48,12 +48,13 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 		first = now.UnixMilli()
 	}
 	if v.Outcome == faas.Again {
-		own := amqp.Table{headerAttempt: int64(v.Attempt), headerNotBefore: now.Add(v.After).UnixMilli()}
+		own := amqp.Table{headerAttempt: int64(v.Attempt), headerNotBefore: unixMilliAfter(now.Add(v.After))}
 		if v.Attempt > e.Attempt { // it failed, and did not merely wait
 			own[headerFirst] = first
 		}
 		c.move(ch, d, e, func(ctx context.Context) error {
-			return c.b.publisher.delay(ctx, c.queue, v.After, copyOf(d, e, own))
+			// A tenth more spares most retries a second wait.
+			return c.b.publisher.delay(ctx, c.queue, v.After, v.After/10, copyOf(d, e, own))
 		})
 		return
 	}
@@ -80,7 +81,7 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 // putOff sends a delivery that comes too early to wait.
 func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, wait time.Duration) {
 	c.move(ch, d, e, func(ctx context.Context) error {
-		return c.b.publisher.delay(ctx, c.queue, wait, copyOf(d, e, nil))
+		return c.b.publisher.delay(ctx, c.queue, wait, grain, copyOf(d, e, nil))
 	})
 }
 

@@ -55,7 +55,8 @@ type publishCommand struct {
 	Key      string        `arg:"" help:"Routing key."`
 	Message  string        `arg:"" help:"The event as JSON; - reads standard input."`
 	Exchange string        `help:"Exchange to publish to; the namespace's events exchange by default."`
-	Delay    time.Duration `help:"Deliver it no sooner than in so long."`
+	In       time.Duration `xor:"when" help:"Deliver it no sooner than in so long, such as 90s or 36h; at most 30 days."`
+	At       time.Time     `xor:"when" help:"Deliver it no sooner than then, such as 2030-01-31T09:00:00+01:00; at most 30 days from now."`
 	Timeout  time.Duration `default:"10s" help:"How long to wait for the broker's confirmation."`
 }
 
@@ -72,9 +73,9 @@ func (cmd publishCommand) Run(ctx context.Context, c *config) error {
 	defer b.Close()
 	ctx, cancel := context.WithTimeout(ctx, cmd.Timeout)
 	defer cancel()
-	e := faas.Event{Key: cmd.Key, Exchange: cmd.Exchange, ID: faas.NewID(), Body: body}
-	if cmd.Delay > 0 {
-		e.NotBefore = time.Now().Add(cmd.Delay)
+	e := faas.Event{Key: cmd.Key, Exchange: cmd.Exchange, ID: faas.NewID(), NotBefore: cmd.At, Body: body}
+	if cmd.In > 0 {
+		e.NotBefore = time.Now().Add(cmd.In)
 	}
 	err = b.Publish(ctx, e)
 	if errors.Is(err, faas.ErrUnroutable) {

@@ -1,0 +1,172 @@
+package rabbit
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
+)
+
+func TestTierFor(t *testing.T) {
+	for _, c := range []struct {
+		wait, slack time.Duration
+		want        string
+	}{
+		{time.Millisecond, grain, "100ms"}, {100 * time.Millisecond, grain, "100ms"}, {101 * time.Millisecond, grain, "200ms"},
+		{100 * time.Millisecond, 0, "100ms"}, {150 * time.Millisecond, 0, "100ms"}, {1901 * time.Millisecond, grain, "2s"},
+		{1900 * time.Millisecond, grain, "1s"}, {1900 * time.Millisecond, 190 * time.Millisecond, "2s"},
+		{45 * time.Second, grain, "30s"}, {23 * time.Hour, grain, "4h"}, {30 * 24 * time.Hour, grain, "1d"},
+	} {
+		if got, _ := tierFor(c.wait, c.slack); got != c.want {
+			t.Errorf("tierFor(%v, %v): got %s, want %s", c.wait, c.slack, got, c.want)
+		}
+	}
+}
+
+// Delays up to the longest are followed hop by hop, each of which takes a
+// little longer than its tier says: never early, late by the grain and one hop.
+func TestLongDelays(t *testing.T) {
+	const hop = 20 * time.Millisecond // the way through the broker
+	most := 0
+	for _, wait := range append([]time.Duration{
+		0, 1, time.Millisecond, grain - 1, grain, grain + 1, 199 * time.Millisecond, 999 * time.Millisecond,
+		59 * time.Second, 23*time.Hour + 59*time.Minute + 59*time.Second, faas.MaxDelay - 1, faas.MaxDelay,
+	}, randomDelays(2000, faas.MaxDelay)...) {
+		waited, hops := time.Duration(0), 0
+		for waited < wait {
+			_, length := tierFor(wait-waited, grain)
+			waited += length + hop
+			hops++
+		}
+		if late := waited - wait; late > grain+hop {
+			t.Errorf("%v: late by %v after %d hops, want at most %v", wait, late, hops, grain+hop)
+		}
+		most = max(most, hops)
+	}
+	if most > 60 {
+		t.Errorf("a delay takes up to %d hops, want at most 60", most)
+	}
+}
+
+func randomDelays(n int, most time.Duration) (list []time.Duration) {
+	for range n {
+		list = append(list, rand.N(most))
+	}
+	return list
+}
+
+// clocked records when events come that were published with a delay.
+type clocked struct {
+	t   *testing.T
+	mu  sync.Mutex
+	due map[string]time.Time
+	at  map[string]time.Time
+	all chan struct{} // closed when all have come
+}
+
+func (c *clocked) take(_ context.Context, e *faas.Event) error {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if early := c.due[e.ID].Sub(now); early > 0 {
+		c.t.Errorf("%s came %v early", e.ID, early)
+	}
+	if e.Attempt != 1 {
+		c.t.Errorf("%s: attempt %d, want 1: a delay burns none", e.ID, e.Attempt)
+	}
+	if _, twice := c.at[e.ID]; !twice {
+		if c.at[e.ID] = now; len(c.at) == len(c.due) {
+			close(c.all)
+		}
+	}
+	return nil
+}
+
+// publish publishes an event for each delay.
+func (c *clocked) publish(b *Broker, delays []time.Duration) {
+	c.t.Helper()
+	now := time.Now()
+	c.mu.Lock()
+	c.due, c.at, c.all = map[string]time.Time{}, map[string]time.Time{}, make(chan struct{})
+	for n, d := range delays {
+		c.due[fmt.Sprint(n)] = now.Add(d)
+	}
+	c.mu.Unlock()
+	var all sync.WaitGroup
+	for n, d := range delays {
+		all.Go(func() {
+			if err := b.Publish(c.t.Context(), faas.Event{Key: "late.run", ID: fmt.Sprint(n), NotBefore: now.Add(d)}); err != nil {
+				c.t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// lateness waits until all have come, and returns how late each was, in order.
+func (c *clocked) lateness() (late []time.Duration) {
+	c.t.Helper()
+	select {
+	case <-c.all:
+	case <-within(c.t, 2*time.Minute).Done():
+		c.t.Fatalf("%d of %d came", len(c.at), len(c.due))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, at := range c.at {
+		late = append(late, at.Sub(c.due[id]))
+	}
+	slices.Sort(late)
+	return late
+}
+
+func TestDelays(t *testing.T) {
+	c := &clocked{t: t}
+	b := openBroker(t)
+	serve(t, b, onEvent("late", "late.run", c.take))
+	// The tiers are there from then on.
+	c.publish(b, []time.Duration{2 * time.Second})
+	c.lateness()
+	c.publish(b, randomDelays(300, 3*time.Second))
+	late := c.lateness()
+	t.Logf("late: median %v, 90 %% within %v, all within %v (grain %v)", late[150], late[270], late[299], grain)
+	if late[299] > 30*time.Second { // a busy machine is allowed for
+		t.Errorf("late by %v, want about %v", late[299], grain)
+	}
+}
+
+// The broker is killed while events wait in it.
+func TestDelaysSurviveABrokerRestart(t *testing.T) {
+	node := ownNode(t)
+	c := &clocked{t: t}
+	b := openBroker(t, func(c *Config) { c.URL = node.URL() })
+	serve(t, b, onEvent("late", "late.run", c.take))
+	for _, tier := range tierWaits { // all that will be used, see remembered
+		if err := b.publisher.tiers.ensure(t.Context(), tier.name, tier.wait); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remembered(t, node)
+	c.publish(b, append(randomDelays(200, 5*time.Second), time.Minute/4))
+	node.Kill()
+	restart(t, node)
+	if late := c.lateness(); len(late) != 201 {
+		t.Errorf("%d came, want 201", len(late))
+	}
+}
+
+// remembered makes the node write down which quorum queues it has. It does so
+// half a second after the last was declared; one that it has not written down
+// when it is killed (3.10.8) is empty afterwards, and has no leader.
+func remembered(t *testing.T, node *rabbittest.Node) {
+	t.Helper()
+	if out, err := node.Ctl(within(t, time.Minute), "eval", "catch dets:sync(ra_directory_reverse), catch dets:sync(ra_log_meta)."); err != nil {
+		t.Fatalf("rabbitmqctl eval: %v\n%s", err, out)
+	}
+}
