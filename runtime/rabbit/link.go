@@ -49,12 +49,14 @@ type session struct {
 	over chan struct{} // closed when conn is
 }
 
+var errNotYet = errors.New("not connected to RabbitMQ yet")
+
 func newLink(cfg Config, role string) *link {
 	return &link{
 		role: role, namespace: cfg.Namespace, name: cfg.Namespace + " " + role + " " + cfg.Process,
 		source: cfg.addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)),
 		changed: make(chan struct{}), problems: map[string]error{},
-		problem: errors.New("not connected to RabbitMQ yet"),
+		problem: errNotYet,
 	}
 }
 
@@ -172,6 +174,7 @@ func (l *link) run(ctx context.Context) {
 // connect holds a connection to a until it is lost, and says for how long. An
 // error says why there was none.
 func (l *link) connect(ctx context.Context, a address) (time.Duration, error) {
+	l.awaiting(a)
 	s, err := l.dial(ctx, a)
 	if err != nil {
 		return 0, explainDial(a, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -34,6 +35,16 @@ func (l *link) down(why error) {
 func (l *link) announce() {
 	close(l.changed)
 	l.changed = make(chan struct{})
+}
+
+// awaiting says that a is the first to be tried; later it is better known what
+// is wrong.
+func (l *link) awaiting(a address) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if errors.Is(l.problem, errNotYet) {
+		l.problem = fmt.Errorf("RabbitMQ at %v has not answered yet: check that an AMQP 0-9-1 broker listens there", a)
+	}
 }
 
 func (l *link) setBlocked(b amqp.Blocking) {

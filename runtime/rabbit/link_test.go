@@ -35,7 +35,7 @@ func unready(t *testing.T, rawURL string) string {
 	defer b.Close()
 	until(t, "the connection fails", func(ctx context.Context) bool {
 		changed := b.publish.change()
-		if !strings.Contains(b.publish.health().Error(), "not connected") {
+		if got := b.publish.health().Error(); !strings.Contains(got, "not connected") && !strings.Contains(got, "has not answered yet") {
 			return true
 		}
 		select {

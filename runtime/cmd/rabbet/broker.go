@@ -80,10 +80,8 @@ func dial(ctx context.Context, c *config) (broker, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectPatience)
 	defer cancel()
 	if err := b.Ready(ctx); err != nil {
+		err = cmp.Or(b.Health(), err)
 		b.Close()
-		if now := b.Health(); now != nil {
-			err = now
-		}
 		return nil, err
 	}
 	return b, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -29,7 +30,8 @@ func newLog(c *config, format string) *zap.Logger {
 		encoding.EncodeDuration = zapcore.StringDurationEncoder
 		return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(encoding), zapcore.Lock(os.Stderr), level))
 	}
-	sink := &zapcore.BufferedWriteSyncer{WS: os.Stderr, FlushInterval: logDelay}
+	plain := zapcore.AddSync(struct{ io.Writer }{os.Stderr}) // written is enough: a pipe or a terminal cannot be synced
+	sink := &zapcore.BufferedWriteSyncer{WS: plain, FlushInterval: logDelay}
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, level)
 	return zap.New(zapcore.RegisterHooks(core, func(e zapcore.Entry) error {
 		if e.Level < zapcore.WarnLevel {
