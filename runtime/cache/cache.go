@@ -158,7 +158,7 @@ func (r *Results) Invalidate(ctx context.Context, tags ...string) error {
 	keys := make([]string, len(tags))
 	for i, tag := range tags {
 		keys[i] = generationKey(r.namespace, tag)
-		if err := r.store.remove(ctx, keys[i]); err != nil {
+		if err := r.store.remove(ctx, keys[i], true); err != nil {
 			r.counts.failure(err)
 			failed = errors.Join(failed, fmt.Errorf("invalidate %q: the results cache did not take it: %w", tag, err))
 		}

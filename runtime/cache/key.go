@@ -34,6 +34,17 @@ func entryKey(namespace string, sum *[sha256.Size]byte) string {
 	return readable(namespace, ":r:", sum)
 }
 
+// leaseKey is where a process says that it makes the result with that sum under
+// these generations.
+func leaseKey(namespace string, sum *[sha256.Size]byte, generations [][]byte) string {
+	b := append(make([]byte, 0, 256), sum[:]...)
+	for _, g := range generations {
+		b = append(b, g...)
+	}
+	all := sha256.Sum256(b)
+	return readable(namespace, ":l:", &all)
+}
+
 // generationKey is where a tag's generation is kept. The tag is readable in it
 // if its bytes are fit for a key.
 func generationKey(namespace, tag string) string {

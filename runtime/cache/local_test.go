@@ -260,7 +260,7 @@ func TestRefreshAhead(t *testing.T) {
 
 		k, _ = b.local.entries.GetIfPresent(c.sum)
 		k.due = time.Now()
-		if err := b.store.remove(t.Context(), generationKey(b.namespace, "thing:42")); err != nil { // and nobody hears of it
+		if err := b.store.remove(t.Context(), generationKey(b.namespace, "thing:42"), true); err != nil { // and nobody hears of it
 			t.Fatal(err)
 		}
 		ask(t, b, f, descriptor, input, Directives{})

@@ -10,8 +10,9 @@ import (
 // sight is what a look at the store showed.
 type sight struct {
 	verdict
-	entry entry // if the verdict is about one
-	age   time.Duration
+	stored bool // there is an entry, which agrees
+	entry  entry
+	age    time.Duration
 }
 
 // result is the stored one.
@@ -60,6 +61,15 @@ func (c *call) lookFarther(ctx context.Context, now time.Time) sight {
 		c.results.counts.failure(err)
 		return sight{verdict: verdict{forward: forwardBypass}}
 	}
+	seen := c.sightOf(now)
+	if l != nil && seen.stored {
+		l.keep(&c.sum, seen.entry, marks, now)
+	}
+	return seen
+}
+
+// sightOf judges what was read of the store.
+func (c *call) sightOf(now time.Time) sight {
 	if c.values[0] == nil {
 		return sight{verdict: verdict{forward: forwardMiss}}
 	}
@@ -68,16 +78,13 @@ func (c *call) lookFarther(ctx context.Context, now time.Time) sight {
 	if !ok || !e.agrees(c.values[1:]) || e.failure && failureOf(e.body) == nil {
 		return sight{verdict: verdict{forward: forwardStale}}
 	}
-	if l != nil {
-		l.keep(&c.sum, e, marks, now)
-	}
 	return c.judge(e, now)
 }
 
 // judge judges an entry that agrees with the store.
 func (c *call) judge(e entry, now time.Time) sight {
 	age := max(now.Sub(e.born), 0) // another machine's clock may be ahead
-	return sight{judge(c.function.Cache, e.failure, e.ttl, age, c.want), e, age}
+	return sight{judge(c.function.Cache, e.failure, e.ttl, age, c.want), true, e, age}
 }
 
 // learn makes sure that every tag has a generation. It returns false if the

@@ -87,7 +87,7 @@ func (s *memcachedStore) add(ctx context.Context, key string, value []byte, ttl 
 	return there, err
 }
 
-func (s *memcachedStore) remove(ctx context.Context, key string) error {
+func (s *memcachedStore) remove(ctx context.Context, key string, _ bool) error {
 	return s.write(ctx, key, (*line).insist, func(client *memcache.Client) error {
 		err := again(func() error { return client.Delete(key) })
 		if errors.Is(err, memcache.ErrCacheMiss) {

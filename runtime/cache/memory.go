@@ -57,7 +57,7 @@ func (m *memory) add(_ context.Context, key string, value []byte, ttl time.Durat
 	return there.value, nil
 }
 
-func (m *memory) remove(_ context.Context, key string) error {
+func (m *memory) remove(_ context.Context, key string, _ bool) error {
 	m.items.Invalidate(key)
 	return nil
 }

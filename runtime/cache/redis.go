@@ -152,9 +152,13 @@ func (s *redisStore) add(ctx context.Context, key string, value []byte, ttl time
 	return there, err
 }
 
-// remove also waits for the replicas that follow the server: one that takes
-// over must not bring back what is gone here. A server that is full removes.
-func (s *redisStore) remove(ctx context.Context, key string) error {
+// remove works on a server that is full, too. For good, it waits for the
+// replicas that follow the server: one that takes over must not bring back what
+// is gone here.
+func (s *redisStore) remove(ctx context.Context, key string, forGood bool) error {
+	if !forGood {
+		return s.write(ctx, key, (*line).do, func(ctx context.Context, client *redis.Client) error { return client.Del(ctx, key).Err() })
+	}
 	return s.write(ctx, key, (*line).insist, func(ctx context.Context, client *redis.Client) error {
 		conn := client.Conn() // WAIT is about what its own connection wrote
 		defer conn.Close()

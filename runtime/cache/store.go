@@ -29,9 +29,9 @@ type store interface {
 	// never sends value twice: a copy that arrives late must not bring back what
 	// has been removed meanwhile.
 	add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error)
-	// remove returns nil once nothing is stored under key, nor will be again
-	// when a replica takes over.
-	remove(ctx context.Context, key string) error
+	// remove returns nil once nothing is stored under key; nor will be again when
+	// a replica takes over, if it is for good.
+	remove(ctx context.Context, key string, forGood bool) error
 	close() error
 }
 

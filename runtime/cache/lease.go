@@ -1,0 +1,109 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"slices"
+	"time"
+)
+
+// A process that makes a result says so in the store, so that the others wait
+// for it. It says so again every leaseRenewal; when it dies, the others wait for
+// leaseTime at the most. A lease only saves work: nothing goes wrong if two hold it.
+const (
+	leaseTime    = 2 * time.Second
+	leaseRenewal = leaseTime / 4
+)
+
+// inVain is what a lease becomes when its holder had nothing to store: for a
+// while nobody waits for a second holder.
+var inVain = []byte("-")
+
+// How long to wait between looks for what another process makes.
+const (
+	firstLook = 2 * time.Millisecond
+	laterLook = 50 * time.Millisecond
+)
+
+// fillOnce fills, or waits for another process that does. Nobody asked for a
+// background fill: it is left out (errLanded) when one has failed just now.
+func (c *call) fillOnce(ctx context.Context, forward string, background bool) (Result, error) {
+	if _, alone := c.results.store.(*memory); alone {
+		return c.fill(ctx, forward)
+	}
+	key := leaseKey(c.results.namespace, &c.sum, c.values[1:])
+	mine := []byte(rand.Text())
+	holder, err := c.results.store.add(ctx, key, mine, leaseTime)
+	switch {
+	case err != nil:
+		c.results.counts.failure(err)
+	case bytes.Equal(holder, mine):
+		stored := make(chan bool, 1)
+		c.results.flights.running.Go(func() { c.results.hold(context.WithoutCancel(ctx), key, mine, stored) })
+		result, err := c.fill(ctx, forward)
+		stored <- result.Stored
+		return result, err
+	case !bytes.Equal(holder, inVain):
+		result, made, err := c.await(ctx, forward, key, holder)
+		if made {
+			return result, err
+		}
+		if !c.learn(ctx) {
+			return c.run(ctx, forwardBypass)
+		}
+	case background:
+		return Result{}, errLanded
+	}
+	return c.fill(ctx, forward)
+}
+
+// hold renews a lease until it is told whether something was stored.
+func (r *Results) hold(ctx context.Context, key string, mine []byte, stored <-chan bool) {
+	ticker := time.NewTicker(leaseRenewal)
+	defer ticker.Stop()
+	for {
+		var err error
+		select {
+		case <-ticker.C:
+			err = r.store.set(ctx, key, mine, leaseTime)
+		case made := <-stored:
+			if made {
+				err = r.store.remove(ctx, key, false)
+			} else {
+				err = r.store.set(ctx, key, inVain, leaseTime)
+			}
+			r.counts.failure(err)
+			return
+		}
+		r.counts.failure(err)
+	}
+}
+
+// await looks for what the holder of the lease makes. It returns made false
+// when there is nothing to wait for any more; then what this call knows of the
+// store is as of now.
+func (c *call) await(ctx context.Context, forward, lease string, holder []byte) (result Result, made bool, err error) {
+	keys := append(slices.Clone(c.keys), lease)
+	values := make([][]byte, len(keys))
+	for pause := firstLook; ; pause = min(2*pause, laterLook) {
+		select {
+		case <-ctx.Done():
+			return Result{}, true, gone(ctx)
+		case <-time.After(pause):
+		}
+		if err := c.results.store.get(ctx, keys, values); err != nil {
+			c.results.counts.failure(err)
+			return Result{}, false, nil
+		}
+		copy(c.values, values)
+		if seen := c.sightOf(time.Now()); seen.forward == "" {
+			result, err := seen.result()
+			result.Hit, result.Collapsed, result.Forward = false, true, forward
+			return result, true, err
+		}
+		if !bytes.Equal(values[len(keys)-1], holder) {
+			return Result{}, false, nil
+		}
+	}
+}

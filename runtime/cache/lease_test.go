@@ -1,0 +1,173 @@
+package cache
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// several opens caches of n processes on one store.
+func several(t *testing.T, url string, n int) []*Results {
+	first := open(t, url)
+	all := []*Results{first}
+	for range n - 1 {
+		r, err := Open(url, Config{Namespace: first.namespace, Timeout: 2 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		all = append(all, r)
+	}
+	return all
+}
+
+// stampede makes n calls in each process at once, and returns when the function
+// has begun to run and everybody waits. all.Wait waits for the answers, none of
+// which may be older than oldest.
+func stampede(t *testing.T, all *sync.WaitGroup, processes []*Results, f *function, n int, oldest string) {
+	t.Helper()
+	for _, r := range processes {
+		for range n {
+			all.Go(func() {
+				result, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+				if err != nil || string(result.Body) < oldest {
+					t.Errorf("got %s, %v", result.Body, err)
+				}
+			})
+		}
+	}
+	<-f.started
+	for _, r := range processes {
+		eventually(t, "all wait", func() bool { return waiting(r) == n })
+	}
+}
+
+func TestOneRunOverAllProcesses(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		processes := several(t, url, 2)
+		f := &function{started: make(chan struct{}, 100), release: make(chan struct{})}
+		var all sync.WaitGroup
+		stampede(t, &all, processes, f, 500, "v0")
+		close(f.release)
+		all.Wait()
+		if n := f.calls.Load(); n != 1 {
+			t.Errorf("1,000 misses: the function ran %d times, want once", n)
+		}
+
+		// After an invalidation nobody waits for who began before it.
+		f.version.Add(1)
+		f.release = make(chan struct{})
+		if err := processes[0].Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		stampede(t, &all, processes, f, 10, "v1")
+		f.version.Add(1)
+		if err := processes[1].Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		late := &function{}
+		late.version.Store(2)
+		if got := ask(t, processes[0], late, descriptor, input, Directives{}); string(got.Body) != "v2 "+input {
+			t.Errorf("while the older one runs: got %s", got.Body)
+		}
+		close(f.release)
+		all.Wait()
+	})
+}
+
+func TestLeaseOutlivesItsTime(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		t.Parallel()
+		processes := several(t, url, 2)
+		f := &function{started: make(chan struct{}, 100), release: make(chan struct{})}
+		var all sync.WaitGroup
+		stampede(t, &all, processes, f, 1, "v0")
+		time.Sleep(leaseTime + leaseRenewal) // what it is about
+		close(f.release)
+		all.Wait()
+		if n := f.calls.Load(); n != 1 {
+			t.Errorf("the function ran %d times while it was slow, want once", n)
+		}
+	})
+}
+
+func TestCrashedHolder(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		t.Parallel()
+		r, f := open(t, url), &function{}
+		ask(t, r, f, descriptor, input, Directives{})
+		r.flights.running.Wait() // its own lease is gone
+		c := call{results: r, function: descriptor, request: faas.Request{Body: []byte(input)}}
+		if !c.address() || !c.locate() {
+			t.Fatal("the input has no key")
+		}
+		if err := r.store.get(t.Context(), c.keys, c.values); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.store.set(t.Context(), leaseKey(r.namespace, &c.sum, c.values[1:]), []byte("of a process that is dead"), leaseTime); err != nil {
+			t.Fatal(err)
+		}
+		evict(t, r, c.keys[0])
+		f.version.Add(1)
+		began := time.Now()
+		got := ask(t, r, f, descriptor, input, Directives{})
+		if took := time.Since(began); string(got.Body) != "v1 "+input || !got.Stored || took > leaseTime+5*time.Second {
+			t.Errorf("got %s, %+v after %v", got.Body, got, took)
+		}
+	})
+}
+
+// A holder that has nothing to store holds nobody up.
+func TestLeaseInVain(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		processes := several(t, url, 2)
+		broken := &function{fail: errors.New("broken"), started: make(chan struct{}, 100), release: make(chan struct{})}
+		var all sync.WaitGroup
+		call := func(r *Results) {
+			all.Go(func() {
+				if _, err := r.Call(t.Context(), broken, descriptor, faas.Request{Body: []byte(input)}, Directives{}); err == nil {
+					t.Error("got no error")
+				}
+			})
+		}
+		call(processes[0])
+		<-broken.started
+		call(processes[1])
+		eventually(t, "it waits", func() bool { return waiting(processes[1]) == 1 })
+		close(broken.release)
+		all.Wait()
+		if n := broken.calls.Load(); n != 2 {
+			t.Errorf("the function ran %d times, want each process to have its own try", n)
+		}
+
+		began := time.Now()
+		const more = 20
+		for i := range more {
+			call(processes[i%2])
+			all.Wait()
+		}
+		if took := time.Since(began); broken.calls.Load() != 2+more || took > more*leaseTime/2 {
+			t.Errorf("%d more calls: %d runs in %v", more, broken.calls.Load()-2, took)
+		}
+
+		// What runs in the background is left out for a while.
+		d := with(func(p *faas.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
+		f := &function{}
+		ask(t, processes[0], f, d, `{"id":"43"}`, Directives{})
+		older(t, processes[0], d, `{"id":"43"}`, 90*time.Second)
+		processes[0].flights.running.Wait()
+		f.fail = errors.New("broken")
+		for range 20 {
+			if got := ask(t, processes[0], f, d, `{"id":"43"}`, Directives{}); !got.Hit {
+				t.Fatalf("got %+v, want the stale result", got)
+			}
+			processes[0].flights.running.Wait()
+		}
+		if n := f.calls.Load(); n > 3 {
+			t.Errorf("%d runs for 20 stale hits on a broken function", n-1)
+		}
+	})
+}
