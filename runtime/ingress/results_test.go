@@ -13,7 +13,6 @@ import (
 type fakeResults struct {
 	result *Result
 	err    error
-	wait   bool // until ctx is done, and fail
 
 	want    Directives   // of the last call
 	request faas.Request // likewise

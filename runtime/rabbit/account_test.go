@@ -75,13 +75,6 @@ func (a *account) buried(id string) {
 	})
 }
 
-// count is how many events were accepted so far.
-func (a *account) count() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.accepted)
-}
-
 // await waits until reached holds, which is called with a.mu held.
 func (a *account) await(t testing.TB, what string, reached func() bool) {
 	t.Helper()

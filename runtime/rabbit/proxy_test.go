@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 )
 
 // proxy stands between a client and RabbitMQ and is the bad network. (The
@@ -21,7 +20,6 @@ type proxy struct {
 	mu     sync.Mutex
 	closed bool
 	pairs  []*pair
-	delay  time.Duration // of each piece in either direction
 	holes  [2]bool       // by direction: whatever is sent disappears
 	turn   chan struct{} // closed when holes change
 }
@@ -134,12 +132,9 @@ func (p *proxy) copy(c *pair, to io.Writer, from io.Reader, d direction) {
 	for {
 		n, err := from.Read(buffer)
 		p.mu.Lock()
-		hole, turn, delay := p.holes[d], p.turn, p.delay
+		hole, turn := p.holes[d], p.turn
 		c.broken = c.broken || hole
 		p.mu.Unlock()
-		if delay > 0 {
-			time.Sleep(delay)
-		}
 		switch {
 		case err != nil && hole:
 			<-turn
@@ -174,13 +169,6 @@ func (p *proxy) hole(directions ...direction) {
 	}
 	close(p.turn)
 	p.turn = make(chan struct{})
-}
-
-// slow delays each piece by d.
-func (p *proxy) slow(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.delay = d
 }
 
 // reset ends all connections with a TCP reset, and returns how many they were.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -93,8 +94,8 @@ func (c column) test(ctx context.Context) (result, error) {
 	defer os.RemoveAll(dir)
 	var nodes []*rabbittest.Node
 	defer func() {
-		for i := len(nodes) - 1; i >= 0; i-- {
-			nodes[i].Close()
+		for _, node := range slices.Backward(nodes) {
+			node.Close()
 		}
 	}()
 	for i := range c.nodes {
