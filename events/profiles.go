@@ -39,6 +39,9 @@ type ProfileUpdated struct {
 // RoutingKey is what the event is published under.
 func (ProfileUpdated) RoutingKey() string { return "profile.updated" }
 
+// CacheTags names the cached results that the change made stale.
+func (e ProfileUpdated) CacheTags() []string { return []string{"profile:" + e.ID} }
+
 // Validate says that an id is missing.
 func (e ProfileUpdated) Validate() error {
 	if e.ID == "" {

@@ -8,11 +8,19 @@ import (
 )
 
 func init() {
-	faas.OnEvent(&All, "invalidate-cache", invalidateCache)
+	faas.OnEvent(&All, "invalidate-cache", invalidateCache[events.ProfileUpdated])
+	// faas.Also(invalidateCache[events.OrderPlaced]) for another event
+}
+
+// change is an event that makes cached results stale.
+type change interface {
+	faas.Message
+	// CacheTags names their tags, as in faas.Cached but filled in.
+	CacheTags() []string
 }
 
 // invalidateCache drops the cached results that a change made stale, whoever
 // made the change. It is tried again until the cache has taken it.
-func invalidateCache(ctx context.Context, d *Deps, in events.ProfileUpdated) error {
-	return d.Results.Invalidate(ctx, "profile:"+in.ID)
+func invalidateCache[E change](ctx context.Context, d *Deps, in E) error {
+	return d.Results.Invalidate(ctx, in.CacheTags()...)
 }

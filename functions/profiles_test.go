@@ -159,6 +159,21 @@ func TestUpdateProfileChecks(t *testing.T) {
 	}
 }
 
+// What get-profile's results are tagged with and what a change drops must be
+// the same.
+func TestChangesDropWhatIsCached(t *testing.T) {
+	fns, err := All.With(&Deps{}, "get-profile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, template := range fns[0].Cache.Tags {
+		tag, err := faas.ExpandTag(template, func(name string) (string, bool) { return "42", name == "id" })
+		if want := (events.ProfileUpdated{ID: "42"}).CacheTags(); err != nil || !slices.Equal(want, []string{tag}) {
+			t.Errorf("cached under %q (%v), dropped by %q", tag, err, want)
+		}
+	}
+}
+
 func TestInvalidateCache(t *testing.T) {
 	w, d := newWorld()
 	if err := invalidateCache(t.Context(), d, events.ProfileUpdated{ID: "1"}); err != nil || !slices.Equal(w.journal, []string{"invalidate profile:1"}) {

@@ -35,7 +35,7 @@ func updateProfile(ctx context.Context, d *Deps, in events.UpdateProfile) (event
 	}
 	// Before the answer, so that whoever has it never reads the old profile. If
 	// the cache is out of reach, invalidate-cache makes up for it once it is back.
-	if err := d.Results.Invalidate(ctx, "profile:"+profile.ID); err != nil {
+	if err := d.Results.Invalidate(ctx, events.ProfileUpdated(profile).CacheTags()...); err != nil {
 		d.Log.Warn("cached results not invalidated yet", zap.String("profile", profile.ID), zap.Error(err))
 	}
 	return profile, nil
