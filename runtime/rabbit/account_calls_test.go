@@ -42,13 +42,13 @@ func (c *callAccount) functions() []faas.Function {
 	return []faas.Function{function("again", answer, repeatable), function("once", answer)}
 }
 
-// callers call both functions from many goroutines at once until stop is called.
+// callers call both functions from several goroutines at once until stop is called.
 func (c *callAccount) callers(t testing.TB, b *Broker) (stop func()) {
 	var g sync.WaitGroup
 	over := make(chan struct{})
 	// Who waits for a call that died with its worker learns of it by the deadline.
 	patience := map[string]time.Duration{"once": 2 * time.Second, "again": 30 * time.Second}
-	for p := range 16 {
+	for p := range 8 {
 		key := []string{"again", "once"}[p%2]
 		g.Go(func() {
 			for i := 0; ; i++ {
@@ -70,8 +70,8 @@ func (c *callAccount) callers(t testing.TB, b *Broker) (stop func()) {
 				close(c.changed)
 				c.changed = make(chan struct{})
 				c.mu.Unlock()
-				if err != nil { // as a program does that is told so
-					time.Sleep(20 * time.Millisecond)
+				if time.Sleep(4 * time.Millisecond); err != nil { // as a program does that is told so
+					time.Sleep(50 * time.Millisecond)
 				}
 			}
 		})

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -214,4 +216,53 @@ func counted(a *account, key string, concurrency int) faas.Function {
 	})
 	fn.Concurrency = concurrency
 	return fn
+}
+
+// mixed is counted, but some events fail at first and some always: by the last
+// two digits of their id.
+func mixed(a *account, key string, concurrency int) faas.Function {
+	fn := counted(a, key, concurrency)
+	fn.Handle = func(_ context.Context, e *faas.Event) ([]byte, error) {
+		switch {
+		case strings.HasSuffix(e.ID, failsOnce) && e.Attempt == 1:
+			return nil, errors.New("not yet")
+		case strings.HasSuffix(e.ID, failsAlways):
+			return nil, faas.Permanent("never")
+		}
+		a.processed(e.ID)
+		return nil, nil
+	}
+	return fn
+}
+
+const failsOnce, failsAlways = "07", "13"
+
+// bury takes in the dead letters of mixed at url, until stop is called.
+func (a *account) bury(t testing.TB, url, queue string) (stop func()) {
+	t.Helper()
+	conn, err := amqp.Dial(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	letters, err := ch.Consume(queue, "", true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var burying sync.WaitGroup
+	burying.Go(func() {
+		for d := range letters {
+			if !strings.HasSuffix(d.MessageId, failsAlways) {
+				t.Errorf("%s: %s is a dead letter (%s: %s)", a.name, d.MessageId, stringOf(d.Headers, headerDeadReason), stringOf(d.Headers, headerDeadError))
+			}
+			a.buried(d.MessageId)
+		}
+	})
+	return func() {
+		_ = conn.Close()
+		burying.Wait()
+	}
 }

@@ -35,7 +35,7 @@ func TestBrokerComesBack(t *testing.T) {
 			cfg := faultConfig(t, n)
 			a, batch, single := newAccount(fault.name), newCallAccount(fault.name+", calls together"), newCallAccount(fault.name+", calls alone")
 			publisher := startCaller(t, cfg)
-			_, stop := startWorker(t, cfg, []*Broker{publisher}, append(batch.functions(), counted(a, "order.made", concurrency))...)
+			_, stop := startWorker(t, cfg, []*Broker{publisher}, append(batch.functions(), mixed(a, "order.made", concurrency))...)
 			stopBatch := batch.callers(t, publisher)
 			alone := cfg
 			alone.NoBatch, alone.Namespace = true, cfg.Namespace+"-alone"
@@ -53,13 +53,15 @@ func TestBrokerComesBack(t *testing.T) {
 				restart(t, n)
 			}
 			l.wait()
+			stopBurying := a.bury(t, n.URL(), cfg.Namespace+".dead.order-made")
 			a.awaitSettled(t)
 			batch.await(t, 100)
 			single.await(t, 100)
 			stopBatch()
 			stopSingle()
 			stop()
-			a.balance(t, 2*(concurrency+loadPublishers), 0)
+			stopBurying()
+			a.balance(t, 2*(concurrency+loadPublishers), events/100)
 			batch.balance(t, math.MaxInt)
 			single.balance(t, math.MaxInt)
 		})

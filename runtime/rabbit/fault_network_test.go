@@ -38,8 +38,9 @@ func TestBadNetworkLosesNothing(t *testing.T) {
 			p, cfg := networkConfig(t)
 			a := newAccount(name)
 			publisher := startCaller(t, cfg)
-			worker, stop := startWorker(t, cfg, []*Broker{publisher}, counted(a, "net.work", concurrency))
-			l := startLoad(t, publisher, a, "net.work", 4_000)
+			worker, stop := startWorker(t, cfg, []*Broker{publisher}, mixed(a, "net.work", concurrency))
+			const events = 4_000
+			l := startLoad(t, publisher, a, "net.work", events)
 			for round := range rounds {
 				a.awaitAccepted(t, 1_000*(round+1))
 				time.Sleep(someTime())
@@ -51,9 +52,11 @@ func TestBadNetworkLosesNothing(t *testing.T) {
 				p.hole() // the network is well again
 			}
 			l.wait()
+			stopBurying := a.bury(t, brokerURL(t), cfg.Namespace+".dead.net-work")
 			a.awaitSettled(t)
 			stop()
-			a.balance(t, rounds*(concurrency+loadPublishers), 0)
+			stopBurying()
+			a.balance(t, rounds*(concurrency+loadPublishers), events/100)
 		})
 	}
 }

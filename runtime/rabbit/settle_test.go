@@ -1,0 +1,64 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// An event whose copy the broker does not take goes back to its queue in the
+// end: it runs again, and no attempt is counted for it.
+func TestCopyThatIsNotTakenSendsTheEventBack(t *testing.T) {
+	p, cfg := networkConfig(t)
+	u := newUser(t)
+	u.permit(t, ".*", fmt.Sprintf(`^(?!%s\.delay\.)`, cfg.Namespace), ".*")
+	cfg.URL = u.at(t, cfg.URL)
+	cfg.copyPace, cfg.copyPatience = pace{first: time.Millisecond, longest: time.Millisecond}, 20*time.Millisecond
+	b := startCaller(t, cfg)
+	ran := make(chan faas.Event, 100)
+	startWorker(t, cfg, []*Broker{b}, onEvent("stuck", "stuck.on", func(_ context.Context, e *faas.Event) error {
+		ran <- *e
+		if e.Attempt == 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	}))
+	publishUntilAccepted(t.Context(), t, b, newAccount("copy not taken"), faas.Event{Key: "stuck.on", ID: "one"})
+	if e := receive(t, "the first run", ran); e.Attempt != 1 || e.Redelivered {
+		t.Errorf("the first run: got attempt %d, redelivered %v", e.Attempt, e.Redelivered)
+	}
+	if e := receive(t, "the next run", ran); e.Attempt != 1 || !e.Redelivered {
+		t.Errorf("after its copy was not taken: got attempt %d, redelivered %v, want 1, true", e.Attempt, e.Redelivered)
+	}
+	u.permit(t, ".*", ".*", ".*")
+	p.reset()
+	until(t, "the second attempt", func(context.Context) bool { return receive(t, "a run", ran).Attempt == 2 })
+}
+
+// What outlasts the grace period goes back without an attempt counted.
+func TestRunThatOutlastsTheGracePeriodGoesBack(t *testing.T) {
+	b := openBroker(t, func(c *Config) { c.Grace = 50 * time.Millisecond })
+	begun := make(chan struct{}, 1)
+	stop := serve(t, b, onEvent("long", "long.er", func(ctx context.Context, _ *faas.Event) error {
+		begun <- struct{}{}
+		<-ctx.Done() // it listens to its ctx
+		return ctx.Err()
+	}))
+	if err := b.Publish(t.Context(), faas.Event{Key: "long.er", ID: "one"}); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, "the run", begun)
+	if err := stop(); err == nil || !strings.Contains(err.Error(), `function "long" was not finished`) {
+		t.Errorf("Serve: got %v, want which function was not finished", err)
+	}
+	ran := make(chan faas.Event, 1)
+	serve(t, b, onEvent("long", "long.er", func(_ context.Context, e *faas.Event) error { ran <- *e; return nil }))
+	if e := receive(t, "the run elsewhere", ran); e.ID != "one" || e.Attempt != 1 || !e.Redelivered {
+		t.Errorf("got %s on attempt %d, redelivered %v; want one, 1, true", e.ID, e.Attempt, e.Redelivered)
+	}
+}
