@@ -50,7 +50,7 @@ func Open(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		cfg: cfg, names: names(cfg.Namespace), log: cfg.Log,
+		cfg: cfg, names: names{namespace: cfg.Namespace, fixed: cfg.NoDeclare}, log: cfg.Log,
 		publish: newLink(cfg, "publish"), consume: newLink(cfg, "consume"),
 		calls: newLink(cfg, "call"), work: newLink(cfg, "work"),
 	}

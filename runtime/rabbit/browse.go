@@ -35,7 +35,7 @@ const (
 // the end. And it closes the channel of who holds a message for longer than
 // its consumer_timeout (30 min), so the browser ends and begins anew meanwhile.
 type browser struct {
-	b     *Broker
+	link  *link
 	queue string
 	each  func(ctx context.Context, d *amqp.Delivery) (handling, error)
 
@@ -51,8 +51,8 @@ const (
 	enough                  // it is to go back, and so is the rest
 )
 
-func (b *Broker) newBrowser(queue string, each func(context.Context, *amqp.Delivery) (handling, error)) *browser {
-	return &browser{b: b, queue: queue, each: each, window: firstWindow, budget: windowBudget}
+func (l *link) newBrowser(queue string, each func(context.Context, *amqp.Delivery) (handling, error)) *browser {
+	return &browser{link: l, queue: queue, each: each, window: firstWindow, budget: windowBudget}
 }
 
 // run shows each of the messages that there are when it begins, the oldest
@@ -61,7 +61,7 @@ func (b *Broker) newBrowser(queue string, each func(context.Context, *amqp.Deliv
 // of each.
 func (w *browser) run(ctx context.Context) error {
 	for left := math.MaxInt; ; {
-		q, err := w.b.lookUndisturbed(ctx, w.queue)
+		q, err := w.link.lookUndisturbed(ctx, w.queue)
 		if err != nil {
 			return err
 		}
@@ -69,7 +69,7 @@ func (w *browser) run(ctx context.Context) error {
 		if left == 0 {
 			return nil
 		}
-		s := w.b.consume.next(ctx)
+		s := w.link.next(ctx)
 		if s == nil {
 			return context.Cause(ctx)
 		}
@@ -124,8 +124,8 @@ func (w *browser) stay(ctx context.Context, conn *amqp.Connection, n int) (gone 
 
 // lookAt asks how a queue is doing. It fails with faas.ErrNotFound if there is
 // none of that name.
-func (b *Broker) lookAt(ctx context.Context, queue string) (q amqp.Queue, err error) {
-	err = b.consume.declare(ctx, func(ch *amqp.Channel) (err error) {
+func (l *link) lookAt(ctx context.Context, queue string) (q amqp.Queue, err error) {
+	err = l.declare(ctx, func(ch *amqp.Channel) (err error) {
 		q, err = ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 		return err
 	})
@@ -139,11 +139,11 @@ func (b *Broker) lookAt(ctx context.Context, queue string) (q amqp.Queue, err er
 
 // lookUndisturbed is lookAt once nobody else has messages of the queue in
 // hand, which it waits for. It fails with faas.ErrConflict if that does not end.
-func (b *Broker) lookUndisturbed(ctx context.Context, queue string) (amqp.Queue, error) {
+func (l *link) lookUndisturbed(ctx context.Context, queue string) (amqp.Queue, error) {
 	again := time.NewTicker(lookAgain)
 	defer again.Stop()
 	for deadline := time.Now().Add(lookPatience); ; {
-		q, err := b.lookAt(ctx, queue)
+		q, err := l.lookAt(ctx, queue)
 		if err != nil || q.Consumers == 0 {
 			return q, err
 		}

@@ -54,9 +54,9 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	defer answers.Close()
 	// A name of its own each time: after a connection was lost, the broker
 	// may believe for a while that its exclusive queue is still in use.
-	s.replyTo = fmt.Sprintf("%s.reply.%s.%d", c.b.names, c.b.cfg.Process, replyQueues.Add(1))
+	s.replyTo = fmt.Sprintf("%s.reply.%s.%d", c.b.cfg.Namespace, c.b.cfg.Process, replyQueues.Add(1))
 	if _, err := answers.QueueDeclare(s.replyTo, false, true, true, false, amqp.Table{"x-queue-type": "classic"}); err != nil {
-		return explainDeclare(fmt.Sprintf("queue %q", s.replyTo), err)
+		return c.b.names.explainOwnQueue(err)
 	}
 	replies, err := answers.Consume(s.replyTo, "", true, true, false, false, nil)
 	if err != nil {

@@ -20,6 +20,7 @@ type Config struct {
 	Namespace string        // prefix of every exchange and queue; "rabbet"
 	Process   string        // unique id of this process, and so of its worker; a fresh one
 	NoBatch   bool          // send every call in a message of its own
+	NoDeclare bool          // the user may declare nothing: Apply has done it
 	Grace     time.Duration // how long running work may take to finish on the way out; 25 s
 	Observe   faas.Observer // told of every run; nil: nobody watches
 	Log       *zap.Logger   // nil: nothing is logged

@@ -263,7 +263,7 @@ func (c *consumer) declare(ctx context.Context, ch *amqp.Channel, conn *amqp.Con
 	if err := c.b.names.eventFunction(&c.fn.Descriptor, exchange).declare(ch); err != nil {
 		return err
 	}
-	if c.bound { // whoever came since may be newer, and know better which keys it wants
+	if c.bound || c.b.names.fixed { // whoever came since may be newer, and know better which keys it wants
 		return nil
 	}
 	return c.unbindOld(ch, exchange)
@@ -272,7 +272,7 @@ func (c *consumer) declare(ctx context.Context, ch *amqp.Channel, conn *amqp.Con
 // declareSource makes sure that the exchange exists: as it stands, or as a
 // topic exchange. It tries on channels of its own, which a failure closes.
 func (c *consumer) declareSource(conn *amqp.Connection, source string) error {
-	if source == c.b.names.events() {
+	if source == c.b.names.events() || c.b.names.fixed {
 		return nil
 	}
 	ch, err := conn.Channel()
@@ -291,7 +291,7 @@ func (c *consumer) declareSource(conn *amqp.Connection, source string) error {
 		return fmt.Errorf("open a channel to declare exchange %q: %w", source, err)
 	}
 	defer ch.Close()
-	return topology{exchanges: []exchange{{source, amqp.ExchangeTopic}}}.declare(ch)
+	return c.b.names.source(source).declare(ch)
 }
 
 // unbindOld removes the bindings that other versions of the function, announced

@@ -15,7 +15,7 @@ import (
 // DeadFunctions lists the functions that have dead letters: of those that ever
 // had a queue for them, and of those in also.
 func (b *Broker) DeadFunctions(ctx context.Context, also ...string) ([]faas.DeadFunction, error) {
-	names, err := b.deadRegister(ctx)
+	names, err := b.consume.deadRegister(ctx, b.names)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +29,7 @@ func (b *Broker) DeadFunctions(ctx context.Context, also ...string) ([]faas.Dead
 	}
 	var list []faas.DeadFunction
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		q, err := b.lookUndisturbed(ctx, b.names.deadQueue(name))
+		q, err := b.consume.lookUndisturbed(ctx, b.names.deadQueue(name))
 		if errors.Is(err, faas.ErrNotFound) {
 			continue
 		}
@@ -46,7 +46,7 @@ func (b *Broker) DeadFunctions(ctx context.Context, also ...string) ([]faas.Dead
 // VisitDead calls visit with the function's dead letters and does what it says;
 // see faas.DeadLetters and browser.
 func (b *Broker) VisitDead(ctx context.Context, function string, visit func(*faas.DeadLetter) (faas.Fate, error)) error {
-	return b.newBrowser(b.names.deadQueue(function), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
+	return b.consume.newBrowser(b.names.deadQueue(function), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
 		l := b.names.letterOf(d, function)
 		fate, err := visit(&l)
 		switch {

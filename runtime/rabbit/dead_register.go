@@ -16,19 +16,24 @@ import (
 // registerDead puts the function on the register, unless it has its queue, and
 // so has been put there, already.
 func (b *Broker) registerDead(ctx context.Context, function string) error {
-	_, err := b.lookAt(ctx, b.names.deadQueue(function))
+	if b.names.fixed { // Apply has done it
+		return nil
+	}
+	_, err := b.consume.lookAt(ctx, b.names.deadQueue(function))
 	if !errors.Is(err, faas.ErrNotFound) {
 		return err
 	}
-	return b.publisher.publish(ctx, "", b.names.deadFunctions(), amqp.Publishing{
-		MessageId: function, AppId: "rabbet", DeliveryMode: amqp.Persistent,
-	})
+	return b.publisher.publish(ctx, "", b.names.deadFunctions(), registration(function))
+}
+
+func registration(function string) amqp.Publishing {
+	return amqp.Publishing{MessageId: function, AppId: "rabbet", DeliveryMode: amqp.Persistent}
 }
 
 // deadRegister returns the functions on the register.
-func (b *Broker) deadRegister(ctx context.Context) (map[string]bool, error) {
+func (l *link) deadRegister(ctx context.Context, n names) (map[string]bool, error) {
 	functions := map[string]bool{}
-	err := b.newBrowser(b.names.deadFunctions(), func(_ context.Context, d *amqp.Delivery) (handling, error) {
+	err := l.newBrowser(n.deadFunctions(), func(_ context.Context, d *amqp.Delivery) (handling, error) {
 		functions[d.MessageId] = true
 		return kept, nil
 	}).run(ctx)

@@ -55,7 +55,7 @@ func buried(t testing.TB, b *Broker, function string, n int) {
 // lookThrough looks at all dead letters, keeps them, and returns their ids.
 func lookThrough(t testing.TB, b *Broker, function string, windows ...int) (ids []string) {
 	t.Helper()
-	w := b.newBrowser(b.names.deadQueue(function), func(_ context.Context, d *amqp.Delivery) (handling, error) {
+	w := b.consume.newBrowser(b.names.deadQueue(function), func(_ context.Context, d *amqp.Delivery) (handling, error) {
 		ids = append(ids, d.MessageId)
 		return kept, nil
 	})
@@ -200,7 +200,7 @@ func untilBuried(t testing.TB, b *Broker, function string, n int) {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	until(t, fmt.Sprintf("%d dead letters of %s", n, function), func(ctx context.Context) bool {
-		if q, err := b.lookAt(ctx, b.names.deadQueue(function)); err == nil && q.Messages == n {
+		if q, err := b.consume.lookAt(ctx, b.names.deadQueue(function)); err == nil && q.Messages == n {
 			return true
 		}
 		<-tick.C
@@ -285,7 +285,7 @@ func TestReplayIsCutOff(t *testing.T) {
 	serve(t, b, onEvent("cut", "cut.run", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil }))
 	operator := openBroker(t, func(c *Config) { c.Namespace = b.cfg.Namespace })
 	seen := 0
-	err := operator.newBrowser(b.names.deadQueue("cut"), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
+	err := operator.consume.newBrowser(b.names.deadQueue("cut"), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
 		l := b.names.letterOf(d, "cut")
 		if seen++; seen < n/2 {
 			return removed, operator.unbury(ctx, d, &l, faas.Replay)

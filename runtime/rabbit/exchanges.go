@@ -35,8 +35,12 @@ func (x *exchanges) check(ctx context.Context, name string) error {
 	err := x.link.declare(ctx, func(ch *amqp.Channel) error {
 		return ch.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
 	})
-	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
+	e, ok := errors.AsType[*amqp.Error](err)
+	if ok && e.Code == amqp.NotFound {
 		return noExchange(name)
+	}
+	if ok && e.Code == amqp.AccessRefused { // RabbitMQ 4.2.6 and 4.3.0 ask for permission to declare it
+		err = nil
 	}
 	if err != nil {
 		return &faas.Error{Code: faas.CodeUnavailable, Detail: fmt.Sprintf("cannot ask for exchange %q", name), Cause: err, Executed: faas.ExecutedNo}

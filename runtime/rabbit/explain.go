@@ -68,6 +68,15 @@ func explainLoss(a address, err error) error {
 	return fmt.Errorf("lost the connection to RabbitMQ at %v (%w): connecting again", a, err)
 }
 
+// declareError says why the broker did not take a declaration, and what to do.
+type declareError struct {
+	text   string
+	reason error
+}
+
+func (e *declareError) Error() string { return e.text }
+func (e *declareError) Unwrap() error { return e.reason }
+
 // explainDeclare says why the broker did not take a declaration of what.
 func explainDeclare(what string, err error) error {
 	e, ok := errors.AsType[*amqp.Error](err)
@@ -77,19 +86,32 @@ func explainDeclare(what string, err error) error {
 	if isHomeDown(e) {
 		return fmt.Errorf("declare %s: %w", what, errHomeDown)
 	}
+	text := fmt.Sprintf("declare %s: %v", what, err)
 	switch e.Code {
 	case amqp.PreconditionFailed:
 		differs := "other arguments (" + e.Reason + ")"
 		if d, ok := parseDrift(e.Reason); ok {
 			differs = d.String()
+			if d.argument == "x-expires" {
+				differs += " (so it was made by 'rabbet topology apply': then set RABBET_DECLARE=false)"
+			}
 		}
-		return fmt.Errorf("%s exists with %s: it is left as it is; drain and delete it by hand, or choose another namespace", what, differs)
+		text = fmt.Sprintf("%s exists with %s: it is left as it is; drain and delete it by hand, or choose another namespace", what, differs)
 	case amqp.AccessRefused:
-		return fmt.Errorf("declare %s: the broker user has no permission (%s): grant it with rabbitmqctl set_permissions", what, e.Reason)
+		text = fmt.Sprintf("declare %s: the broker user has no permission (%s): grant it with rabbitmqctl set_permissions, or have 'rabbet topology apply' do it for a user who may, and set RABBET_DECLARE=false", what, e.Reason)
 	case amqp.ResourceLocked:
-		return fmt.Errorf("declare %s: another connection owns it (%s)", what, e.Reason)
+		text = fmt.Sprintf("declare %s: another connection owns it (%s)", what, e.Reason)
 	}
-	return fmt.Errorf("declare %s: %w", what, err)
+	return &declareError{text, e}
+}
+
+// explainOwnQueue says why the broker did not let a process have a queue for
+// itself: for replies, or for broadcasts.
+func (n names) explainOwnQueue(err error) error {
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.AccessRefused {
+		return fmt.Errorf("declare a queue of this process's own: the broker user has no permission (%s): every process needs it, grant the user configure permission on %s", e.Reason, n.ownQueues())
+	}
+	return explainDeclare("a queue of this process's own", err)
 }
 
 // drift is one property in which an exchange or a queue is not as it is wanted.

@@ -27,7 +27,7 @@ var errHomeDown = errors.New("its node of the RabbitMQ cluster is down: it comes
 // that is errHomeDown.
 func (b *Broker) rehome(ctx context.Context, conn *amqp.Connection, t topology) error {
 	for _, q := range t.queues {
-		if q.arguments["x-queue-type"] != "classic" {
+		if t.fixed || q.arguments["x-queue-type"] != "classic" {
 			continue
 		}
 		declared := make(chan error, 1)

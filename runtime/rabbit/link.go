@@ -3,6 +3,7 @@ package rabbit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ const (
 type link struct {
 	role      string
 	namespace string
+	fixed     bool // nothing may be declared
 	name      string
 	source    func() ([]address, error) // where the broker is now, and how it lets us in
 	pace      pace
@@ -53,7 +55,7 @@ var errNotYet = errors.New("not connected to RabbitMQ yet")
 
 func newLink(cfg Config, role string) *link {
 	return &link{
-		role: role, namespace: cfg.Namespace, name: cfg.Namespace + " " + role + " " + cfg.Process,
+		role: role, namespace: cfg.Namespace, fixed: cfg.NoDeclare, name: cfg.Namespace + " " + role + " " + cfg.Process,
 		source: cfg.addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)),
 		changed: make(chan struct{}), problems: map[string]error{},
 		problem: errNotYet,
@@ -80,6 +82,11 @@ func (l *link) use(ctx context.Context, name string, fn func(ctx context.Context
 			last = ""
 			continue
 		}
+		refusal, _ := errors.AsType[*amqp.Error](err)
+		missing := refusal != nil && refusal.Code == amqp.NotFound
+		if missing && l.fixed {
+			err = fmt.Errorf("%w: this process declares nothing (RABBET_DECLARE=false), 'rabbet topology apply' does", err)
+		}
 		if err != nil {
 			l.setProblem(name, err)
 			if err.Error() != last { // the same trouble over and over is one line
@@ -87,7 +94,7 @@ func (l *link) use(ctx context.Context, name string, fn func(ctx context.Context
 				l.log.Warn("broker user stopped, it is started again", zap.String("user", name), zap.Error(err))
 			}
 		}
-		if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound && strings.Contains(e.Reason, "exchange '"+l.namespace+".") {
+		if missing && strings.Contains(refusal.Reason, "exchange '"+l.namespace+".") {
 			l.missed(ctx)
 		}
 		if time.Since(began) > l.pace.longest {

@@ -32,6 +32,10 @@ func (b *Broker) Serve(ctx context.Context, fns []faas.Function) error {
 // restore is called when an exchange of the namespace is found missing: with
 // it went the bindings to it, of which nobody is told. So every worker is.
 func (b *Broker) restore(ctx context.Context) {
+	if b.names.fixed {
+		b.log.Warn("an exchange is missing: 'rabbet topology apply' makes it again")
+		return
+	}
 	if err := b.consume.declare(ctx, b.names.common().declare); err != nil {
 		b.log.Warn("an exchange is missing and cannot be declared again", zap.Error(err))
 		return

@@ -112,7 +112,7 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 	if err := s.b.names.common().declare(ch); err != nil {
 		return err
 	}
-	deliveries, err := consumeOwnQueue(ch, s.b.names.system(), "#")
+	deliveries, err := s.b.names.consumeOwnQueue(ch, s.b.names.system(), "#")
 	if err != nil {
 		return err
 	}
@@ -155,10 +155,10 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 
 // consumeOwnQueue binds a queue of this connection's own to the exchange, and
 // consumes from it. It is bounded: when nobody keeps up, the oldest go.
-func consumeOwnQueue(ch *amqp.Channel, exchange, key string) (<-chan amqp.Delivery, error) {
+func (n names) consumeOwnQueue(ch *amqp.Channel, exchange, key string) (<-chan amqp.Delivery, error) {
 	q, err := ch.QueueDeclare("", false, true, true, false, amqp.Table{"x-queue-type": "classic", "x-max-length": int64(10_000)})
 	if err != nil {
-		return nil, explainDeclare("a queue of this process's own", err)
+		return nil, n.explainOwnQueue(err)
 	}
 	if err := bindQueue(ch, q.Name, key, exchange); err != nil {
 		return nil, err

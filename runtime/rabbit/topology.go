@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"math"
+	"regexp"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -24,28 +25,44 @@ const (
 )
 
 // names are what exchanges and queues of one namespace are called.
-type names string
+type names struct {
+	namespace string
 
-func (n names) requests() string              { return string(n) + ".requests" }
-func (n names) events() string                { return string(n) + ".events" }
-func (n names) dead() string                  { return string(n) + ".dead" }
-func (n names) system() string                { return string(n) + ".system" }
-func (n names) expired() string               { return string(n) + ".expired" } // an exchange and a queue
-func (n names) requestQueue(fn string) string { return string(n) + ".request." + fn }
-func (n names) deadFunctions() string         { return string(n) + ".dead-functions" } // a queue
-func (n names) eventQueue(fn string) string   { return string(n) + ".event." + fn }
-func (n names) deadQueue(fn string) string    { return string(n) + ".dead." + fn }
-func (n names) delay(tier string) string      { return string(n) + ".delay." + tier } // an exchange and a queue
+	// Processes declare nothing: all is there, and stays without them. A queue
+	// that would go with its last worker could not come back.
+	fixed bool
+}
+
+func (n names) requests() string              { return n.namespace + ".requests" }
+func (n names) events() string                { return n.namespace + ".events" }
+func (n names) dead() string                  { return n.namespace + ".dead" }
+func (n names) system() string                { return n.namespace + ".system" }
+func (n names) expired() string               { return n.namespace + ".expired" } // an exchange and a queue
+func (n names) requestQueue(fn string) string { return n.namespace + ".request." + fn }
+func (n names) deadFunctions() string         { return n.namespace + ".dead-functions" } // a queue
+func (n names) eventQueue(fn string) string   { return n.namespace + ".event." + fn }
+func (n names) deadQueue(fn string) string    { return n.namespace + ".dead." + fn }
+func (n names) delay(tier string) string      { return n.namespace + ".delay." + tier } // an exchange and a queue
+
+// ownQueues is a pattern for the queues that a process has for itself, and that
+// go with its connection: those that the broker names, and those for replies.
+func (n names) ownQueues() string {
+	return `^(amq\.gen-.*|` + regexp.QuoteMeta(n.namespace) + `\.reply\..*)$`
+}
 
 // topology is what has to be on the broker for something to work. Everything
 // in it is durable.
 type topology struct {
+	fixed     bool // it is there: nothing is declared
 	exchanges []exchange
 	queues    []queue
 	bindings  []binding
 }
 
-type exchange struct{ name, kind string }
+type exchange struct {
+	name, kind string
+	foreign    bool // used as it stands, whatever its kind
+}
 
 type queue struct {
 	name      string
@@ -57,12 +74,12 @@ type binding struct{ queue, key, exchange string }
 // common is what every process needs, and what the rest of the topology is
 // bound to.
 func (n names) common() topology {
-	return topology{exchanges: []exchange{
-		{n.requests(), amqp.ExchangeDirect},
-		{n.events(), amqp.ExchangeTopic},
-		{n.dead(), amqp.ExchangeDirect},
-		{n.system(), amqp.ExchangeTopic},
-		{n.expired(), amqp.ExchangeFanout},
+	return topology{fixed: n.fixed, exchanges: []exchange{
+		{name: n.requests(), kind: amqp.ExchangeDirect},
+		{name: n.events(), kind: amqp.ExchangeTopic},
+		{name: n.dead(), kind: amqp.ExchangeDirect},
+		{name: n.system(), kind: amqp.ExchangeTopic},
+		{name: n.expired(), kind: amqp.ExchangeFanout},
 	}}
 }
 
@@ -71,13 +88,13 @@ func (n names) common() topology {
 func (n names) requestFunction(d *faas.Descriptor) topology {
 	name := n.requestQueue(d.Name)
 	return topology{
-		queues: []queue{{name, amqp.Table{
+		fixed: n.fixed,
+		queues: []queue{{name, n.expiring(requestQueueExpiry, amqp.Table{
 			"x-queue-type":           "classic",
-			"x-expires":              requestQueueExpiry.Milliseconds(),
 			"x-max-length":           int64(requestQueueLength),
 			"x-overflow":             "reject-publish-dlx",
 			"x-dead-letter-exchange": n.expired(), // see forwardExpired
-		}}},
+		})}},
 		bindings: []binding{{name, d.Keys[0], n.requests()}},
 	}
 }
@@ -87,13 +104,27 @@ func (n names) requestFunction(d *faas.Descriptor) topology {
 // Nothing waits there for long: every calling process consumes it.
 func (n names) expiredCalls() topology {
 	return topology{
-		queues: []queue{{n.expired(), amqp.Table{
+		fixed: n.fixed,
+		queues: []queue{{n.expired(), n.expiring(expiredQueueExpiry, amqp.Table{
 			"x-queue-type": "classic",
-			"x-expires":    expiredQueueExpiry.Milliseconds(),
 			"x-max-length": int64(expiredQueueLength),
-		}}},
+		})}},
 		bindings: []binding{{n.expired(), "", n.expired()}},
 	}
+}
+
+// expiring lets a queue go when nobody has consumed from it for so long.
+func (n names) expiring(after time.Duration, arguments amqp.Table) amqp.Table {
+	if !n.fixed {
+		arguments["x-expires"] = after.Milliseconds()
+	}
+	return arguments
+}
+
+// source is an exchange, not of the namespace, that functions listen on. One
+// that exists is used as it stands.
+func (n names) source(name string) topology {
+	return topology{fixed: n.fixed, exchanges: []exchange{{name, amqp.ExchangeTopic, true}}}
 }
 
 // eventFunction is what an event function reacts by, and the dead letters that
@@ -123,6 +154,7 @@ func (n names) eventFunction(d *faas.Descriptor, source string) topology {
 func (n names) deadLetters(fn string) topology {
 	name := n.deadQueue(fn)
 	return topology{
+		fixed: n.fixed,
 		queues: []queue{{name, amqp.Table{
 			"x-queue-type":     "quorum",
 			"x-delivery-limit": int64(deadDeliveryLimit),
@@ -134,7 +166,7 @@ func (n names) deadLetters(fn string) topology {
 // deadRegister is where the functions stand that have dead letters: see
 // registerDead.
 func (n names) deadRegister() topology {
-	return topology{queues: []queue{{n.deadFunctions(), amqp.Table{
+	return topology{fixed: n.fixed, queues: []queue{{n.deadFunctions(), amqp.Table{
 		"x-queue-type":     "quorum",
 		"x-delivery-limit": int64(deadDeliveryLimit),
 	}}}}
@@ -145,7 +177,8 @@ func (n names) deadRegister() topology {
 func (n names) delayTier(tier string, wait time.Duration) topology {
 	name := n.delay(tier)
 	return topology{
-		exchanges: []exchange{{name, amqp.ExchangeFanout}},
+		fixed:     n.fixed,
+		exchanges: []exchange{{name: name, kind: amqp.ExchangeFanout}},
 		queues: []queue{{name, amqp.Table{
 			"x-queue-type":           "quorum",
 			"x-message-ttl":          wait.Milliseconds(),
