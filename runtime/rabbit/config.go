@@ -65,6 +65,15 @@ func (c Config) validate() error {
 	return err
 }
 
+// VHost is the virtual host that the URL names.
+func (c Config) VHost() (string, error) {
+	list, err := c.addresses()
+	if err != nil {
+		return "", err
+	}
+	return list[0].uri.Vhost, nil
+}
+
 // address is one broker address to try.
 type address struct {
 	url string // with its password: never to be shown

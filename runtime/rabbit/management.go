@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// survey is what of a virtual host the management API shows.
-type survey struct {
+// surveyed is what of a virtual host the management API shows.
+type surveyed struct {
 	exchanges map[string]surveyedExchange
 	queues    map[string]surveyedQueue
 	bindings  map[binding]bool // but for those to the default exchange, which every queue has
@@ -41,12 +41,12 @@ type surveyedBinding struct {
 
 // survey asks the management API at the URL. Its errors keep quiet about the
 // URL's password.
-func (n names) survey(ctx context.Context, address, vhost string) (*survey, error) {
+func survey(ctx context.Context, address, vhost string) (*surveyed, error) {
 	base, err := url.Parse(address)
 	if err != nil || base.Host == "" {
 		return nil, errors.New("the URL of the management API cannot be read: write http://user:password@host:15672")
 	}
-	s := &survey{exchanges: map[string]surveyedExchange{}, queues: map[string]surveyedQueue{}, bindings: map[binding]bool{}}
+	s := &surveyed{exchanges: map[string]surveyedExchange{}, queues: map[string]surveyedQueue{}, bindings: map[binding]bool{}}
 	var exchanges []surveyedExchange
 	var queues []surveyedQueue
 	var bindings []surveyedBinding

@@ -67,11 +67,11 @@ func (t Topology) Diff(ctx context.Context, cfg Config, management string) (diff
 }
 
 func (t Topology) diffByManagement(ctx context.Context, cfg Config, url string) ([]Difference, error) {
-	addresses, err := cfg.addresses()
+	vhost, err := cfg.VHost()
 	if err != nil {
 		return nil, err
 	}
-	found, err := t.names.survey(ctx, url, addresses[0].uri.Vhost)
+	found, err := survey(ctx, url, vhost)
 	if err != nil {
 		return nil, err
 	}

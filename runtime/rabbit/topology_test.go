@@ -205,6 +205,13 @@ func TestNothingMayBeDeclared(t *testing.T) {
 		`^(amq\.(default|gen-.*)|`+ns+`\.(requests|events|dead|system|delay\..*))$`,
 		`^(amq\.gen-.*|`+ns+`\.(system|expired|reply\..*|request\..*|event\..*))$`)
 	limited.NoDeclare = true
+	keeper := asUser(t, cfg,
+		`^(amq\.gen-.*|`+ns+`\.reply\..*)$`,
+		`^(amq\.(default|gen-.*)|`+ns+`\.system)$`,
+		`^(amq\.gen-.*|`+ns+`\.(system|expired|reply\..*|dead\..*|dead-functions))$`)
+	keeper.NoDeclare = true
+	k := openBroker(t, func(c *Config) { *c = keeper })
+
 	b := openBroker(t, func(c *Config) { *c = limited })
 	serve(t, b, fns...)
 	reply, err := b.Call(within(t, 20*time.Second), faas.Request{Key: "echo.it", Body: []byte(`"there"`)})
@@ -214,17 +221,11 @@ func TestNothingMayBeDeclared(t *testing.T) {
 	if err := b.Publish(t.Context(), faas.Event{Key: "fail.it", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
-	untilBuried(t, b, "fail", 1) // by way of a delay
+	untilBuried(t, k, "fail", 1) // by way of a delay
 	if err := b.Health(); err != nil {
 		t.Errorf("Health: %v", err)
 	}
 
-	keeper := asUser(t, cfg,
-		`^(amq\.gen-.*|`+ns+`\.reply\..*)$`,
-		`^(amq\.(default|gen-.*)|`+ns+`\.system)$`,
-		`^(amq\.gen-.*|`+ns+`\.(system|expired|reply\..*|dead\..*|dead-functions))$`)
-	keeper.NoDeclare = true
-	k := openBroker(t, func(c *Config) { *c = keeper })
 	list, err := k.DeadFunctions(t.Context())
 	if err != nil || len(list) != 1 || list[0].Name != "fail" {
 		t.Errorf("DeadFunctions: got %v, %v; want fail", list, err)
@@ -232,7 +233,7 @@ func TestNothingMayBeDeclared(t *testing.T) {
 	if err := k.VisitDead(t.Context(), "fail", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil }); err != nil {
 		t.Error(err)
 	}
-	untilBuried(t, b, "fail", 1) // again
+	untilBuried(t, k, "fail", 1) // again
 }
 
 func TestWhatIsInTheWay(t *testing.T) {

@@ -36,16 +36,9 @@ type broker interface {
 // `rabbet dev` that runs in this folder.
 func openBroker(c *config, log *zap.Logger) (broker, error) {
 	if !c.embedded() {
-		cfg := rabbit.Config{
-			URL: c.BrokerURL, Namespace: c.Namespace, Process: c.Process, NoBatch: !c.Batch,
-			Grace: c.Grace, Observe: logInvocations(log), Log: log,
-		}
-		variable, value := "BROKER_URL", c.BrokerURL
-		if c.BrokerURLFile != "" {
-			variable, value, cfg.URLFrom = "BROKER_URL_FILE", c.BrokerURLFile, c.readBrokerURL
-		}
-		b, err := rabbit.Open(cfg)
+		b, err := rabbit.Open(c.rabbit(log))
 		if err != nil {
+			variable, value := c.brokerVariable()
 			return nil, unusable(variable, value, "%v", err)
 		}
 		return b, nil
@@ -57,6 +50,26 @@ func openBroker(c *config, log *zap.Logger) (broker, error) {
 		return nil, unusable("BROKER_URL", c.BrokerURL, "no 'rabbet dev' runs in this folder (%v): start scripts/dev, or set it to amqp://user:password@host:5672/", errors.Unwrap(err))
 	}
 	return b, nil
+}
+
+// rabbit is how this process reaches RabbitMQ.
+func (c *config) rabbit(log *zap.Logger) rabbit.Config {
+	cfg := rabbit.Config{
+		URL: c.BrokerURL, Namespace: c.Namespace, Process: c.Process, NoBatch: !c.Batch, NoDeclare: !c.Declare,
+		Grace: c.Grace, Observe: logInvocations(log), Log: log,
+	}
+	if c.BrokerURLFile != "" {
+		cfg.URLFrom = c.readBrokerURL
+	}
+	return cfg
+}
+
+// brokerVariable is where the broker URL comes from.
+func (c *config) brokerVariable() (variable, value string) {
+	if c.BrokerURLFile != "" {
+		return "BROKER_URL_FILE", c.BrokerURLFile
+	}
+	return "BROKER_URL", c.BrokerURL
 }
 
 // readBrokerURL reads the file that holds the broker URL as it is now.

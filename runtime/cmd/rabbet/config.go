@@ -39,6 +39,8 @@ type config struct {
 	OnceFor        time.Duration `env:"ONCE_FOR" envDefault:"168h" doc:"how long it is known that an event was handled (faas.Once)"`
 	Grace          time.Duration `env:"GRACE" envDefault:"25s" doc:"how long work under way may take to finish after SIGTERM"`
 	Batch          bool          `env:"BATCH" envDefault:"true" doc:"let calls that wait at the same moment travel in one message"`
+	Declare        bool          `env:"DECLARE" envDefault:"true" doc:"false: declare no exchange and no queue on RabbitMQ, but for those of a process's own; 'rabbet topology' does it then"`
+	ManagementURL  string        `env:"MANAGEMENT_URL" doc:"http://user:password@host:15672, where 'rabbet topology diff' asks RabbitMQ's management API"`
 	TrustedProxies []string      `env:"TRUSTED_PROXIES" doc:"addresses or CIDR blocks whose X-Forwarded-* headers count, separated by commas; none by default"`
 	Dir            string        `env:"DIR" envDefault:".rabbet" doc:"folder for what 'rabbet dev' keeps"`
 	Process        string        `env:"PROCESS" doc:"id of this process in announcements and logs; random by default"`

@@ -33,6 +33,7 @@ type commands struct {
 	Functions functionsCommand `cmd:"" help:"List the functions that are live."`
 	Dead      deadCommand      `cmd:"" help:"Look after dead letters: events that a function could not handle."`
 	Cache     cacheCommand     `cmd:"" help:"Look after cached results by hand."`
+	Topology  topologyCommand  `cmd:"" help:"Declare, compare or export what functions need on RabbitMQ, where they may not do it themselves."`
 	Mail      mailCommand      `cmd:"" help:"Run an SMTP server that delivers nothing and shows all it got on a page."`
 	Help      helpCommand      `cmd:"" help:"Tell more: 'rabbet help env' lists the environment."`
 }
