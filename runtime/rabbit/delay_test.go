@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
 func TestTierFor(t *testing.T) {
@@ -147,26 +146,18 @@ func TestDelaysSurviveABrokerRestart(t *testing.T) {
 	c := &clocked{t: t}
 	b := openBroker(t, func(c *Config) { c.URL = node.URL() })
 	serve(t, b, onEvent("late", "late.run", c.take))
-	for _, tier := range tierWaits { // all that will be used, see remembered
+	for _, tier := range tierWaits { // all that will be used
 		if err := b.publisher.tiers.ensure(t.Context(), tier.name, tier.wait); err != nil {
 			t.Fatal(err)
 		}
 	}
-	remembered(t, node)
+	if err := node.Remember(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	c.publish(b, append(randomDelays(200, 5*time.Second), time.Minute/4))
 	node.Kill()
 	restart(t, node)
 	if late := c.lateness(); len(late) != 201 {
 		t.Errorf("%d came, want 201", len(late))
-	}
-}
-
-// remembered makes the node write down which quorum queues it has. It does so
-// half a second after the last was declared; one that it has not written down
-// when it is killed (3.10.8) is empty afterwards, and has no leader.
-func remembered(t *testing.T, node *rabbittest.Node) {
-	t.Helper()
-	if out, err := node.Ctl(within(t, time.Minute), "eval", "catch dets:sync(ra_directory_reverse), catch dets:sync(ra_log_meta)."); err != nil {
-		t.Fatalf("rabbitmqctl eval: %v\n%s", err, out)
 	}
 }

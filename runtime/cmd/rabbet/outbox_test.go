@@ -244,6 +244,9 @@ func TestOutboxOutlivesTheBroker(t *testing.T) {
 	l.save(200, 1)
 	l.balance()
 	t.Logf("from the save to the function: median %v, 99th percentile %v", l.delay(0.5), l.delay(0.99))
+	if err := node.Remember(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	node.Kill()
 	l.save(600, 1)
 	if err := node.Restart(t.Context()); err != nil {
