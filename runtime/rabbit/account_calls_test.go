@@ -48,7 +48,7 @@ func (c *callAccount) callers(t testing.TB, b *Broker) (stop func()) {
 	over := make(chan struct{})
 	// Who waits for a call that died with its worker learns of it by the deadline.
 	patience := map[string]time.Duration{"once": 2 * time.Second, "again": 30 * time.Second}
-	for p := range 8 {
+	for p := range 4 {
 		key := []string{"again", "once"}[p%2]
 		g.Go(func() {
 			for i := 0; ; i++ {
@@ -70,7 +70,7 @@ func (c *callAccount) callers(t testing.TB, b *Broker) (stop func()) {
 				close(c.changed)
 				c.changed = make(chan struct{})
 				c.mu.Unlock()
-				if time.Sleep(4 * time.Millisecond); err != nil { // as a program does that is told so
+				if time.Sleep(10 * time.Millisecond); err != nil { // as a program does that is told so
 					time.Sleep(50 * time.Millisecond)
 				}
 			}
