@@ -204,9 +204,13 @@ type happened echo
 // RoutingKey makes happened a message.
 func (happened) RoutingKey() string { return eventKey }
 
-// serveSink hosts an event function that does nothing but tell of each run.
-func serveSink(ctx context.Context, url string, ran func()) (stop func() error, err error) {
+// serveSink hosts an event function that does nothing but tell of each run,
+// and what more puts beside it.
+func serveSink(ctx context.Context, url string, ran func(), more ...func(*faas.Set[noDeps])) (stop func() error, err error) {
 	var set faas.Set[noDeps]
+	for _, add := range more {
+		add(&set)
+	}
 	faas.OnEvent(&set, "bench-sink", func(context.Context, *noDeps, happened) error {
 		ran()
 		return nil

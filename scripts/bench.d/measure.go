@@ -53,6 +53,7 @@ func measure(ctx context.Context) error {
 		{"304 for 200", compareNotModified},
 		{"publish", comparePublish},
 		{"publish to ack", compareEndToEnd},
+		{"beside failing", compareBesideFailing},
 	} {
 		if s.wants(c.name) {
 			if err := c.run(ctx, s, c.name, t); err != nil {
