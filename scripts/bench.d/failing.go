@@ -14,7 +14,7 @@ import (
 const (
 	neighbourKey   = "bench.beside"
 	neighbourEvery = 100 * time.Millisecond // between two of its events
-	neighbourRuns  = 3                     // attempts of one that fails
+	neighbourRuns  = 3                      // attempts of one that fails
 )
 
 var (
