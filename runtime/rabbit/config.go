@@ -101,6 +101,9 @@ func (c Config) addresses() ([]address, error) {
 		if err != nil {
 			return nil, fmt.Errorf("broker URL %d cannot be read: write amqp://user:password@host:5672/vhost (or amqps://), with special characters of the password percent-encoded", i+1)
 		}
+		if uri.Port < 1 || uri.Port > 65535 {
+			return nil, fmt.Errorf("broker URL %d: port %d: choose 1 to 65535", i+1, uri.Port)
+		}
 		list = append(list, address{url: u, uri: uri})
 	}
 	return list, nil

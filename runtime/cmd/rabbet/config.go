@@ -66,7 +66,8 @@ func (e *unusableError) Error() string {
 }
 
 func unusable(variable, value, mend string, a ...any) error {
-	return &unusableError{variable, redact(value), fmt.Sprintf(mend, a...)}
+	oneLine := strings.Join(strings.FieldsFunc(fmt.Sprintf(mend, a...), func(r rune) bool { return r == '\n' || r == '\t' }), " ")
+	return &unusableError{variable, redact(value), oneLine}
 }
 
 // redact hides what may be a password: in a URL, or in what fails to be one.
@@ -123,7 +124,8 @@ func (c *config) validate() error {
 	} {
 		scheme, _, _ := strings.Cut(check.value, "://")
 		if check.value != "" && !slices.Contains(check.schemes, scheme) {
-			return unusable(variable, check.value, "begin it with one of %s://", strings.Join(check.schemes, "://, "))
+			begin := strings.Join(check.schemes, "://, ") + "://"
+			return unusable(variable, check.value, "begin it with one of %s", strings.Replace(begin, "none://", "none", 1))
 		}
 	}
 	for variable, addr := range map[string]string{"HTTP_ADDR": c.HTTPAddr, "ADMIN_ADDR": c.AdminAddr, "SMTP_ADDR": c.SMTPAddr, "MAIL_ADDR": c.MailAddr} {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +35,8 @@ func TestConfigSaysWhatToMend(t *testing.T) {
 		{"RABBET_BROKER_URL", "nats://user:secret@host", "memory://, amqp://"},
 		{"RABBET_BROKER_URL", "amqp://user:secret@ho st", "amqp"},
 		{"RABBET_BROKER_URL_FILE", "/no/such/file", "no such file"},
-		{"RABBET_CACHE_URL", "http://user:secret@host", "redis://"},
+		{"RABBET_BROKER_URL", "amqp://user:secret@host:99999", "1 to 65535"},
+		{"RABBET_CACHE_URL", "http://user:secret@host", "one of none, memory://, redis://"},
 		{"RABBET_CACHE_KEY", "secret", "32 bytes in base64"},
 		{"RABBET_CACHE_LOCAL", "-1", "from 0 to 65535"},
 		{"RABBET_DATABASE_URL", "mysql://user:secret@host/db", "postgres://"},
@@ -72,6 +74,13 @@ func TestConfigSaysWhatToMend(t *testing.T) {
 				t.Errorf("the password is in %q", got)
 			}
 		})
+	}
+}
+
+func TestUnusableIsOneLine(t *testing.T) {
+	got := unusable("X", "1", "%v", errors.New("failed:\n\tfirst\n\tsecond")).Error()
+	if want := `RABBET_X="1" cannot be used: failed: first second`; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
