@@ -97,16 +97,6 @@ func (s *serverProcess) start() {
 	}
 }
 
-func (s *serverProcess) signal(signal syscall.Signal) {
-	if err := s.process.Signal(signal); err != nil {
-		s.t.Errorf("%v to %s: %v", signal, s.command[0], err)
-	}
-}
-
-// hang makes it accept connections and answer nothing, until resume.
-func (s *serverProcess) hang()   { s.signal(syscall.SIGSTOP) }
-func (s *serverProcess) resume() { s.signal(syscall.SIGCONT) }
-
 // kill ends it at once. What it kept is lost.
 func (s *serverProcess) kill() {
 	if s.process != nil {
