@@ -26,7 +26,11 @@ func TestBrokerComesBack(t *testing.T) {
 		name  string
 		fault func(n *rabbittest.Node) error
 	}{
-		{"kill -9 of the broker", func(n *rabbittest.Node) error { n.Kill(); return nil }},
+		{"kill -9 of the broker", func(n *rabbittest.Node) error {
+			err := n.Remember(within(t, time.Minute))
+			n.Kill()
+			return err
+		}},
 		{"restart of the broker", func(n *rabbittest.Node) error { return n.Stop(within(t, time.Minute)) }},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
