@@ -124,17 +124,20 @@ func (w *browser) stay(ctx context.Context, conn *amqp.Connection, n int) (gone 
 
 // lookAt asks how a queue is doing. It fails with faas.ErrNotFound if there is
 // none of that name.
-func (l *link) lookAt(ctx context.Context, queue string) (q amqp.Queue, err error) {
-	err = l.declare(ctx, func(ch *amqp.Channel) (err error) {
-		q, err = ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+func (l *link) lookAt(ctx context.Context, queue string) (amqp.Queue, error) {
+	found := make(chan amqp.Queue, 1) // an answer may come when nobody waits for it any more
+	err := l.declare(ctx, func(ch *amqp.Channel) error {
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		found <- q
 		return err
 	})
-	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
-		err = &faas.Error{Code: faas.CodeNotFound, Detail: fmt.Sprintf("there is no queue %q", queue), Executed: faas.ExecutedNo}
-	} else if err != nil {
-		err = &faas.Error{Code: faas.CodeUnavailable, Detail: fmt.Sprintf("cannot look at queue %q", queue), Cause: err, Executed: faas.ExecutedNo}
+	if err == nil {
+		return <-found, nil
 	}
-	return q, err
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
+		return amqp.Queue{}, &faas.Error{Code: faas.CodeNotFound, Detail: fmt.Sprintf("there is no queue %q", queue), Executed: faas.ExecutedNo}
+	}
+	return amqp.Queue{}, &faas.Error{Code: faas.CodeUnavailable, Detail: fmt.Sprintf("cannot look at queue %q", queue), Cause: err, Executed: faas.ExecutedNo}
 }
 
 // lookUndisturbed is lookAt once nobody else has messages of the queue in
