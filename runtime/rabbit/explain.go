@@ -146,6 +146,9 @@ type closedError struct {
 }
 
 func (e *closedError) Error() string {
+	if e.reason.Code == amqp.AccessRefused {
+		return fmt.Sprintf("the broker closed %s: the broker user has no permission (%s): grant it with rabbitmqctl set_permissions", e.what, e.reason.Reason)
+	}
 	return "the broker closed " + e.what + ": " + e.reason.Reason
 }
 
