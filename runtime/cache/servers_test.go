@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -8,9 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // serverProcess is a server of a test's own, which may be killed, hung and
@@ -32,9 +37,109 @@ func startRedis(t testing.TB, options ...string) *serverProcess {
 	}, options...)...)
 }
 
-func startMemcached(t testing.TB) *serverProcess {
+// startMemcached starts a Memcached, with more options.
+func startMemcached(t testing.TB, options ...string) *serverProcess {
 	port, address := freePort(t)
-	return startServer(t, address, "memcached", "-l", "127.0.0.1", "-p", port, "-u", "nobody", "-m", "64")
+	return startServer(t, address, append([]string{"memcached", "-l", "127.0.0.1", "-p", port, "-u", "nobody", "-m", "64"}, options...)...)
+}
+
+// startSentinel starts a Redis, a replica that has caught up with it, and a
+// sentinel that promotes the replica when the other is gone.
+func startSentinel(t testing.TB) (url string, master, replica *serverProcess) {
+	master = startRedis(t)
+	masterPort := strings.TrimPrefix(master.address, "127.0.0.1:")
+	replica = startRedis(t, "--replicaof", "127.0.0.1 "+masterPort, "--repl-diskless-sync-delay", "0")
+	port, address := freePort(t)
+	file := filepath.Join(t.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor test 127.0.0.1 %s 1\nsentinel down-after-milliseconds test 500\nsentinel failover-timeout test 3000\n", port, masterPort)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startServer(t, address, "redis-server", file, "--sentinel")
+	told(t, replica.address, "the replica has caught up", "master_link_status:up", "INFO", "replication")
+	told(t, address, "the sentinel knows the replica", "slaves=1", "INFO", "sentinel")
+	return "redis+sentinel://" + address + "?master_name=test", master, replica
+}
+
+// startCluster starts a cluster of three Redis servers, each with a third of
+// the slots.
+func startCluster(t testing.TB) (url string, nodes []*serverProcess) {
+	var addresses []string
+	for i := range 3 {
+		n := startRedis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no")
+		nodes, addresses = append(nodes, n), append(addresses, n.address)
+		c := redis.NewClient(&redis.Options{Addr: n.address})
+		defer c.Close()
+		if err := c.ClusterAddSlotsRange(context.Background(), i*16384/3, (i+1)*16384/3-1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			host, port, _ := net.SplitHostPort(nodes[0].address)
+			if err := c.ClusterMeet(context.Background(), host, port).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, n := range nodes { // each with a way to each slot: without full coverage, a node is content with its own
+		told(t, n.address, "the cluster is complete", "cluster_slots_ok:16384", "CLUSTER", "INFO")
+		told(t, n.address, "the cluster is ready", "cluster_state:ok", "CLUSTER", "INFO")
+	}
+	return "redis+cluster://" + strings.Join(addresses, ","), nodes
+}
+
+// told waits until a Redis answers a command with text that contains want.
+func told(t testing.TB, address, what, want string, command ...any) {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: address})
+	defer c.Close()
+	eventually(t, what, func() bool {
+		answer, err := c.Do(context.Background(), command...).Text()
+		return err == nil && strings.Contains(answer, want)
+	})
+}
+
+// shared are servers that all tests of the package use, and change nothing
+// about but their own keys. They are started by the first one that needs them.
+var shared struct {
+	sync.Mutex
+	urls    map[string]string
+	cleanup []func()
+}
+
+// sharedTB starts servers for longer than a test.
+type sharedTB struct{ testing.TB }
+
+func (sharedTB) Cleanup(fn func()) { shared.cleanup = append(shared.cleanup, fn) }
+func (sharedTB) TempDir() string {
+	dir, err := os.MkdirTemp("", "rabbet-cache-test")
+	if err != nil {
+		panic(err)
+	}
+	shared.cleanup = append(shared.cleanup, func() { os.RemoveAll(dir) })
+	return dir
+}
+func (sharedTB) Failed() bool { return false }
+
+func sharedURL(t *testing.T, name string, start func(testing.TB) string) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs servers")
+	}
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.urls == nil {
+		shared.urls = map[string]string{}
+	}
+	if shared.urls[name] == "" {
+		shared.urls[name] = start(sharedTB{t})
+	}
+	return shared.urls[name]
+}
+
+func stopShared() {
+	for i := len(shared.cleanup) - 1; i >= 0; i-- {
+		shared.cleanup[i]()
+	}
 }
 
 // startServer starts a server that listens at address until t ends.
@@ -81,7 +186,7 @@ func (s *serverProcess) start() {
 	}
 	s.process, s.over = cmd.Process, over
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := net.Dial("tcp", s.address)
+		conn, err := net.DialTimeout("tcp", s.address, time.Second)
 		if err == nil {
 			conn.Close()
 			return
@@ -94,6 +199,16 @@ func (s *serverProcess) start() {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("%s does not listen at %s after 30 s", s.command[0], s.address)
 		}
+	}
+}
+
+// hang makes it accept connections and answer nothing, until resume.
+func (s *serverProcess) hang()   { s.signal(syscall.SIGSTOP) }
+func (s *serverProcess) resume() { s.signal(syscall.SIGCONT) }
+
+func (s *serverProcess) signal(signal syscall.Signal) {
+	if err := s.process.Signal(signal); err != nil {
+		s.t.Errorf("%v to %s: %v", signal, s.command[0], err)
 	}
 }
 

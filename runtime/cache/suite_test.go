@@ -18,20 +18,36 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// withShared runs tests, and stops the servers that they share.
+type withShared struct{ *testing.M }
+
+func (m withShared) Run() int {
+	defer stopShared()
+	return m.M.Run()
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withShared{m}) }
 
 // stores runs test on every make of store, each in a namespace of its own.
 func stores(t *testing.T, test func(t *testing.T, r *Results)) {
-	for name, variable := range map[string]string{
-		"memory": "", "redis": "RABBET_TEST_REDIS_URL", "memcached": "RABBET_TEST_MEMCACHED_URL",
+	for name, url := range map[string]func(*testing.T) string{
+		"memory":    func(*testing.T) string { return "memory://" },
+		"redis":     func(t *testing.T) string { return service(t, "RABBET_TEST_REDIS_URL") },
+		"memcached": func(t *testing.T) string { return service(t, "RABBET_TEST_MEMCACHED_URL") },
+		"redis sentinel": func(t *testing.T) string {
+			return sharedURL(t, "sentinel", func(t testing.TB) string { url, _, _ := startSentinel(t); return url })
+		},
+		"redis cluster": func(t *testing.T) string {
+			return sharedURL(t, "cluster", func(t testing.TB) string { url, _ := startCluster(t); return url })
+		},
+		"three memcached": func(t *testing.T) string {
+			return sharedURL(t, "memcached", func(t testing.TB) string {
+				url := "memcached://" + startMemcached(t).address
+				return url + "," + startMemcached(t).address + "," + startMemcached(t).address
+			})
+		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			url := "memory://"
-			if variable != "" {
-				url = service(t, variable)
-			}
-			test(t, open(t, url))
-		})
+		t.Run(name, func(t *testing.T) { test(t, open(t, url(t))) })
 	}
 }
 

@@ -25,6 +25,7 @@ func main() {
 		"baseline-worker": baselineWorker,
 		"baseline-front":  baselineFront,
 		"baseline-cache":  baselineCache,
+		"baseline-map":    baselineMap,
 	}[verb]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "bench: there is no %q: start it with scripts/bench\n", verb)

@@ -50,6 +50,8 @@ func measure(ctx context.Context) error {
 		{"latency", compareLatency},
 		{"cached redis", compareCached},
 		{"cached memcached", compareCached},
+		{"cached in process", compareLocal},
+		{"invalidation", measureInvalidation},
 		{"304 for 200", compareNotModified},
 		{"publish", comparePublish},
 		{"publish to ack", compareEndToEnd},
