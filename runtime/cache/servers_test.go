@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -137,8 +138,8 @@ func sharedURL(t *testing.T, name string, start func(testing.TB) string) string 
 }
 
 func stopShared() {
-	for i := len(shared.cleanup) - 1; i >= 0; i-- {
-		shared.cleanup[i]()
+	for _, end := range slices.Backward(shared.cleanup) {
+		end()
 	}
 }
 
