@@ -24,12 +24,11 @@ type consumer struct {
 	base  context.Context // of the runs: done when the grace period is over
 	stop  chan struct{}   // closed when it is to take no more
 
-	// Of an ordered function, which has one run at a time:
-	failing failing
-	cancel  func() // ends the consumer
-	live    func() // told when it consumes
-	held    int    // slots that finish has taken
-	bound   bool   // it has consumed before
+	failing failing // of an ordered function, which has one run at a time
+
+	live  func() // told when it consumes
+	bound bool   // it has consumed before
+	held  int    // slots that finish has taken
 }
 
 func newConsumer(b *Broker, fn faas.Function, live func()) *consumer {
@@ -111,7 +110,6 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
 	tag := faas.NewID()
-	c.cancel = func() { _ = ch.Cancel(tag, false) }
 	deliveries, err := ch.Consume(c.queue, tag, false, false, false, false, nil)
 	if err != nil {
 		return fmt.Errorf("consume from %q: %w", c.queue, err)

@@ -69,3 +69,52 @@ func TestOrderThroughFaults(t *testing.T) {
 	a.awaitSettled(t)
 	a.balance(t, faults, 0)
 }
+
+// A run that outlives its connection ends while its worker stops. It must not
+// end the consumer that came after it, which holds the event again: the next
+// worker would get what follows first.
+func TestOrderThroughALateEnd(t *testing.T) {
+	p, cfg := networkConfig(t)
+	straight := cfg
+	straight.URL = brokerURL(t)
+	publisher, b := startCaller(t, straight), startCaller(t, cfg)
+	live, begun, release, ran := make(chan struct{}, 10), make(chan string, 10), make(chan struct{}), make(chan string, 10)
+	fn := onEvent("late-end", "late.end", func(_ context.Context, e *faas.Event) error {
+		begun <- e.ID
+		<-release
+		return nil
+	})
+	fn.Concurrency, fn.Ordered = 1, true
+	c := newConsumer(b, fn, func() { live <- struct{}{} })
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- c.serve(ctx) }()
+	receive(t, "the first worker consumes", live)
+	for _, id := range []string{"one", "two"} {
+		publishUntilAccepted(t.Context(), t, publisher, newAccount("late end"), faas.Event{Key: "late.end", ID: id})
+	}
+	receive(t, "a run", begun)
+	p.reset()
+	receive(t, "the first worker consumes again", live)
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	until(t, "it holds the first event again", func(ctx context.Context) bool {
+		<-tick.C
+		q, err := publisher.consume.lookAt(ctx, c.queue)
+		return err == nil && q.Messages == 1 && q.Consumers == 1
+	})
+
+	fn.Handle = func(_ context.Context, e *faas.Event) ([]byte, error) { ran <- e.ID; return nil, nil }
+	startWorker(t, straight, []*Broker{publisher}, fn)
+	cancel()
+	receive(t, "the first worker stops", c.stop)
+	close(release)
+	for _, want := range []string{"one", "two"} {
+		if id := receive(t, "a run at the second worker", ran); id != want {
+			t.Errorf("got event %s, want %s", id, want)
+		}
+	}
+	if err := receive(t, "the end of the first worker", served); err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}

@@ -50,11 +50,13 @@ func (c *consumer) holdBack(d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
 	}
 }
 
-// endOrder is called before the acknowledgement of what has run.
-func (c *consumer) endOrder() {
+// endOrder is called before the acknowledgement of what has run. The consumer
+// that it ends is the one that delivered it: a later one, after a lost
+// connection, may hold the next.
+func (c *consumer) endOrder(ch *amqp.Channel, d *amqp.Delivery) {
 	select {
 	case <-c.stop:
-		c.cancel()
+		_ = ch.Cancel(d.ConsumerTag, false)
 	default:
 	}
 }

@@ -33,7 +33,7 @@ const (
 // the function succeeded, or the broker has confirmed the copy that carries on.
 func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
 	if v.Outcome == faas.Done {
-		c.ack(d, e)
+		c.ack(ch, d, e)
 		return
 	}
 	if ch.IsClosed() { // the broker delivers it again by itself
@@ -96,7 +96,7 @@ func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, publi
 		err := publish(ctx)
 		cancel()
 		if err == nil {
-			c.ack(d, e)
+			c.ack(ch, d, e)
 			return
 		}
 		log("cannot move an event on yet, it stays in its queue",
@@ -118,9 +118,9 @@ func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, publi
 
 // ack tells the broker that d is done. When its channel has gone the broker
 // delivers d again; there is nothing more to do about it here.
-func (c *consumer) ack(d *amqp.Delivery, e *faas.Event) {
+func (c *consumer) ack(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event) {
 	if c.fn.Ordered {
-		c.endOrder()
+		c.endOrder(ch, d)
 	}
 	if err := d.Ack(false); err != nil {
 		c.b.log.Debug("an acknowledgement came after its channel had gone",
