@@ -38,7 +38,7 @@ func (g *guard) open() bool {
 
 // tell says how an operation went.
 func (g *guard) tell(err error) {
-	if err == nil || errors.Is(err, errFull) {
+	if err == nil || errors.Is(err, errFull) || errors.Is(err, errUnsettled) {
 		if g.failures.Load() != 0 {
 			g.failures.Store(0)
 		}

@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -91,17 +93,35 @@ func (c *call) judge(e entry, now time.Time) sight {
 // store does not play along.
 func (c *call) learn(ctx context.Context) bool {
 	for i := 1; i < len(c.keys); i++ {
-		for try := 1; c.values[i] == nil; try++ {
-			var err error
-			c.values[i], err = c.results.store.add(ctx, c.keys[i], newGeneration(), generationTTL)
-			if err != nil && (try == 3 || !deadConnection(err)) {
-				c.results.counts.failure(err)
-				return false
-			}
+		if len(c.values[i]) == generationSize {
+			continue
 		}
-		if len(c.values[i]) != generationSize {
-			return false // not ours; an invalidation will mend it
+		var err error
+		if c.values[i], err = c.results.newGenerationOf(ctx, c.keys[i], c.values[i] != nil); err != nil {
+			c.results.counts.failure(err)
+			return false
 		}
 	}
 	return true
+}
+
+// newGenerationOf adds a generation under key, unless somebody else has just
+// done so, and returns it. What is there but is none goes first: to lose a
+// generation is harmless.
+func (r *Results) newGenerationOf(ctx context.Context, key string, taken bool) ([]byte, error) {
+	for try := 1; ; try++ {
+		if taken {
+			if err := r.store.remove(ctx, key, false); err != nil {
+				return nil, err
+			}
+		}
+		there, err := r.store.add(ctx, key, newGeneration(), generationTTL)
+		if err == nil && len(there) == generationSize {
+			return there, nil
+		}
+		taken = err == nil || errors.Is(err, errUnsettled)
+		if try == 3 || !taken && !deadConnection(err) {
+			return nil, cmp.Or(err, errUnsettled)
+		}
+	}
 }

@@ -78,6 +78,9 @@ func (s *memcachedStore) add(ctx context.Context, key string, value []byte, ttl 
 			return err
 		}
 		it, err := client.Get(key)
+		if errors.Is(err, memcache.ErrCacheMiss) {
+			return fmt.Errorf("%w: %w", errUnsettled, err)
+		}
 		if err != nil {
 			return err
 		}

@@ -115,13 +115,11 @@ func (s *redisStore) fetchEach(keys []string, values [][]byte) error {
 	for i, key := range keys {
 		replies[i] = pipeline.Get(ctx, key)
 	}
-	if _, err := pipeline.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return err
-	}
+	_, _ = pipeline.Exec(ctx) // each command has its own error
 	for i, reply := range replies {
 		text, err := reply.Result()
 		switch {
-		case errors.Is(err, redis.Nil):
+		case errors.Is(err, redis.Nil), redis.HasErrorPrefix(err, "WRONGTYPE"):
 			values[i] = nil
 		case err != nil:
 			return err
@@ -143,7 +141,11 @@ func (s *redisStore) add(ctx context.Context, key string, value []byte, ttl time
 		pipeline := client.Pipeline() // SET with NX and GET together would want Redis 7
 		pipeline.SetNX(ctx, key, value, ttl)
 		got := pipeline.Get(ctx, key)
-		if _, err := pipeline.Exec(ctx); err != nil {
+		_, err := pipeline.Exec(ctx)
+		switch {
+		case errors.Is(err, redis.Nil), redis.HasErrorPrefix(err, "WRONGTYPE"):
+			return fmt.Errorf("%w: %w", errUnsettled, err)
+		case err != nil:
 			return err
 		}
 		there, err = got.Bytes()

@@ -35,6 +35,10 @@ type store interface {
 	close() error
 }
 
+// errUnsettled is what add fails with if nothing is known of what is there: it
+// is none of ours, or came or went that very moment.
+var errUnsettled = errors.New("something else came, went or is stored under this key")
+
 // errFull is what a store that works and has no room left fails with.
 var errFull = errors.New("the store is full")
 
