@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"slices"
 	"time"
 )
@@ -36,13 +37,20 @@ func (c *call) fillOnce(ctx context.Context, forward string, background bool) (R
 	mine := []byte(rand.Text())
 	holder, err := c.results.store.add(ctx, key, mine, leaseTime)
 	switch {
+	case errors.Is(err, errUnsettled): // whoever held it has just finished
+		if result, made, err := c.lookAgain(ctx, forward); made {
+			return result, err
+		}
 	case err != nil:
 		c.results.counts.failure(err)
 	case bytes.Equal(holder, mine):
 		stored := make(chan bool, 1)
 		c.results.flights.running.Go(func() { c.results.hold(context.WithoutCancel(ctx), key, mine, stored) })
-		result, err := c.fill(ctx, forward)
-		stored <- result.Stored
+		result, made, err := c.lookAgain(ctx, forward)
+		if !made {
+			result, err = c.fill(ctx, forward)
+		}
+		stored <- made || result.Stored
 		return result, err
 	case !bytes.Equal(holder, inVain):
 		result, made, err := c.await(ctx, forward, key, holder)
@@ -56,6 +64,28 @@ func (c *call) fillOnce(ctx context.Context, forward string, background bool) (R
 		return Result{}, errLanded
 	}
 	return c.fill(ctx, forward)
+}
+
+// lookAgain looks for what another process has made and stored since this call
+// looked, before it had the lease. What this call knows of its tags stays as it
+// was: older is safe.
+func (c *call) lookAgain(ctx context.Context, forward string) (result Result, made bool, err error) {
+	known := slices.Clone(c.values)
+	if err := c.results.store.get(ctx, c.keys, c.values); err != nil {
+		c.results.counts.failure(err)
+	} else if seen := c.sightOf(time.Now()); seen.forward == "" && !seen.refresh {
+		result, err := seen.ofAnother(forward)
+		return result, true, err
+	}
+	copy(c.values, known)
+	return Result{}, false, nil
+}
+
+// ofAnother is the result that another process has made meanwhile.
+func (s *sight) ofAnother(forward string) (Result, error) {
+	result, err := s.result()
+	result.Hit, result.Collapsed, result.Forward = false, true, forward
+	return result, err
 }
 
 // hold renews a lease until it is told whether something was stored.
@@ -86,6 +116,7 @@ func (r *Results) hold(ctx context.Context, key string, mine []byte, stored <-ch
 func (c *call) await(ctx context.Context, forward, lease string, holder []byte) (result Result, made bool, err error) {
 	keys := append(slices.Clone(c.keys), lease)
 	values := make([][]byte, len(keys))
+	over := false
 	for pause := firstLook; ; pause = min(2*pause, laterLook) {
 		select {
 		case <-ctx.Done():
@@ -98,12 +129,13 @@ func (c *call) await(ctx context.Context, forward, lease string, holder []byte) 
 		}
 		copy(c.values, values)
 		if seen := c.sightOf(time.Now()); seen.forward == "" {
-			result, err := seen.result()
-			result.Hit, result.Collapsed, result.Forward = false, true, forward
+			result, err := seen.ofAnother(forward)
 			return result, true, err
 		}
-		if !bytes.Equal(values[len(keys)-1], holder) {
+		now := values[len(keys)-1]
+		if over || bytes.Equal(now, inVain) {
 			return Result{}, false, nil
 		}
+		over = !bytes.Equal(now, holder) // one more look: entry and lease may be on servers that answer one after the other
 	}
 }

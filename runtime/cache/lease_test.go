@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,6 +77,50 @@ func TestOneRunOverAllProcesses(t *testing.T) {
 		}
 		close(f.release)
 		all.Wait()
+	})
+}
+
+// lateLease holds up whoever asks for a lease.
+type lateLease struct {
+	store
+	asked, release chan struct{}
+}
+
+func (s *lateLease) add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
+	if strings.Contains(key, ":l:") {
+		s.asked <- struct{}{}
+		<-s.release
+	}
+	return s.store.add(ctx, key, value, ttl)
+}
+
+// A process that gets the lease when another one has just stored the result and
+// let go of it does not run the function again.
+func TestLeaseAfterTheResult(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		processes := several(t, url, 2)
+		a, b := processes[0], processes[1]
+		late := &lateLease{b.store, make(chan struct{}), make(chan struct{})}
+		b.store = late
+		f := &function{}
+		done := make(chan Result)
+		go func() { // ends with the call
+			result, err := b.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			if err != nil {
+				t.Error(err)
+			}
+			done <- result
+		}()
+		<-late.asked // it has looked, in vain
+		ask(t, a, f, descriptor, input, Directives{})
+		a.flights.running.Wait()
+		close(late.release)
+		if got := <-done; !got.Collapsed || got.Hit || got.Stored || got.Forward != forwardMiss || string(got.Body) != "v0 "+input {
+			t.Errorf("got %+v, %s; want what the other process made", got, got.Body)
+		}
+		if n := f.calls.Load(); n != 1 {
+			t.Errorf("the function ran %d times, want once", n)
+		}
 	})
 }
 
