@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -45,16 +46,11 @@ func (s *Stored) Valid() bool {
 // fails if such a call is never cached, or the store does not answer.
 func (r *Results) Inspect(ctx context.Context, f *faas.Descriptor, req faas.Request) (Stored, error) {
 	c := &call{results: r, function: f, request: req}
-	switch {
-	case f.Cache == nil:
-		return Stored{}, fmt.Errorf("results of %s are not cached: it does not say faas.Cached", f.Name)
-	case len(f.Cache.Identity) > 0 && req.Identity == "":
-		return Stored{}, fmt.Errorf("results of %s are kept apart by who asks: there is none for nobody", f.Name)
-	case !c.address() || !c.locate():
-		return Stored{}, fmt.Errorf("this call of %s is not cached: its message is no JSON object that gives each of its tags a value, or it is sensitive or has a session", f.Name)
+	if err := c.cacheable(); err != nil {
+		return Stored{}, err
 	}
 	if err := r.store.get(ctx, c.keys, c.values); err != nil {
-		return Stored{}, fmt.Errorf("read the results cache: %w", err)
+		return Stored{}, fmt.Errorf("read the results cache: %w; check that it runs", err)
 	}
 	stored := Stored{Key: c.keys[0], Size: len(c.values[0])}
 	e, ok := r.codec.decode(c.keys[0], c.values[0])
@@ -79,4 +75,29 @@ func (r *Results) Inspect(ctx context.Context, f *faas.Descriptor, req faas.Requ
 		stored.Failure = failure.Code
 	}
 	return stored, nil
+}
+
+// cacheable locates the call, or says why it is never cached.
+func (c *call) cacheable() error {
+	f := c.function
+	switch {
+	case f.Cache == nil:
+		return fmt.Errorf("results of %s are not cached: it does not say faas.Cached", f.Name)
+	case f.Sensitive:
+		return fmt.Errorf("results of %s are not cached: its message or its reply has sensitive fields", f.Name)
+	case f.Session:
+		return fmt.Errorf("results of %s are not cached: it uses its client's session", f.Name)
+	case len(f.Cache.Identity) > 0 && c.request.Identity == "":
+		return fmt.Errorf("results of %s are kept apart by who asks (%s), and nobody does: see Cache-Status in an answer over HTTP", f.Name, strings.Join(f.Cache.Identity, ", "))
+	case !c.address():
+		return fmt.Errorf("this call of %s is not cached: its message is no JSON object, or has a member twice", f.Name)
+	case c.locate():
+		return nil
+	}
+	for _, template := range f.Cache.Tags {
+		if _, err := faas.ExpandTag(template, c.input.field); err != nil {
+			return fmt.Errorf("this call of %s is not cached, for a tag needs a text, a whole number, true or false: %w", f.Name, err)
+		}
+	}
+	return nil
 }

@@ -121,6 +121,15 @@ func openCache(c *config, over cache.Broadcaster, fallback string, log *zap.Logg
 	return results, nil
 }
 
+// refuseOwnCache refuses a results cache that this process alone would have:
+// nobody else could invalidate it.
+func (c *config) refuseOwnCache() error {
+	if strings.HasPrefix(c.CacheURL, "memory://") {
+		return unusable("CACHE_URL", c.CacheURL, "memory:// is inside 'rabbet dev' only: use redis:// or memcached://, the same for all ingresses and workers")
+	}
+	return nil
+}
+
 // listen opens a TCP listener at the value of variable.
 func listen(variable, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -65,18 +66,22 @@ func printStored(w io.Writer, s *cache.Stored) error {
 	case !s.Found:
 		fmt.Fprintf(t, "stored\t%d bytes that cannot be read here; the next call replaces them\n", s.Size)
 	case !s.Valid():
-		fmt.Fprintf(t, "stored\t%d bytes, %v old, invalidated\n", s.Size, age)
+		fmt.Fprintf(t, "stored\t%d bytes, %v old, invalidated: the next call replaces them\n", s.Size, age)
 	case s.TTL > 0:
 		fmt.Fprintf(t, "stored\t%d bytes, %v old, fresh for %v\n", s.Size, age, s.TTL.Round(time.Second))
 	default:
 		fmt.Fprintf(t, "stored\t%d bytes, %v old, stale since %v\n", s.Size, age, -s.TTL.Round(time.Second))
 	}
 	for _, tag := range s.Tags {
-		state := "agrees"
-		if !tag.Agrees {
-			state = "does not agree"
+		state := ""
+		switch {
+		case !s.Found: // there is nothing that it could agree with
+		case tag.Agrees:
+			state = "\tagrees"
+		default:
+			state = "\tinvalidated since"
 		}
-		fmt.Fprintf(t, "tag\t%s\t%s\n", tag.Tag, state)
+		fmt.Fprintf(t, "tag\t%s%s\n", printable(tag.Tag), state)
 	}
 	if s.Failure != "" {
 		fmt.Fprintf(t, "failure\t%s\n", s.Failure)
@@ -87,7 +92,7 @@ func printStored(w io.Writer, s *cache.Stored) error {
 	if err := t.Flush(); err != nil || !s.Found {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", s.Body)
+	_, err := fmt.Fprintf(w, "\n%s\n", printable(string(s.Body)))
 	return err
 }
 
@@ -96,7 +101,7 @@ type cacheInvalidateCommand struct {
 	Tags []string `arg:"" help:"Tags, such as profile:42."`
 }
 
-// Run returns once no result with one of the tags is served any more.
+// Run says so once no result with one of the tags is served any more.
 func (cmd cacheInvalidateCommand) Run(ctx context.Context, c *config) error {
 	b, err := dial(ctx, c)
 	if err != nil {
@@ -108,7 +113,13 @@ func (cmd cacheInvalidateCommand) Run(ctx context.Context, c *config) error {
 		return err
 	}
 	defer results.Close()
-	return results.Invalidate(ctx, cmd.Tags...)
+	for _, tag := range cmd.Tags {
+		if err := results.Invalidate(ctx, tag); err != nil {
+			return fmt.Errorf("%w; check that it runs, then try again", err)
+		}
+		fmt.Println("invalidated", printable(tag))
+	}
+	return nil
 }
 
 // cacheStatsCommand asks every process what its cached calls came to.
@@ -119,6 +130,9 @@ type cacheStatsCommand struct {
 
 // Run prints a table on standard output.
 func (cmd cacheStatsCommand) Run(ctx context.Context, c *config) error {
+	if cmd.Wait <= 0 {
+		return &usageError{fmt.Errorf("--wait %v: choose a duration such as 500ms", cmd.Wait)}
+	}
 	b, err := dial(ctx, c)
 	if err != nil {
 		return err
@@ -136,7 +150,7 @@ func (cmd cacheStatsCommand) Run(ctx context.Context, c *config) error {
 		return out.Encode(all)
 	}
 	if len(all) == 0 {
-		fmt.Println("no process caches results: set " + envPrefix + "CACHE_URL for the ingress and the workers")
+		fmt.Println("no process answered: none runs that caches results (" + envPrefix + "CACHE_URL is to be set for the ingresses and the workers), or --wait is too short")
 		return nil
 	}
 	return printStats(os.Stdout, all)
@@ -144,19 +158,36 @@ func (cmd cacheStatsCommand) Run(ctx context.Context, c *config) error {
 
 func printStats(w io.Writer, all []cache.Stats) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PROCESS\tHITS\tLOCAL\tSTALE\tMISSES\tCOLLAPSED\tBYPASSES\tFILLS\tINVALIDATED\tERRORS\tREAD\tWRITTEN\tLOCAL LEVEL")
+	fmt.Fprintln(t, "PROCESS\tHITS\tRATE\tSTALE\tMISSES\tCOLLAPSED\tBYPASSES\tFILLS\tINVALIDATED\tERRORS\tREAD\tWRITTEN\tHITS IN PROCESS\tKEPT IN PROCESS")
 	for _, s := range all {
-		local := "none"
+		rate, local, kept := "-", "-", "-"
+		if asked := s.Hits + s.Misses + s.Bypasses; asked > 0 {
+			rate = fmt.Sprintf("%.0f%%", 100*float64(s.Hits)/float64(asked))
+		}
 		if s.LocalSize > 0 {
-			local = fmt.Sprintf("%.1f of %d MiB", float64(s.LocalBytes)/(1<<20), s.LocalSize>>20)
+			local = fmt.Sprint(s.Local)
+			kept = fmt.Sprintf("%s of %s", size(s.LocalBytes), size(s.LocalSize))
 			if !s.LocalOn {
-				local += ", off: broadcasts are not heard"
+				kept += ", off: broadcasts are not heard"
 			}
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n",
-			s.Process, s.Hits, s.Local, s.Stale, s.Misses, s.Collapsed, s.Bypasses, s.Fills, s.Invalidated, s.Errors, s.Read, s.Written, local)
+		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n",
+			s.Process, s.Hits, rate, s.Stale, s.Misses, s.Collapsed, s.Bypasses, s.Fills, s.Invalidated, s.Errors, size(s.Read), size(s.Written), local, kept)
 	}
 	return t.Flush()
+}
+
+// size is a number of bytes as people read it.
+func size(n uint64) string {
+	units := [...]string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n)/(1<<10), 0
+	for ; value >= 1000 && unit < len(units)-1; unit++ {
+		value /= 1 << 10
+	}
+	return fmt.Sprintf("%.1f %s", value, units[unit])
 }
 
 // cached are the results of functions, here or in another process.
@@ -168,8 +199,11 @@ type cached interface {
 
 // resultsByHand opens the results that the processes of c use.
 func resultsByHand(c *config, b broker) (cached, error) {
-	if c.embedded() && (c.CacheURL == "" || c.CacheURL == "memory://") {
+	if c.embedded() && (c.CacheURL == "" || strings.HasPrefix(c.CacheURL, "memory://")) {
 		return remoteResults{faas.NewBus(b)}, nil
+	}
+	if err := c.refuseOwnCache(); err != nil {
+		return nil, err
 	}
 	own := *c
 	own.CacheLocal = 0 // for a moment it is not worth it

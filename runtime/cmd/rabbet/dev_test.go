@@ -304,10 +304,10 @@ func TestDev(t *testing.T) {
 			want    []string
 		}{
 			{[]string{"cache", "get", "get-profile", `{"id":"42"}`}, []string{"fresh for ", "profile:42  agrees", `{"id":"42",`}},
-			{[]string{"cache", "invalidate", "profile:42", "profile:43"}, nil},
-			{[]string{"cache", "get", "profile.get", `{"id":"42"}`}, []string{" invalidated\n", "profile:42  does not agree"}},
-			{[]string{"cache", "get", "get-profile", `{"id":"44"}`}, []string{"nothing\n"}},
-			{[]string{"cache", "stats"}, []string{"PROCESS", "none\n"}},
+			{[]string{"cache", "invalidate", "profile:42", "profile:43"}, []string{"invalidated profile:42\ninvalidated profile:43\n"}},
+			{[]string{"cache", "get", "profile.get", `{"id":"42"}`}, []string{" old, invalidated:", "profile:42  invalidated since\n"}},
+			{[]string{"cache", "get", "get-profile", `{"id":"44"}`}, []string{"nothing\n", "profile:44\n"}},
+			{[]string{"cache", "stats"}, []string{"PROCESS", "  -\n"}},
 		} {
 			out, err := d.rabbet(step.command...)
 			if err != nil {
@@ -319,8 +319,20 @@ func TestDev(t *testing.T) {
 				}
 			}
 		}
-		if out, err := d.rabbet("cache", "get", "update-profile"); err == nil || !strings.Contains(out, "not cached") {
-			t.Errorf("cache get of a function that is not cached: got %q, %v", out, err)
+		for _, refused := range []struct {
+			command []string
+			want    string
+		}{
+			{[]string{"get", "update-profile"}, "not cached"},
+			{[]string{"get", "get-profile"}, `no field "id"`},
+			{[]string{"get", "get-profile", `{"id":"1","ID":"2"}`}, "a member twice"},
+			{[]string{"get", "get-profile", `[]`}, "no JSON object"},
+			{[]string{"get", "typo"}, `no function "typo"`},
+			{[]string{"stats", "--wait", "0s"}, "--wait 0s"},
+		} {
+			if out, err := d.rabbet(append([]string{"cache"}, refused.command...)...); err == nil || !strings.Contains(out, refused.want) {
+				t.Errorf("cache %q: got %q, %v; want it to say %q", refused.command, out, err, refused.want)
+			}
 		}
 	})
 

@@ -22,8 +22,8 @@ type ingressCommand struct{}
 func (ingressCommand) Run(ctx context.Context, c *config) error {
 	log := newLog(c, "json")
 	defer log.Sync()
-	if c.CacheURL == "memory://" {
-		return unusable("CACHE_URL", c.CacheURL, "memory:// is inside 'rabbet dev' only: a worker could not invalidate it; use redis:// or memcached://, as for the workers")
+	if err := c.refuseOwnCache(); err != nil {
+		return err
 	}
 	httpListener, err := listen("HTTP_ADDR", c.HTTPAddr)
 	if err != nil {

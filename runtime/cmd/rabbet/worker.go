@@ -31,8 +31,10 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	}
 	log := newLog(c, format)
 	defer log.Sync()
-	if !w.Attached && c.CacheURL == "memory://" {
-		return unusable("CACHE_URL", c.CacheURL, "memory:// is inside 'rabbet dev' only: use redis:// or memcached://, as for the ingress")
+	if !w.Attached {
+		if err := c.refuseOwnCache(); err != nil {
+			return err
+		}
 	}
 	broker, err := openBroker(c, log)
 	if err != nil {
