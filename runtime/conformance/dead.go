@@ -189,7 +189,9 @@ func deadDiscard(s *system) {
 func deadStopsAtAnError(s *system) {
 	b, _ := s.bury(3)
 	stop := errors.New("stop")
+	var gone []string
 	err := b.VisitDead(s.within(), "try", func(l *faas.DeadLetter) (faas.Fate, error) {
+		l.Gone = func() { gone = append(gone, l.Event.ID) }
 		if l.Event.ID == "1" {
 			return faas.Discard, stop
 		}
@@ -197,6 +199,9 @@ func deadStopsAtAnError(s *system) {
 	})
 	if !errors.Is(err, stop) {
 		s.Errorf("got %v, want the error of the visit", err)
+	}
+	if !slices.Equal(gone, []string{"0"}) {
+		s.Errorf("told gone: got %v, want 0", gone)
 	}
 	if got := ids(s.letters(b)); !slices.Equal(got, []string{"1", "2"}) {
 		s.Errorf("left behind: got %v, want 1 and 2", got)

@@ -15,6 +15,10 @@ type DeadLetter struct {
 	First    time.Time
 	Last     time.Time // of the failures
 	Stack    string    // of a panic
+
+	// Gone is for whoever looks at the letter to set: it is called once the
+	// letter has left. One is called at a time, and all before VisitDead returns.
+	Gone func()
 }
 
 // Fate is what becomes of a dead letter that somebody has looked at.
@@ -40,13 +44,14 @@ type DeadLetters interface {
 	// VisitDead calls visit with the dead letters of the function that there
 	// are when it begins, the oldest first, and does with each what visit
 	// says. A letter leaves only when its copy has been taken: whatever
-	// interrupts it, nothing is lost, and at the worst a copy comes twice, with
-	// one id. Of a letter, visit may change Event.Body. One that it keeps may
-	// be shown to it again.
+	// interrupts it, nothing is lost, and at the worst the copies that were
+	// under way come twice, each with one id. Of a letter, visit may change
+	// Event.Body and Gone. One that it keeps may be shown to it again.
 	//
-	// It fails with the first error of visit or of a copy, and the letters
-	// from there on stay; with ErrNotFound if the function never had a queue
-	// for dead letters, and with ErrConflict if somebody else looks at them.
+	// It fails with the first error of visit or of a copy, and no letter after
+	// that is begun: those under way still leave, or stay; with ErrNotFound if
+	// the function never had a queue for dead letters, and with ErrConflict if
+	// somebody else looks at them.
 	VisitDead(ctx context.Context, function string, visit func(*DeadLetter) (Fate, error)) error
 }
 

@@ -106,3 +106,18 @@ func thinCall(b *testing.B, body []byte) func(context.Context) error {
 		return nil
 	}
 }
+
+// How many dead letters are replayed or discarded in a second.
+func BenchmarkDeadLetters(b *testing.B) {
+	for name, fate := range map[string]faas.Fate{"replay": faas.Replay, "discard": faas.Discard} {
+		b.Run(name, func(b *testing.B) {
+			broker := openBroker(b)
+			buried(b, broker, "many", b.N)
+			b.ResetTimer()
+			if err := broker.VisitDead(b.Context(), "many", func(*faas.DeadLetter) (faas.Fate, error) { return fate, nil }); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "letters/s")
+		})
+	}
+}

@@ -1,13 +1,16 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -16,6 +19,7 @@ const (
 	firstWindow  = 100      // messages
 	windowBudget = 32 << 20 // bytes of a window, about
 	longestStay  = 5 * time.Minute
+	maxRemovals  = firstWindow // at once
 
 	// The broker puts back what a channel held in the order of its consumers,
 	// as long as they are no more than 32.
@@ -37,19 +41,16 @@ const (
 type browser struct {
 	link  *link
 	queue string
-	each  func(ctx context.Context, d *amqp.Delivery) (handling, error)
+	each  func(ctx context.Context, d *amqp.Delivery) (handling, error) // called by one goroutine
 
 	window, budget int // of the first hand; for tests
 }
 
-// handling is what was done with a message.
-type handling int
-
-const (
-	kept    handling = iota // it is to go back
-	removed                 // it is acknowledged
-	enough                  // it is to go back, and so is the rest
-)
+// handling is what is to be done with a message: by default it goes back.
+type handling struct {
+	remove func() error // acknowledges it, while others are looked at; once it returns nil the message is gone
+	enough bool         // the rest goes back, too
+}
 
 func (l *link) newBrowser(queue string, each func(context.Context, *amqp.Delivery) (handling, error)) *browser {
 	return &browser{link: l, queue: queue, each: each, window: firstWindow, budget: windowBudget}
@@ -58,7 +59,7 @@ func (l *link) newBrowser(queue string, each func(context.Context, *amqp.Deliver
 // run shows each of the messages that there are when it begins, the oldest
 // first. It fails with faas.ErrNotFound if there is no such queue, with
 // faas.ErrConflict if somebody else consumes from it, and with the first error
-// of each.
+// of each or of a removal. It returns when no removal is under way any more.
 func (w *browser) run(ctx context.Context) error {
 	for left := math.MaxInt; ; {
 		q, err := w.link.lookUndisturbed(ctx, w.queue)
@@ -96,30 +97,48 @@ func (w *browser) stay(ctx context.Context, conn *amqp.Connection, n int) (gone 
 		var pause backoff // a random one: the two do not meet for ever
 		return 0, pause.wait(ctx), context.Cause(ctx)
 	}
+	removals, unbroken := errgroup.WithContext(ctx)
+	removals.SetLimit(maxRemovals)
+	var removed atomic.Int64
+	again, err = w.show(unbroken, h, n, func(remove func() error) {
+		removals.Go(func() error {
+			err := remove()
+			if err == nil {
+				removed.Add(1)
+			}
+			return err
+		})
+	})
+	err = cmp.Or(removals.Wait(), err)
+	return int(removed.Load()), again && err == nil, err
+}
+
+// show shows the messages that h takes, and has those removed that are to be.
+func (w *browser) show(ctx context.Context, h *hand, n int, remove func(by func() error)) (again bool, err error) {
 	leave := time.After(longestStay)
 	for seen := 1; seen <= n; seen++ {
 		select {
 		case <-leave:
-			return gone, true, nil
+			return true, nil
 		default:
 		}
 		d, err := h.next(ctx)
 		if err != nil || d == nil {
-			return gone, false, err
+			return false, err
 		}
-		done, err := w.each(ctx, d)
+		todo, err := w.each(ctx, d)
 		switch {
-		case err != nil || done == enough:
-			return gone, false, err
-		case done == removed:
-			gone++
+		case err != nil || todo.enough:
+			return false, err
+		case todo.remove != nil:
+			remove(todo.remove)
 		case seen < n:
 			if err := h.keep(len(d.Body)); err != nil {
-				return gone, false, err
+				return false, err
 			}
 		}
 	}
-	return gone, false, nil
+	return false, nil
 }
 
 // lookAt asks how a queue is doing. It fails with faas.ErrNotFound if there is

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -44,47 +45,68 @@ func (b *Broker) DeadFunctions(ctx context.Context, also ...string) ([]faas.Dead
 }
 
 // VisitDead calls visit with the function's dead letters and does what it says;
-// see faas.DeadLetters and browser.
+// see faas.DeadLetters and browser. Up to 100 copies are under way at once, in
+// the order of the letters, each of which is removed once its own is confirmed.
 func (b *Broker) VisitDead(ctx context.Context, function string, visit func(*faas.DeadLetter) (faas.Fate, error)) error {
+	var telling sync.Mutex // held for Gone
 	return b.consume.newBrowser(b.names.deadQueue(function), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
 		l := b.names.letterOf(d, function)
 		fate, err := visit(&l)
 		switch {
-		case err != nil:
-			return kept, err
-		case fate == faas.Keep:
-			return kept, nil
+		case err != nil || fate == faas.Keep:
+			return handling{}, err
 		case fate == faas.Enough:
-			return enough, nil
+			return handling{enough: true}, nil
 		}
-		if err := b.unbury(ctx, d, &l, fate); err != nil {
-			return kept, fmt.Errorf("dead letter %q of %s: %w", l.Event.ID, function, err)
+		failed := func(err error) error { return fmt.Errorf("dead letter %q of %s: %w", l.Event.ID, function, err) }
+		unbury, err := b.unbury(ctx, d, &l, fate)
+		if err != nil {
+			return handling{}, failed(err)
 		}
-		return removed, nil
+		return handling{remove: func() error {
+			if err := unbury(); err != nil {
+				return failed(err)
+			}
+			if l.Gone != nil {
+				telling.Lock()
+				defer telling.Unlock()
+				l.Gone()
+			}
+			return nil
+		}}, nil
 	}).run(ctx)
 }
 
-// unbury takes a letter out of the queue once its copy is confirmed. Whoever
-// wants it to stop has to wait for that.
-func (b *Broker) unbury(ctx context.Context, d *amqp.Delivery, l *faas.DeadLetter, fate faas.Fate) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyTimeout)
-	defer cancel()
-	var err error
+// unbury sends the copy of a letter. The letter is removed by remove, once that
+// is confirmed: whoever wants it to stop has to wait for that.
+func (b *Broker) unbury(ctx context.Context, d *amqp.Delivery, l *faas.DeadLetter, fate faas.Fate) (remove func() error, err error) {
+	var queue string
+	var m amqp.Publishing
 	switch fate {
 	case faas.Replay:
-		queue := b.names.eventQueue(l.Function)
-		err = b.publisher.publish(ctx, "", queue, replayOf(d, l))
-		if errors.Is(err, faas.ErrUnroutable) {
-			err = fmt.Errorf("%w: there is no queue %q: start a worker that hosts the function, or discard the letter", err, queue)
-		}
+		queue, m = b.names.eventQueue(l.Function), replayOf(d, l)
 	case faas.Replace:
-		err = b.publisher.publish(ctx, "", b.names.deadQueue(l.Function), unburied(d, l))
+		queue, m = b.names.deadQueue(l.Function), unburied(d, l)
 	case faas.Discard:
+		return func() error { return d.Ack(false) }, nil
 	default:
-		err = fmt.Errorf("there is no fate %d", fate)
+		return nil, fmt.Errorf("there is no fate %d", fate)
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyTimeout)
+	u, err := b.publisher.send(ctx, "", queue, m)
 	if err != nil {
-		return err
+		cancel()
+		return nil, err
 	}
-	return d.Ack(false)
+	return func() error {
+		defer cancel()
+		err := u.confirmed(ctx)
+		if fate == faas.Replay && errors.Is(err, faas.ErrUnroutable) {
+			return fmt.Errorf("%w: there is no queue %q: start a worker that hosts the function, or discard the letter", err, queue)
+		}
+		if err != nil {
+			return err
+		}
+		return d.Ack(false)
+	}, nil
 }

@@ -35,7 +35,7 @@ func (l *link) deadRegister(ctx context.Context, n names) (map[string]bool, erro
 	functions := map[string]bool{}
 	err := l.newBrowser(n.deadFunctions(), func(_ context.Context, d *amqp.Delivery) (handling, error) {
 		functions[d.MessageId] = true
-		return kept, nil
+		return handling{}, nil
 	}).run(ctx)
 	if errors.Is(err, faas.ErrNotFound) { // no worker was ever here
 		err = nil

@@ -90,32 +90,59 @@ func (p *publisher) run(ctx context.Context) {
 
 // publish is the one primitive: mandatory, confirmed, and bounded by ctx.
 func (p *publisher) publish(ctx context.Context, exchange, key string, m amqp.Publishing) error {
+	u, err := p.send(ctx, exchange, key, m)
+	if err != nil {
+		return err
+	}
+	return u.confirmed(ctx)
+}
+
+// send is the first half of publish. Whoever calls it waits with confirmed, and
+// may send others before.
+func (p *publisher) send(ctx context.Context, exchange, key string, m amqp.Publishing) (*underway, error) {
 	size := max(minShare, int64(len(m.Body)))
 	if err := p.room.Acquire(ctx, size); err != nil {
-		return p.notTaken(ctx)
+		return nil, p.notTaken(ctx)
 	}
 	s, err := p.usable(ctx)
 	if err != nil {
 		p.room.Release(size)
-		return err
+		return nil, err
 	}
-	w, err := s.write(exchange, key, m)
-	if err != nil {
+	u := &underway{session: s, room: p.room, size: size, exchange: exchange, key: key}
+	if err := s.write(u, m); err != nil {
 		p.room.Release(size)
 		if errors.Is(err, amqp.ErrClosed) {
-			return &faas.Error{Code: faas.CodeUnavailable, Detail: "the connection to the broker was lost before the event was sent", Executed: faas.ExecutedNo}
+			return nil, &faas.Error{Code: faas.CodeUnavailable, Detail: "the connection to the broker was lost before the event was sent", Executed: faas.ExecutedNo}
 		}
-		return unconfirmed(ctx, "it could not be written: "+err.Error())
+		return nil, unconfirmed(ctx, "it could not be written: "+err.Error())
 	}
+	return u, nil
+}
+
+// underway is a publish that was written, and waits for its confirmation.
+type underway struct {
+	session *publishSession
+	room    *semaphore.Weighted
+	size    int64 // of the room that it takes
+
+	exchange, key string
+	number        int64 // on its channel
+	confirm       *amqp.DeferredConfirmation
+}
+
+// confirmed returns what became of the publish, as Broker.Publish does. It is
+// called once.
+func (u *underway) confirmed(ctx context.Context) error {
 	select {
-	case <-w.confirm.Done():
-		p.room.Release(size)
-		return s.settle(ctx, &w)
+	case <-u.confirm.Done():
+		u.room.Release(u.size)
+		return u.session.settle(ctx, u)
 	case <-ctx.Done():
 		go func() { // ends with the confirmation, or with the connection
-			<-w.confirm.Done()
-			p.room.Release(size)
-			_ = s.settle(ctx, &w)
+			<-u.confirm.Done()
+			u.room.Release(u.size)
+			_ = u.session.settle(ctx, u)
 		}()
 		return unconfirmed(ctx, "the broker has not confirmed it in time")
 	}

@@ -26,13 +26,6 @@ type publishSession struct {
 	reason   *amqp.Error // why the channel was closed, out of closed
 }
 
-// written is a publish that waits for its confirmation.
-type written struct {
-	exchange, key string
-	number        int64
-	confirm       *amqp.DeferredConfirmation
-}
-
 // serve lets events be published over conn, until it is lost or ctx is done.
 func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
@@ -65,40 +58,40 @@ func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
 	}
 }
 
-// write sends m. It does not wait: see gatheringConn.
-func (s *publishSession) write(exchange, key string, m amqp.Publishing) (written, error) {
-	w := written{exchange: exchange, key: key, number: s.last.Add(1)}
+// write sends m as u. It does not wait: see gatheringConn.
+func (s *publishSession) write(u *underway, m amqp.Publishing) error {
+	u.number = s.last.Add(1)
 	if m.Headers == nil {
 		m.Headers = amqp.Table{}
 	}
-	m.Headers[headerPublish] = w.number
+	m.Headers[headerPublish] = u.number
 	var err error
 	s.underway.Add(1)
-	if w.confirm, err = s.channel.PublishWithDeferredConfirm(exchange, key, true, false, m); err != nil {
+	if u.confirm, err = s.channel.PublishWithDeferredConfirm(u.exchange, u.key, true, false, m); err != nil {
 		s.underway.Add(-1)
 	}
-	return w, err
+	return err
 }
 
-// settle says what became of w, whose confirmation has come or will not come.
-func (s *publishSession) settle(ctx context.Context, w *written) error {
-	returned, acked := s.wasReturned(w.number), w.confirm.Acked()
+// settle says what became of u, whose confirmation has come or will not come.
+func (s *publishSession) settle(ctx context.Context, u *underway) error {
+	returned, acked := s.wasReturned(u.number), u.confirm.Acked()
 	if !returned && !acked && s.channel.IsClosed() {
-		return s.lost(ctx, w.exchange)
+		return s.lost(ctx, u.exchange)
 	}
 	s.underway.Add(-1)
 	switch {
 	case returned:
 		return &faas.Error{
 			Code: faas.CodeUnroutable, Executed: faas.ExecutedNo,
-			Detail: fmt.Sprintf("no queue is bound to the routing key %q on exchange %q", w.key, w.exchange),
+			Detail: fmt.Sprintf("no queue is bound to the routing key %q on exchange %q", u.key, u.exchange),
 		}
 	case acked:
 		return nil
 	}
 	return &faas.Error{
 		Code: faas.CodeRefused, Executed: faas.ExecutedUnknown, After: time.Second,
-		Detail: fmt.Sprintf("a queue bound to the routing key %q is full or cannot take it; others may have taken it", w.key),
+		Detail: fmt.Sprintf("a queue bound to the routing key %q is full or cannot take it; others may have taken it", u.key),
 	}
 }
 

@@ -132,14 +132,13 @@ func (a *deadAction) carryOut(ctx context.Context, d *desk, verb string, fate fa
 			if err := limiter.Wait(ctx); err != nil {
 				return faas.Keep, context.Cause(ctx)
 			}
-			done[name]++
-			_ = progress.Add(1)
+			l.Gone = func() {
+				done[name]++
+				_ = progress.Add(1)
+			}
 			return fate, nil
 		})
 		if err != nil {
-			if ctx.Err() == nil {
-				done[name]-- // the last one is what failed
-			}
 			return done, err
 		}
 	}
