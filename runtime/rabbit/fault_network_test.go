@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,11 +37,12 @@ func TestBadNetworkLosesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const concurrency, rounds = 16, 2
 			p, cfg := networkConfig(t)
-			a := newAccount(name)
+			a, calls := newAccount(name), newCallAccount(name)
 			publisher := startCaller(t, cfg)
-			worker, stop := startWorker(t, cfg, []*Broker{publisher}, mixed(a, "net.work", concurrency))
+			worker, stop := startWorker(t, cfg, []*Broker{publisher}, append(calls.functions(), mixed(a, "net.work", concurrency))...)
 			const events = 4_000
 			l := startLoad(t, publisher, a, "net.work", events)
+			stopCalls := calls.callers(t, publisher)
 			for round := range rounds {
 				a.awaitAccepted(t, 1_000*(round+1))
 				time.Sleep(someTime())
@@ -54,11 +56,102 @@ func TestBadNetworkLosesNothing(t *testing.T) {
 			l.wait()
 			stopBurying := a.bury(t, brokerURL(t), cfg.Namespace+".dead.net-work")
 			a.awaitSettled(t)
+			calls.await(t, 50)
+			stopCalls()
 			stop()
 			stopBurying()
 			a.balance(t, rounds*(concurrency+loadPublishers), events/100)
+			calls.balance(t, math.MaxInt)
 		})
 	}
+}
+
+// On a network that is slow and well, nothing is taken for lost, and messages
+// do not wait for each other's way there and back.
+func TestSlowNetwork(t *testing.T) {
+	const atOnce, each = 256, 8
+	const there, back = 25 * time.Millisecond, 50 * time.Millisecond
+	p, cfg := networkConfig(t)
+	p.mu.Lock()
+	p.lag = [2]time.Duration{upstream: there, downstream: back}
+	p.mu.Unlock()
+	a, calls := newAccount("slow network"), newCallAccount("slow network")
+	publisher := startCaller(t, cfg)
+	worker, stop := startWorker(t, cfg, []*Broker{publisher}, append(calls.functions(), counted(a, "slow.ly", atOnce))...)
+	var links []*link
+	for _, b := range []*Broker{publisher, worker} {
+		links = append(links, b.publish, b.consume, b.calls, b.work)
+	}
+	var sessions []*session
+	for _, l := range links {
+		sessions = append(sessions, l.next(t.Context()))
+	}
+
+	stopCalls := calls.callers(t, publisher)
+	began := time.Now()
+	var publishers sync.WaitGroup
+	for i := range atOnce {
+		publishers.Go(func() {
+			for j := range each {
+				id := fmt.Sprintf("%d-%d", i, j)
+				if err := publisher.Publish(within(t, 60*time.Second), faas.Event{Key: "slow.ly", ID: id}); err != nil {
+					t.Errorf("publish %s: %v", id, err)
+				}
+				a.accept(id)
+			}
+		})
+	}
+	publishers.Wait()
+	a.awaitSettled(t)
+	rounds := int(time.Since(began) / (there + back))
+	t.Logf("%d events took the time of %d ways there and back", atOnce*each, rounds)
+	if rounds > atOnce*each/8 {
+		t.Errorf("%d events took the time of %d ways there and back, want a few of them for each %d", atOnce*each, rounds, atOnce)
+	}
+	calls.await(t, 20)
+	stopCalls()
+	stop()
+	a.balance(t, 0, 0)
+	calls.balance(t, 0)
+	for id, err := range calls.answers {
+		if err != nil || calls.runs[id] != 1 {
+			t.Errorf("call %s: got %v after %d runs, want an answer after one", id, err, calls.runs[id])
+		}
+	}
+	for i, l := range links {
+		if l.next(t.Context()) != sessions[i] {
+			t.Errorf("the connection %q was given up", l.name)
+		}
+	}
+}
+
+// However often somebody closes all connections over RabbitMQ's management
+// API, work resumes by itself and the books balance.
+func TestClosedConnectionsLoseNothing(t *testing.T) {
+	const concurrency, rounds, events = 16, 2, 10_000
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	a := newAccount("connections closed over the management API")
+	publisher := startCaller(t, cfg)
+	worker, stop := startWorker(t, cfg, []*Broker{publisher}, counted(a, "close.d", concurrency))
+	l := startLoad(t, publisher, a, "close.d", 100*events) // more than it takes: the API lists a connection after 5 s
+	for round := range rounds {
+		a.awaitAccepted(t, events*(round+1)/(rounds+1))
+		for _, s := range []*session{publisher.publish.next(t.Context()), worker.publish.next(t.Context()), worker.consume.next(t.Context())} {
+			until(t, "the connections are closed", func(context.Context) bool {
+				if closeConnections(t, cfg.Namespace) == 0 {
+					time.Sleep(pollInterval)
+				}
+				return s.isOver()
+			})
+		}
+	}
+	a.awaitAccepted(t, events)
+	l.stop()
+	l.wait()
+	a.awaitSettled(t)
+	stop()
+	a.balance(t, rounds*(concurrency+loadPublishers), 0)
 }
 
 // A hole that swallows the confirmation leaves the publish unknown, and never

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -94,31 +93,5 @@ func TestSeveralAddressesAreTriedInTurn(t *testing.T) {
 	b := openBroker(t, func(c *Config) { c.URL = "amqp://guest:guest@127.0.0.1:1," + c.URL })
 	if err := b.Health(); err != nil {
 		t.Errorf("Health: got %v, want nil", err)
-	}
-}
-
-func TestClosedConnectionsComeBack(t *testing.T) {
-	ran := make(chan string, 100)
-	b := openBroker(t)
-	serve(t, b, onEvent("note", "note.made", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil }))
-	for round := range 2 {
-		before := b.publish.next(t.Context())
-		until(t, "the management API lists the connections", func(context.Context) bool {
-			if closeConnections(t, b.cfg.Namespace) > 0 && before.isOver() {
-				return true
-			}
-			<-time.After(pollInterval)
-			return false
-		})
-		receive(t, "the connection ends", before.over)
-		id := fmt.Sprint("after-", round)
-		until(t, "a publish gets through", func(ctx context.Context) bool {
-			return b.Publish(ctx, faas.Event{Key: "note.made", ID: id}) == nil
-		})
-		for receive(t, "the event after the connections were closed", ran) != id {
-		}
-	}
-	if err := b.Ready(within(t, 10*time.Second)); err != nil {
-		t.Errorf("Ready: got %v, want nil", err)
 	}
 }

@@ -1,12 +1,14 @@
 package rabbit
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"net/url"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // proxy stands between a client and RabbitMQ and is the bad network. (The
@@ -20,8 +22,9 @@ type proxy struct {
 	mu     sync.Mutex
 	closed bool
 	pairs  []*pair
-	holes  [2]bool       // by direction: whatever is sent disappears
-	turn   chan struct{} // closed when holes change
+	lag    [2]time.Duration // by direction: how long bytes travel on connections that are made from now on
+	holes  [2]bool          // by direction: whatever is sent disappears
+	turn   chan struct{}    // closed when holes change
 }
 
 // pair is one client's connection and the one to the broker behind it.
@@ -95,15 +98,18 @@ func (p *proxy) accept(l net.Listener) {
 		if p.closed {
 			c.close()
 		}
+		up, down := wire(broker, p.lag[upstream]), wire(client, p.lag[downstream])
 		p.mu.Unlock()
 		p.running.Go(func() {
 			defer p.forget(c)
 			defer c.close()
-			p.copy(c, broker, client, upstream)
+			defer up.Close()
+			p.copy(c, up, client, upstream)
 		})
 		p.running.Go(func() {
 			defer c.close()
-			p.copy(c, client, broker, downstream)
+			defer down.Close()
+			p.copy(c, down, broker, downstream)
 		})
 	}
 }
@@ -148,6 +154,47 @@ func (p *proxy) copy(c *pair, to io.Writer, from io.Reader, d direction) {
 			return
 		}
 	}
+}
+
+// wire returns the way to an end on which bytes travel for so long. Closing it
+// waits until all have arrived; the end itself stays open.
+func wire(end net.Conn, lag time.Duration) io.WriteCloser {
+	if lag == 0 {
+		return struct {
+			io.Writer
+			io.Closer
+		}{end, io.NopCloser(nil)}
+	}
+	w := &longWire{lag: lag, sent: make(chan sent, 1<<16)}
+	w.arriving.Go(func() { // ends with Close
+		for s := range w.sent {
+			time.Sleep(time.Until(s.arrives))
+			_, _ = end.Write(s.bytes) // what ends this way shows on the way back
+		}
+	})
+	return w
+}
+
+type longWire struct {
+	lag      time.Duration
+	sent     chan sent
+	arriving sync.WaitGroup
+}
+
+type sent struct {
+	bytes   []byte
+	arrives time.Time
+}
+
+func (w *longWire) Write(p []byte) (int, error) {
+	w.sent <- sent{bytes.Clone(p), time.Now().Add(w.lag)}
+	return len(p), nil
+}
+
+func (w *longWire) Close() error {
+	close(w.sent)
+	w.arriving.Wait()
+	return nil
 }
 
 // hole lets all that is sent in these directions disappear, or none any more:
