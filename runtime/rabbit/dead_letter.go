@@ -89,7 +89,7 @@ func (n names) explainDeath(l *faas.DeadLetter, d death) {
 	switch d.reason {
 	case "delivery_limit":
 		l.Code = faas.CodeLost
-		l.Error = fmt.Sprintf("lost: %d workers died while the function ran, or could not move the event on", deliveryLimit+1)
+		l.Error = fmt.Sprintf("lost: delivered %d times, and each time its worker died, stopped, lost its connection or could not move it on", deliveryLimit+1)
 	case "expired":
 		l.Code = faas.CodeExpired
 		l.Error = fmt.Sprintf("expired: the broker dropped it from %q after a time limit that is not Rabbet's: look for a policy", n.eventQueue(l.Function))

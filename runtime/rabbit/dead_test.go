@@ -237,7 +237,7 @@ func TestDeadByDeliveryLimit(t *testing.T) {
 	for range 2 {
 		if err := b.VisitDead(t.Context(), "deadly", func(l *faas.DeadLetter) (faas.Fate, error) {
 			ids = append(ids, l.Event.ID)
-			if l.Code != faas.CodeLost || !strings.Contains(l.Error, "21 workers died") || l.Event.Attempt != 0 || l.Last.Before(before) ||
+			if l.Code != faas.CodeLost || !strings.Contains(l.Error, "delivered 21 times") || l.Event.Attempt != 0 || l.Last.Before(before) ||
 				l.Event.Key != "deadly.poison" || l.Event.Exchange != b.names.events() || string(l.Event.Body) != "kill" || l.Event.Headers["color"] != "red" {
 				t.Errorf("got %+v, want the event as it was published, and why the broker gave it up", l)
 			}
