@@ -124,6 +124,58 @@ func TestLeaseAfterTheResult(t *testing.T) {
 	})
 }
 
+// tornStore reads an entry, and its lease some time later.
+type tornStore struct {
+	store
+	between chan struct{} // told when it has read the one, and waits to be told to read the other
+}
+
+func (s *tornStore) get(ctx context.Context, keys []string, values [][]byte) error {
+	n := len(keys) - 1
+	if !strings.Contains(keys[n], ":l:") {
+		return s.store.get(ctx, keys, values)
+	}
+	if err := s.store.get(ctx, keys[:n], values[:n]); err != nil {
+		return err
+	}
+	s.between <- struct{}{}
+	<-s.between
+	return s.store.get(ctx, keys[n:], values[n:])
+}
+
+// Entry and lease may be on two servers: a process that waits sees the lease
+// gone, and not yet the result that was stored before that.
+func TestLeaseIsGoneBeforeTheResultIsSeen(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		processes := several(t, url, 2)
+		a, b := processes[0], processes[1]
+		torn := &tornStore{b.store, make(chan struct{})}
+		b.store = torn
+		f := &function{started: make(chan struct{}, 100), release: make(chan struct{})}
+		var all sync.WaitGroup
+		call := func(r *Results) {
+			all.Go(func() {
+				if _, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		call(a)
+		<-f.started
+		call(b)
+		<-torn.between // it has seen no result
+		close(f.release)
+		a.flights.running.Wait() // there is one now, and the lease is gone
+		torn.between <- struct{}{}
+		<-torn.between
+		torn.between <- struct{}{}
+		all.Wait()
+		if n := f.calls.Load(); n != 1 {
+			t.Errorf("the function ran %d times, want once", n)
+		}
+	})
+}
+
 func TestLeaseOutlivesItsTime(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		t.Parallel()

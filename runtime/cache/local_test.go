@@ -7,7 +7,6 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -272,6 +271,22 @@ func TestRefreshAhead(t *testing.T) {
 }
 
 func TestLocalLevelIsBounded(t *testing.T) {
+	for size, atLeast := range map[int]int{10: 3_000, 100: 3_000, 10_000: 150} { // by weight, not by number
+		t.Run(strconv.Itoa(size), func(t *testing.T) { offerLocally(t, 20_000, size, atLeast) })
+	}
+}
+
+// BenchmarkLocalLevelIsBounded offers ten million results. It takes half a minute.
+func BenchmarkLocalLevelIsBounded(b *testing.B) {
+	for b.Loop() {
+		b.ReportMetric(float64(offerLocally(b, 10_000_000, 100, 3_000))/(1<<20), "MiB")
+	}
+}
+
+// offerLocally offers n distinct results of size bytes to a level that is
+// bounded at 2 MiB, and returns how much of the heap it took at the most.
+func offerLocally(t testing.TB, n, size, atLeast int) (peak uint64) {
+	const limit = 2 << 20
 	heap := func() uint64 {
 		runtime.GC()
 		var stats runtime.MemStats
@@ -279,23 +294,23 @@ func TestLocalLevelIsBounded(t *testing.T) {
 		return stats.HeapAlloc
 	}
 	before := heap()
-	l := newLocal(2<<20, time.Hour, newNews(Config{}, nil))
+	l := newLocal(limit, time.Hour, newNews(Config{}, nil))
 	defer l.close()
-	var peak uint64
-	const n = 20_000
 	for i := range n {
 		sum := entrySum(descriptor, "", []byte(strconv.Itoa(i)))
-		l.keep(&sum, entry{body: []byte(strings.Repeat("x", 100))}, l.observe([]string{"tag"}), time.Now())
-		if i%(n/10) == 0 {
+		l.keep(&sum, entry{body: make([]byte, size), generations: make([]byte, generationSize)}, l.observe([]string{"tag"}), time.Now())
+		if i%(n/20) == n/20-1 {
 			peak = max(peak, heap()-before)
 		}
 	}
-	if peak > 4<<20 {
-		t.Errorf("%d KiB of heap, want at most the limit of 2 MiB and a little", peak>>10)
+	if peak > 2*limit {
+		t.Errorf("%d KiB of heap for %d results offered, want at most the limit of 2 MiB and a little", peak>>10, n)
 	}
-	if l.entries.CleanUp(); l.entries.EstimatedSize() < 2_000 {
-		t.Errorf("%d entries kept", l.entries.EstimatedSize())
+	l.entries.CleanUp()
+	if kept := l.entries.EstimatedSize(); kept < atLeast || l.entries.WeightedSize() > limit {
+		t.Errorf("%d results of %d bytes kept, want at least %d, and at most %d bytes", kept, l.entries.WeightedSize(), atLeast, limit)
 	}
+	return peak
 }
 
 func TestStatsOfAll(t *testing.T) {

@@ -157,6 +157,61 @@ func TestInvalidate(t *testing.T) {
 	})
 }
 
+// A result with several tags goes with each of them, with several at once, and
+// when the generation of one is lost.
+func TestSeveralTags(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		d := with(func(p *faas.CachePolicy) { p.Tags = []string{"thing:{id}", "owner:{owner}", "things"} })
+		const input = `{"id":"42","owner":"7"}`
+		f := &function{}
+		ask(t, r, f, d, input, Directives{})
+		for _, tags := range [][]string{{"thing:42"}, {"owner:7"}, {"things"}, {"elsewhere", "things", "owner:7"}} {
+			if got := ask(t, r, f, d, input, Directives{}); !got.Hit {
+				t.Errorf("before %q: got %+v, want a hit", tags, got)
+			}
+			if err := r.Invalidate(t.Context(), tags...); err != nil {
+				t.Fatal(err)
+			}
+			if got := ask(t, r, f, d, input, Directives{}); got.Hit {
+				t.Errorf("after %q: got a hit", tags)
+			}
+		}
+		for _, tag := range []string{"thing:42", "owner:7", "things"} {
+			evict(t, r, generationKey(r.namespace, tag))
+			for _, hit := range []bool{false, true} {
+				if got := ask(t, r, f, d, input, Directives{}); got.Hit != hit {
+					t.Errorf("the generation of %q is lost: got hit %v, want %v", tag, got.Hit, hit)
+				}
+			}
+		}
+		if err := r.Invalidate(t.Context(), "thing:43", "owner:8", "thing"); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, r, f, d, input, Directives{}); !got.Hit {
+			t.Errorf("after tags of other results: got %+v, want a hit", got)
+		}
+	})
+}
+
+// A time that is longer than a store knows (Memcached takes more than 30 days
+// for a date) is as long as it does.
+func TestLongTimes(t *testing.T) {
+	stores(t, func(t *testing.T, r *Results) {
+		const year = 365 * 24 * time.Hour
+		for i, change := range []func(*faas.CachePolicy){
+			func(p *faas.CachePolicy) { p.TTL = year },
+			func(p *faas.CachePolicy) { p.StaleIfError = year },
+			func(p *faas.CachePolicy) { p.TTL, p.StaleWhileRevalidate = 30*24*time.Hour, year },
+		} {
+			d, body := with(change), fmt.Sprintf(`{"id":"%d"}`, i)
+			first := ask(t, r, &function{}, d, body, Directives{})
+			if got := ask(t, r, &function{}, d, body, Directives{}); !got.Hit || got.TTL > first.TTL || first.TTL > generationTTL {
+				t.Errorf("%+v: got %+v after %+v, want a hit", d.Cache, got, first)
+			}
+		}
+	})
+}
+
 // What was read before an invalidation and is stored after it must not be
 // served, nor be shared with those who ask after the invalidation.
 func TestInvalidateDuringFill(t *testing.T) {
@@ -262,6 +317,12 @@ func TestIsolation(t *testing.T) {
 		other := &Results{namespace: r.namespace + "x", store: r.store, codec: r.codec, news: r.news}
 		if got := ask(t, other, &function{}, descriptor, input, Directives{}); got.Hit {
 			t.Error("another namespace: got a hit")
+		}
+		if err := other.Invalidate(t.Context(), "thing:42"); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, r, &function{}, descriptor, input, Directives{}); !got.Hit {
+			t.Error("an invalidation in another namespace: got no hit")
 		}
 	})
 }
