@@ -231,6 +231,7 @@ func TestInvalidateDuringFill(t *testing.T) {
 		if got := ask(t, r, f, descriptor, input, Directives{NoStore: true}); got.Hit || got.Collapsed || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
 			t.Errorf("while the old call runs: got %+v, %s; want a call of its own", got, got.Body)
 		}
+		ask(t, r, f, descriptor, `{"id":"42","n":1}`, Directives{}) // which gives the tag another generation
 		close(slow.release)
 		if old := <-done; !bytes.HasPrefix(old.Body, []byte("v0 ")) || !old.Stored {
 			t.Fatalf("the old call: got %+v, %s", old, old.Body)
