@@ -27,19 +27,24 @@ type pool struct {
 	expired func(*job) // told of a job whose deadline passed while it waited
 
 	mu      sync.Mutex
-	work    sync.Cond
 	waiting []*job
-	current []*atomic.Pointer[job] // what each runner runs, or has run last
-	idle    int                    // runners that wait for work and were not yet woken
+	runners []*runner
+	idle    []*runner // who waits for work and was not woken yet; the last one's stack is the warmest
+	waking  bool      // one that was woken, or is new, has not looked for work yet
 	stopped bool
 	sweeper *time.Timer
 	swept   bool // the sweeper is armed
 	ended   sync.WaitGroup
 }
 
+// runner is one goroutine of a pool.
+type runner struct {
+	job  atomic.Pointer[job] // what it runs, or has run last
+	work chan struct{}       // holds one: it is to look for work
+}
+
 func (p *pool) init(limit int, run, expired func(*job)) {
 	p.limit, p.run, p.expired = limit, run, expired
-	p.work.L = &p.mu
 	p.sweeper = time.AfterFunc(time.Hour, p.sweep)
 	p.sweeper.Stop()
 }
@@ -50,40 +55,56 @@ func (p *pool) add(jobs []job) {
 	defer p.mu.Unlock()
 	for i := range jobs {
 		p.waiting = append(p.waiting, &jobs[i])
-		switch {
-		case p.idle > 0:
-			p.idle--
-			p.work.Signal()
-		case len(p.current) < p.limit:
-			current := &atomic.Pointer[job]{}
-			p.current = append(p.current, current)
-			p.ended.Go(func() { p.runner(current) })
-		case !p.swept:
-			p.swept = true
-			p.sweeper.Reset(sweepInterval)
-		}
+	}
+	p.wake()
+}
+
+// wake gets one more runner going if there is work for it. That one wakes the
+// next when it takes its job: so a function that waits holds up nobody, while
+// one that is done in no time has its jobs run one after the other by a few
+// runners, without a change of goroutines for each. p.mu is held.
+func (p *pool) wake() {
+	switch {
+	case len(p.waiting) == 0 || p.waking || p.stopped:
+	case len(p.idle) > 0:
+		last := len(p.idle) - 1
+		r := p.idle[last]
+		p.idle = p.idle[:last]
+		p.waking = true
+		r.work <- struct{}{}
+	case len(p.runners) < p.limit:
+		r := &runner{work: make(chan struct{}, 1)}
+		p.runners = append(p.runners, r)
+		p.waking = true
+		p.ended.Go(func() { p.runJobs(r) })
+	case !p.swept:
+		p.swept = true
+		p.sweeper.Reset(sweepInterval)
 	}
 }
 
-// runner runs jobs until the pool stops.
-func (p *pool) runner(current *atomic.Pointer[job]) {
+// runJobs is the goroutine of r, until the pool stops.
+func (p *pool) runJobs(r *runner) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for {
-		for len(p.waiting) == 0 {
-			if p.stopped {
-				return
-			}
-			p.idle++
-			current.Store(nil) // its bytes are not to be kept
-			p.work.Wait()
+	p.waking = false
+	for !p.stopped {
+		if len(p.waiting) == 0 {
+			r.job.Store(nil) // its bytes are not to be kept
+			p.idle = append(p.idle, r)
+			p.mu.Unlock()
+			<-r.work
+			p.mu.Lock()
+			p.waking = false
+			continue
 		}
 		j := p.waiting[0]
 		p.waiting[0] = nil
 		if p.waiting = p.waiting[1:]; len(p.waiting) == 0 {
 			p.waiting = nil
 		}
-		current.Store(j)
+		r.job.Store(j)
+		p.wake()
 		p.mu.Unlock()
 		p.run(j)
 		p.mu.Lock()
@@ -95,8 +116,8 @@ func (p *pool) running() []*job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var jobs []*job
-	for _, current := range p.current {
-		if j := current.Load(); j != nil {
+	for _, r := range p.runners {
+		if j := r.job.Load(); j != nil {
 			jobs = append(jobs, j)
 		}
 	}
@@ -142,7 +163,10 @@ func (p *pool) stop(wait bool) {
 	p.mu.Lock()
 	p.stopped, p.waiting = true, nil
 	p.sweeper.Stop()
-	p.work.Broadcast()
+	for _, r := range p.idle {
+		r.work <- struct{}{}
+	}
+	p.idle = nil
 	p.mu.Unlock()
 	if wait {
 		p.ended.Wait()
