@@ -110,6 +110,9 @@ func (w *browser) stay(ctx context.Context, conn *amqp.Connection, n int) (gone 
 		})
 	})
 	err = cmp.Or(removals.Wait(), err)
+	if removed.Load() > 0 {
+		err = cmp.Or(err, h.settle())
+	}
 	return int(removed.Load()), again && err == nil, err
 }
 

@@ -132,6 +132,16 @@ func (h *hand) lost() error {
 	}
 }
 
+// settle waits until the queue has taken the acknowledgements.
+func (h *hand) settle() error {
+	for _, ch := range h.channels {
+		if settleAcks(ch, h.queue) != nil {
+			return h.lost()
+		}
+	}
+	return nil
+}
+
 // release gives back what was kept, in order.
 func (h *hand) release() {
 	for _, ch := range h.channels {

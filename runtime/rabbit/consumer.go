@@ -94,12 +94,12 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	var runs sync.WaitGroup // they settle over ch
 	defer func() {
 		if conn.Err() != nil {
-			closeChannel(ch) // what is not settled goes back
+			c.close(ch) // what is not settled goes back
 			return
 		}
 		go func() { // ends with the runs; the function is consumed anew meanwhile
 			runs.Wait()
-			closeChannel(ch)
+			c.close(ch)
 		}()
 	}()
 	if err := c.declare(conn, ch, amqpConn); err != nil {
@@ -132,6 +132,16 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	default:
 	}
 	return fmt.Errorf("the broker cancelled the consumer of %q: its queue was deleted or has moved", c.queue)
+}
+
+// close closes a channel of the consumer once its acknowledgements are taken.
+func (c *consumer) close(ch *amqp.Channel) {
+	ending(func() {
+		if cap(c.slots) > ackLimit { // else none are kept
+			_ = settleAcks(ch, c.queue) // it fails if ch has gone, and they with it
+		}
+		_ = ch.Close()
+	})
 }
 
 // intake starts a run for each delivery, until serving is done (false), or the

@@ -261,6 +261,20 @@ func TestDeadByDeliveryLimit(t *testing.T) {
 	}
 }
 
+// The last acknowledgements of many are taken, too, before a look ends.
+func TestRemovedLettersDoNotComeBack(t *testing.T) {
+	b := openBroker(t)
+	for range 8 {
+		buried(t, b, "away", 5*ackLimit)
+		if err := b.VisitDead(t.Context(), "away", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Discard, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if ids := lookThrough(t, b, "away"); len(ids) > 0 {
+			t.Fatalf("%d letters that were discarded are there again", len(ids))
+		}
+	}
+}
+
 func TestReplayWithoutAQueueKeepsTheLetter(t *testing.T) {
 	b := openBroker(t)
 	buried(t, b, "gone", 2)

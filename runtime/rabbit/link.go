@@ -325,10 +325,15 @@ func (s *session) isOver() bool {
 // closeChannel closes ch, but does not wait for ever for a broker that reads
 // nothing: then the channel ends with its connection.
 func closeChannel(ch *amqp.Channel) {
+	ending(func() { _ = ch.Close() })
+}
+
+// ending waits for fn, which ends with a connection, for closeTimeout.
+func ending(fn func()) {
 	done := make(chan struct{})
 	go func() { // ends with the connection at the latest
 		defer close(done)
-		_ = ch.Close()
+		fn()
 	}()
 	t := time.NewTimer(closeTimeout)
 	defer t.Stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,4 +62,41 @@ func TestRunThatOutlastsTheGracePeriodGoesBack(t *testing.T) {
 	if e := receive(t, "the run elsewhere", ran); e.ID != "one" || e.Attempt != 1 || !e.Redelivered {
 		t.Errorf("got %s on attempt %d, redelivered %v; want one, 1, true", e.ID, e.Attempt, e.Redelivered)
 	}
+}
+
+// What has run in a worker that stops does not run again, though the broker
+// takes a while to write down so many acknowledgements.
+func TestManyAcknowledgementsAreTakenBeforeTheEnd(t *testing.T) {
+	const events, rounds = 8 * ackLimit, 3
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	a := newAccount("many at once")
+	b := startCaller(t, cfg)
+	for round := range rounds {
+		begun, release := make(chan struct{}, events), make(chan struct{})
+		var publishing sync.WaitGroup
+		fn := counted(a, "many.at", events)
+		fn.Handle = func(_ context.Context, e *faas.Event) ([]byte, error) {
+			begun <- struct{}{}
+			<-release
+			a.processed(e.ID)
+			return nil, nil
+		}
+		_, stop := startWorker(t, cfg, []*Broker{b}, fn)
+		for i := range events {
+			publishing.Go(func() {
+				publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "many.at", ID: fmt.Sprint(round, " ", i)})
+			})
+		}
+		publishing.Wait()
+		for range events {
+			receive(t, "a run", begun)
+		}
+		time.AfterFunc(pollInterval, func() { close(release) })
+		stop()
+		if depth := queueLength(t, cfg.URL, cfg.Namespace+".event.many-at"); depth != 0 {
+			t.Errorf("%d events are in the queue again, and all have run", depth)
+		}
+	}
+	a.balance(t, 0, 0)
 }
