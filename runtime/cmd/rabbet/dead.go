@@ -103,6 +103,8 @@ type desk struct {
 	out   io.Writer
 	notes io.Writer // what is not the result: questions, progress
 	wide  bool      // notes go to a screen
+
+	columns int // of the screen that out is; 0 when it is none
 }
 
 // atDesk lets fn work at the desk of somebody who sits at the command line,
@@ -116,9 +118,10 @@ func atDesk(ctx context.Context, c *config, choice *deadChoice, fn func(context.
 		return err
 	}
 	defer b.Close()
+	columns, _, _ := term.GetSize(int(os.Stdout.Fd())) // 0 when it is no terminal
 	return fn(ctx, &desk{
 		broker: b, known: functions.All.Descriptors(), in: os.Stdin, out: os.Stdout, notes: os.Stderr,
-		wide: term.IsTerminal(int(os.Stderr.Fd())),
+		wide: term.IsTerminal(int(os.Stderr.Fd())), columns: columns,
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -125,9 +127,9 @@ func (a *deadAction) carryOut(ctx context.Context, d *desk, verb string, fate fa
 	progress := d.progress(verb, total(counts))
 	defer progress.Close()
 	done := map[string]int{}
-	for name, n := range counts {
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		some := *choice
-		some.Function, some.Limit = []string{name}, n
+		some.Function, some.Limit = []string{name}, counts[name]
 		_, err := d.find(ctx, &some, func(l *faas.DeadLetter) (faas.Fate, error) {
 			if err := limiter.Wait(ctx); err != nil {
 				return faas.Keep, context.Cause(ctx)

@@ -4,9 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
-	"text/tabwriter"
-	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -56,53 +53,9 @@ func (cmd deadListCommand) run(ctx context.Context, d *desk) error {
 	return d.tableOfGroups(groups.List())
 }
 
-func (d *desk) tableOfGroups(groups []faas.DeadGroup) error {
-	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FUNCTION\tLETTERS\tFIRST\tLAST\tERROR")
-	for _, g := range groups {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", g.Function, g.Count, moment(g.First), moment(g.Last), line(g.Error))
-	}
-	return w.Flush()
-}
-
-func (d *desk) tableOfLetters(list []faas.DeadLetter) error {
-	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tFUNCTION\tKEY\tATTEMPTS\tLAST\tERROR")
-	for _, l := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", line(l.Event.ID), l.Function, line(l.Event.Key), attempts(&l), moment(l.Last), line(l.Error))
-	}
-	return w.Flush()
-}
-
 func (d *desk) printJSON(v any) error {
 	out := json.NewEncoder(d.out)
 	out.SetEscapeHTML(false)
 	out.SetIndent("", "  ")
 	return out.Encode(v)
-}
-
-func attempts(l *faas.DeadLetter) string {
-	if l.Event.Attempt == 0 {
-		return "?"
-	}
-	return fmt.Sprint(l.Event.Attempt)
-}
-
-func moment(t time.Time) string {
-	if t.IsZero() {
-		return "?"
-	}
-	return t.Local().Format(time.DateTime)
-}
-
-// maxLine is how many characters of an error a table shows.
-const maxLine = 120
-
-// line is s fit for a row of a table.
-func line(s string) string {
-	s = printable(strings.Join(strings.Fields(s), " "))
-	if r := []rune(s); len(r) > maxLine {
-		return string(r[:maxLine-1]) + "…"
-	}
-	return s
 }

@@ -80,10 +80,11 @@ func (d *desk) show(l *faas.DeadLetter, reveal bool) error {
 			fmt.Fprintf(d.out, "  %s: %s\n", printable(name), printable(fmt.Sprint(e.Headers[name])))
 		}
 	}
+	err := d.showBody(l, d.body(l, reveal))
 	if l.Stack != "" {
 		fmt.Fprintf(d.out, "stack\n%s\n", indented(printable(l.Stack)))
 	}
-	return d.showBody(l, d.body(l, reveal))
+	return err
 }
 
 // maxDump is how many bytes of a body that is no text are shown.

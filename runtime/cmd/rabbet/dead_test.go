@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
@@ -199,6 +200,26 @@ func TestDeadList(t *testing.T) {
 	}
 	if err := (deadListCommand{deadChoice: deadChoice{Function: []string{"typo"}}}).run(t.Context(), g.desk); err == nil || !strings.Contains(err.Error(), `"typo"`) {
 		t.Errorf("a function that never was: got %v, want an error that names it", err)
+	}
+}
+
+// On a screen no row wraps; what is long has a line of its own where it is narrow.
+func TestDeadListFitsTheScreen(t *testing.T) {
+	for columns, want := range map[int]int{80: 12, 120: 6} {
+		g := newGraveyard(t)
+		g.columns = columns
+		if err := (deadListCommand{OneByOne: true}).run(t.Context(), g.desk); err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(g.out.String()), "\n")
+		if len(lines) != want {
+			t.Errorf("%d columns: got\n%s\nwant %d lines", columns, g.out.String(), want)
+		}
+		for _, l := range lines {
+			if utf8.RuneCountInString(l) > columns {
+				t.Errorf("%d columns: %q is wider", columns, l)
+			}
+		}
 	}
 }
 

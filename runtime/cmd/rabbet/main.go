@@ -59,7 +59,7 @@ func run(args []string) int {
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "rabbet: %v (see rabbet --help)\n", err)
+		fmt.Fprintf(os.Stderr, "rabbet: %v (see %s --help)\n", err, meant(err))
 		return exitUsage
 	}
 	cfg, err := readConfig()
@@ -78,6 +78,14 @@ func run(args []string) int {
 		return exitFailed
 	}
 	return 0
+}
+
+// meant is the command that a command line which cannot be read begins with.
+func meant(err error) string {
+	if e, ok := errors.AsType[*kong.ParseError](err); ok && e.Context.Selected() != nil {
+		return e.Context.Selected().FullPath()
+	}
+	return "rabbet"
 }
 
 // untilSignal returns a context that ends with the first SIGTERM or SIGINT. A
