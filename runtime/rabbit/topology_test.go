@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -143,17 +145,34 @@ func TestApplyAndDiff(t *testing.T) {
 	}
 }
 
-// What is exported is what the broker's own import makes of it.
+// What is exported is what the broker's own import makes of it, and enough for
+// a worker that declares nothing.
 func TestDefinitionsImported(t *testing.T) {
-	cfg, whole, _ := newTopology(t)
+	n := ownNode(t)
+	cfg, whole, fns := newTopology(t)
+	cfg.URL, cfg.NoDeclare = n.URL(), true
 	definitions, err := whole.Definitions("/")
 	if err != nil {
 		t.Fatal(err)
 	}
-	manageAs(t, http.MethodPost, "/api/definitions", json.RawMessage(definitions))
-	if list, _ := diff(t, whole, cfg, true); len(list) > 0 {
-		t.Errorf("after an import: got\n%s\nwant no difference", strings.Join(list, "\n"))
+	file := filepath.Join(own.dir, "faulty", "definitions.json") // where the node can see it
+	if err := os.WriteFile(file, definitions, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	ctl(t, n, "import_definitions", file)
+	if list, _, err := whole.Diff(within(t, 60*time.Second), cfg, n.Management()); err != nil || len(list) > 0 {
+		t.Errorf("after an import: got %v, %v; want no difference", list, err)
+	}
+	b := startCaller(t, cfg)
+	startWorker(t, cfg, []*Broker{b}, fns...)
+	reply, err := b.Call(within(t, 20*time.Second), faas.Request{Key: "echo.it", Body: []byte(`"there"`)})
+	if err != nil || string(reply.Body) != `"there"` {
+		t.Errorf("call: got %s, %v", reply.Body, err)
+	}
+	if err := b.Publish(t.Context(), faas.Event{Key: "fail.it", ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	untilBuried(t, b, "fail", 1) // by way of a delay
 }
 
 // manageAs calls the management API with a JSON body.
