@@ -4,12 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // server answers each key with itself, one trip at a time as the test lets it.
@@ -184,4 +190,52 @@ func TestWaitingReadersAreTold(t *testing.T) {
 	if s.line.free != lineTrips || len(s.trips) != 0 {
 		t.Errorf("afterwards: %d trips free, %d made since", s.line.free, len(s.trips))
 	}
+}
+
+// A hit is one request to the server and its answer, for an entry and all of its
+// tags; the pools keep the connection.
+func TestHitIsOneRoundTrip(t *testing.T) {
+	remote(t, func(t *testing.T, url string) {
+		scheme, address, _ := strings.Cut(url, "://")
+		address, _, _ = strings.Cut(address, "/")
+		var requests, connections atomic.Int64
+		proxy := listen(t, func(c net.Conn) {
+			server, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			connections.Add(1)
+			var both sync.WaitGroup
+			both.Go(func() { io.Copy(&counted{server, &requests}, c); server.Close() })
+			both.Go(func() { io.Copy(c, server); c.Close() })
+			both.Wait()
+		})
+		r := open(t, scheme+"://"+proxy.address)
+		d := with(func(p *faas.CachePolicy) { p.Tags = []string{"thing:{id}", "things", "all"} })
+		ask(t, r, &function{}, d, input, Directives{})
+		ask(t, r, &function{}, d, input, Directives{})
+		r.flights.running.Wait()
+		before, connected := requests.Load(), connections.Load()
+		const hits = 50
+		for range hits {
+			if got := ask(t, r, &function{}, d, input, Directives{}); !got.Hit {
+				t.Fatalf("got %+v", got)
+			}
+		}
+		if n := requests.Load() - before; n != hits || connections.Load() != connected {
+			t.Errorf("%d hits: %d requests to the server and %d new connections, want one for each, and none", hits, n, connections.Load()-connected)
+		}
+	})
+}
+
+// counted counts what is written, each time.
+type counted struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	c.n.Add(1)
+	return c.Writer.Write(b)
 }
