@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bradfitz/gomemcache/memcache"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
@@ -311,4 +314,70 @@ func TestOneRunForAThousandRequests(t *testing.T) {
 			}
 		}
 	})
+}
+
+// With RABBET_CACHE_KEY nobody reads results in the store, and a secret is
+// replaced without one process that cannot read what another has stored.
+func TestResultsAreSealed(t *testing.T) {
+	sharedStores(t, func(t *testing.T, store string) {
+		p := newPair(t, store)
+		var runs atomic.Int64
+		p.serve(telling("1", &runs))
+		kept, _ := p.broker.Directory().Find("kept")
+		secret := func() string { return base64.StdEncoding.EncodeToString([]byte(rand.Text() + rand.Text())[:32]) }
+		old, young := secret(), secret()
+		for i, step := range []struct {
+			keys   []string
+			opens  bool // what the step before has stored
+			sealed bool // in the store, afterwards
+		}{
+			{nil, false, false}, {[]string{old}, false, true}, {[]string{young, old}, true, true}, {[]string{old}, true, true},
+			{[]string{young}, false, true}, {[]string{old, young}, true, true}, {nil, false, false},
+		} {
+			c := &config{CacheURL: store, CacheKeys: step.keys, Namespace: p.namespace}
+			results, err := openCache(c, p.broker, "", zap.NewNop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stored cache.Stored
+			await(t, "the store answers", func() bool { // a busy machine may be slower than the cache waits
+				stored, err = results.Inspect(t.Context(), &kept.Descriptor, faas.Request{Body: []byte(`{"id":"confidential"}`)})
+				return err == nil
+			})
+			if stored.Found != step.opens {
+				t.Errorf("step %d: what is stored can be read: %v, want %v", i+1, stored.Found, step.opens)
+			}
+			front := newIngress(c, p.broker, results, nil, zap.NewNop())
+			await(t, "a hit", func() bool { return askFor(front, "GET", "/kept/confidential", "").hit })
+			if sealed := !strings.Contains(valueIn(t, store, stored.Key), "confidential"); sealed != step.sealed {
+				t.Errorf("step %d: what is stored is sealed: %v, want %v", i+1, sealed, step.sealed)
+			}
+			results.Close()
+		}
+	})
+}
+
+// valueIn is what a store has under key.
+func valueIn(t *testing.T, store, key string) string {
+	t.Helper()
+	if address, ok := strings.CutPrefix(store, "memcached://"); ok {
+		client := memcache.New(address)
+		defer client.Close()
+		it, err := client.Get(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(it.Value)
+	}
+	options, err := redis.ParseURL(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(options)
+	defer client.Close()
+	value, err := client.Get(t.Context(), key).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
 }
