@@ -5,6 +5,8 @@ package conformance
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,8 +33,9 @@ const limit = 10 * time.Second
 // Run runs every case as a subtest. open returns a broker as one process has
 // it and closes it in t.Cleanup; called again with the same t it returns
 // another process's view of the same system (or the same broker, if that is
-// all there is), and with another t, another system.
-func Run(t *testing.T, open func(t *testing.T) Broker) {
+// all there is), and with another t, another system. With prefixes, only the
+// cases run whose names begin with one of them.
+func Run(t *testing.T, open func(t *testing.T) Broker, prefixes ...string) {
 	for _, c := range []struct {
 		name string
 		run  func(*system)
@@ -92,6 +95,10 @@ func Run(t *testing.T, open func(t *testing.T) Broker) {
 		{"System/Close", closed},
 		{"System/CloseAtOnce", closedAtOnce},
 	} {
+		meant := func(prefix string) bool { return strings.HasPrefix(c.name, prefix) }
+		if len(prefixes) > 0 && !slices.ContainsFunc(prefixes, meant) {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) { c.run(&system{T: t, open: open, live: map[string]int{}}) })
 	}
 }

@@ -22,19 +22,20 @@ func someTime() time.Duration { return time.Duration(rand.Int64N(int64(300 * tim
 // Whatever happens to the broker itself, nothing accepted is lost, and every
 // caller is told the truth.
 func TestBrokerComesBack(t *testing.T) {
+	const concurrency, events = 16, 10_000
 	for _, fault := range []struct {
 		name  string
+		after []int // so many accepted events
 		fault func(n *rabbittest.Node) error
 	}{
-		{"kill -9 of the broker", func(n *rabbittest.Node) error {
+		{"kill -9 of the broker", []int{events / 4, events * 3 / 4}, func(n *rabbittest.Node) error {
 			err := n.Remember(within(t, time.Minute))
 			n.Kill()
 			return err
 		}},
-		{"restart of the broker", func(n *rabbittest.Node) error { return n.Stop(within(t, time.Minute)) }},
+		{"restart of the broker", []int{events / 2}, func(n *rabbittest.Node) error { return n.Stop(within(t, time.Minute)) }},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
-			const concurrency, events = 16, 10_000
 			n := ownNode(t)
 			cfg := faultConfig(t, n)
 			a, batch, single := newAccount(fault.name), newCallAccount(fault.name+", calls together"), newCallAccount(fault.name+", calls alone")
@@ -48,7 +49,7 @@ func TestBrokerComesBack(t *testing.T) {
 			stopSingle := single.callers(t, caller)
 
 			l := startLoad(t, publisher, a, "order.made", events)
-			for _, accepted := range []int{events / 4, events * 3 / 4} {
+			for _, accepted := range fault.after {
 				a.awaitAccepted(t, accepted)
 				time.Sleep(someTime())
 				if err := fault.fault(n); err != nil {
@@ -65,7 +66,7 @@ func TestBrokerComesBack(t *testing.T) {
 			stopSingle()
 			stop()
 			stopBurying()
-			a.balance(t, 2*(concurrency+loadPublishers), events/100)
+			a.balance(t, len(fault.after)*(concurrency+loadPublishers), events/100)
 			batch.balance(t, math.MaxInt)
 			single.balance(t, math.MaxInt)
 		})

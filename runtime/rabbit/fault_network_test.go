@@ -35,6 +35,7 @@ func TestBadNetworkLosesNothing(t *testing.T) {
 		"black hole":            func(p *proxy) { p.hole(upstream, downstream) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of the time is that of a silence
 			const concurrency, rounds = 16, 2
 			p, cfg := networkConfig(t)
 			a, calls := newAccount(name), newCallAccount(name)

@@ -9,13 +9,15 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for name, noBatch := range map[string]bool{"batch": false, "no batch": true} {
-		t.Run(name, func(t *testing.T) {
+	run := func(noBatch bool, prefixes ...string) func(t *testing.T) {
+		return func(t *testing.T) {
 			var namespaces sync.Map // by test: its brokers are one system
 			conformance.Run(t, func(t *testing.T) conformance.Broker {
 				namespace, _ := namespaces.LoadOrStore(t, "test-"+faas.NewID())
 				return openBroker(t, func(c *Config) { c.Namespace, c.NoBatch = namespace.(string), noBatch })
-			})
-		})
+			}, prefixes...)
+		}
 	}
+	t.Run("batch", run(false))
+	t.Run("no batch", run(true, "Call/", "Worker/")) // the others know no batches
 }
