@@ -254,14 +254,10 @@ func TestNobodyGetsAnothersResult(t *testing.T) {
 				{"X-User: ada"}, {"X-User: Ada"}, {"X-User: ada,"}, {"X-User: ad", "X-User: a"}, {"X-User: a", "X-User: da"}, {"X-User: \u0430da"},
 				{"X-User: " + strings.Repeat("a", 10_000)}, {"X-User: " + strings.Repeat("a", 10_001)}, {"X-User: ada", "Cookie: user=bob"}, {"Cookie: user=ada"}, {"Cookie: user=Ada"},
 			} {
-				for _, path := range []string{"own", "plain"} {
-					users := users
-					got := askFor(p.ingresses[i%2], "GET", "/"+path+"/42", "", users...)
-					name, _, _ := strings.Cut(users[0], ": ")
-					_, want, _ := strings.Cut(askFor(p.ingresses[0], "GET", "/plain/42", "", users...).text, " ")
-					if _, text, _ := strings.Cut(got.text, " "); text != want {
-						t.Errorf("%s: %.40q: got %.80s, want %.80s", path, name, got.text, want)
-					}
+				_, got, _ := strings.Cut(askFor(p.ingresses[i%2], "GET", "/own/42", "", users...).text, " ")
+				_, want, _ := strings.Cut(askFor(p.ingresses[0], "GET", "/plain/42", "", users...).text, " ")
+				if got != want {
+					t.Errorf("%.40q: got %.80s, want %.80s", users, got, want)
 				}
 			}
 			for _, nobody := range [][]string{nil, {"X-User: "}, {"Cookie: other=ada"}, {"Authorization: Bearer ada"}} {
