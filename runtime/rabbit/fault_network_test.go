@@ -206,7 +206,7 @@ func TestLateAckHitsNoOtherDelivery(t *testing.T) {
 		close(r.(chan struct{}))
 	}
 	cfg.Observe = func(faas.Invocation) { over <- 0 }
-	_, stop := startWorker(t, cfg, []*Broker{b}, fn)
+	worker, stop := startWorker(t, cfg, []*Broker{b}, fn)
 
 	publishUntilAccepted(t.Context(), t, b, newAccount("late ack"), faas.Event{Key: "hold.on", ID: "one"})
 	if run := receive(t, "the first run", begun); run != 1 {
@@ -216,6 +216,11 @@ func TestLateAckHitsNoOtherDelivery(t *testing.T) {
 	receive(t, "the second run, after the connection was lost", begun)
 	release(1) // acknowledged under the tag 1, as the second delivery is
 	receive(t, "the end of the first run", over)
+	for range 3 { // whatever it has sent arrives before the answers
+		if _, err := worker.consume.lookAt(t.Context(), cfg.Namespace+".event.hold"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.reset() // had that hit the second delivery, this were the end of the event
 	receive(t, "the third run: nobody had acknowledged the second", begun)
 	release(2)
