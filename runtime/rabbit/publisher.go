@@ -83,7 +83,9 @@ func (p *publisher) run(ctx context.Context) {
 	p.close()
 	patience, done := context.WithTimeout(serving, closeTimeout)
 	defer done()
-	_ = p.room.Acquire(patience, maxUnconfirmed) // all of it: nothing is under way
+	if p.room.Acquire(patience, maxUnconfirmed) == nil { // all of it: nothing is under way
+		p.room.Release(maxUnconfirmed) // who comes now learns that it is over
+	}
 	stop()
 	g.Wait()
 }

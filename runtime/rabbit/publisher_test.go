@@ -157,3 +157,16 @@ func TestPublishWhileBlocked(t *testing.T) {
 		t.Errorf("after the block: got %v, want nil", err)
 	}
 }
+
+// A publish on a broker that is closed says so at once, whatever its ctx allows.
+func TestPublishAfterClose(t *testing.T) {
+	b := openBroker(t)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	published := make(chan error, 1)
+	go func() { published <- b.Publish(within(t, time.Minute), faas.Event{Key: "too.late"}) }()
+	if err := receive(t, "the end of the publish", published); !errors.Is(err, faas.ErrUnavailable) || executedOf(err) != faas.ExecutedNo {
+		t.Errorf("got %v (executed %q), want unavailable, executed no", err, executedOf(err))
+	}
+}
