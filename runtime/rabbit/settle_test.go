@@ -100,3 +100,53 @@ func TestManyAcknowledgementsAreTakenBeforeTheEnd(t *testing.T) {
 	}
 	a.balance(t, 0, 0)
 }
+
+// A worker that stops while it holds an event that it has not begun gives that
+// back: here one that waits behind the late end of a run.
+func TestWhatWasNotBegunGoesBack(t *testing.T) {
+	p, cfg := networkConfig(t)
+	straight := cfg
+	straight.URL = brokerURL(t)
+	publisher, b := startCaller(t, straight), startCaller(t, cfg)
+	live, begun, release, ran := make(chan struct{}, 10), make(chan string, 10), make(chan struct{}), make(chan faas.Event, 10)
+	fn := onEvent("not-begun", "not.begun", func(_ context.Context, e *faas.Event) error {
+		begun <- e.ID
+		<-release
+		return nil
+	})
+	fn.Concurrency = 1
+	c := newConsumer(b, fn, func() { live <- struct{}{} })
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- c.serve(ctx) }()
+	receive(t, "the worker consumes", live)
+	for _, id := range []string{"one", "two"} {
+		publishUntilAccepted(t.Context(), t, publisher, newAccount("not begun"), faas.Event{Key: "not.begun", ID: id})
+	}
+	receive(t, "a run", begun)
+	p.reset()
+	receive(t, "the worker consumes again", live)
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	ready := func(n int) func(ctx context.Context) bool {
+		return func(ctx context.Context) bool {
+			<-tick.C
+			q, err := publisher.consume.lookAt(ctx, c.queue)
+			return err == nil && q.Messages == n
+		}
+	}
+	until(t, "it holds the first event again", ready(1))
+	cancel()
+	until(t, "the event is given back", ready(2))
+	close(release)
+	if err := receive(t, "the end of the worker", served); err != nil {
+		t.Errorf("serve: %v", err)
+	}
+	fn.Handle = func(_ context.Context, e *faas.Event) ([]byte, error) { ran <- *e; return nil, nil }
+	startWorker(t, straight, []*Broker{publisher}, fn)
+	for range 2 {
+		if e := receive(t, "a run elsewhere", ran); e.Attempt != 1 {
+			t.Errorf("event %s: got attempt %d, want 1", e.ID, e.Attempt)
+		}
+	}
+}
