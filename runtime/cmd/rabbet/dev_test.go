@@ -294,6 +294,9 @@ func TestDev(t *testing.T) {
 				t.Errorf("functions: got %q, %v, want %q in it", out, err, want)
 			}
 		}
+		if strings.Contains(out, devKeys) {
+			t.Errorf("functions: got %q, with those of rabbet dev itself", out)
+		}
 	})
 
 	t.Run("cached results are seen and dropped by hand", func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -115,7 +116,9 @@ func (cmd functionsCommand) Run(ctx context.Context, c *config) error {
 		return err
 	}
 	defer b.Close()
-	list := b.Directory().Functions()
+	list := slices.DeleteFunc(slices.Clone(b.Directory().Functions()), func(f faas.Live) bool {
+		return strings.HasPrefix(f.Keys[0], devKeys) // `rabbet dev` itself
+	})
 	if cmd.JSON {
 		out := json.NewEncoder(os.Stdout)
 		out.SetIndent("", "  ")
