@@ -33,7 +33,7 @@ func readSettings(arguments []string) (settings, error) {
 	flags.DurationVar(&s.every, "every", 5*time.Second, "mean time from one fault to the next")
 	chosen := flags.String("faults", strings.Join(faultNames(), ","), "which faults there are, or none")
 	flags.IntVar(&s.workers, "workers", 2, "worker processes")
-	flags.BoolVar(&s.backlog, "backlog", false, "start the workers when all is published")
+	flags.BoolVar(&s.backlog, "backlog", false, "start the workers when all is published, or 900,000 events are")
 	if err := flags.Parse(arguments); err != nil {
 		return s, err
 	}
