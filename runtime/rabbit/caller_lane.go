@@ -8,8 +8,8 @@ import (
 
 // How calls gather.
 const (
-	gatherShortest = 100 * time.Microsecond // a call may wait so long for others in any case,
-	gatherLongest  = 800 * time.Microsecond // and never longer than this
+	gatherShortest = 100 * time.Microsecond  // a call may wait so long for others in any case,
+	gatherLongest  = 1500 * time.Microsecond // and never longer than this
 	gatherSpread   = 20                     // ms between the deadlines of calls that travel together
 	gatherMaxCalls = 64
 	gatherMaxBytes = 256 << 10
@@ -26,8 +26,8 @@ type laneKey struct {
 // lane is where calls of one kind to one function gather. A call that finds
 // none of them under way leaves at once. Behind it the next ones gather, and
 // leave together when the first reply to the message ahead is there, or there
-// are enough of them, or half the time has passed that a message takes there
-// and back, without the function's own: a message under way holds the next one
+// are enough of them, or the time has passed that a message takes there and
+// back, without the function's own: a message under way holds the next one
 // back, a function that takes its time does not. Guarded by caller.mu.
 type lane struct {
 	laneKey
@@ -103,7 +103,7 @@ func (s *callSession) replied(m *message, run time.Duration) *message {
 	}
 	l, now := m.lane, time.Now()
 	l.trip += (now.Sub(l.left) - run - l.trip) / 8
-	l.gather = min(max(l.trip/2, gatherShortest), gatherLongest)
+	l.gather = min(max(l.trip, gatherShortest), gatherLongest)
 	return s.leave(l, now)
 }
 
