@@ -10,7 +10,7 @@ import (
 const (
 	gatherShortest = 100 * time.Microsecond  // a call may wait so long for others in any case,
 	gatherLongest  = 1500 * time.Microsecond // and never longer than this
-	gatherSpread   = 20                     // ms between the deadlines of calls that travel together
+	gatherSpread   = 20                      // ms between the deadlines of calls that travel together
 	gatherMaxCalls = 64
 	gatherMaxBytes = 256 << 10
 	maxIdleLanes   = 1000
