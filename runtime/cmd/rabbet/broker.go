@@ -121,10 +121,16 @@ func openCache(c *config, over cache.Broadcaster, fallback string, log *zap.Logg
 	return results, nil
 }
 
+// devCache reports whether results are kept by `rabbet dev` itself, where that
+// runs: in its memory.
+func (c *config) devCache() bool {
+	return c.CacheURL == "" || strings.HasPrefix(c.CacheURL, "memory://")
+}
+
 // refuseOwnCache refuses a results cache that this process alone would have:
 // nobody else could invalidate it.
 func (c *config) refuseOwnCache() error {
-	if strings.HasPrefix(c.CacheURL, "memory://") {
+	if c.CacheURL != "" && c.devCache() {
 		return unusable("CACHE_URL", c.CacheURL, "memory:// is inside 'rabbet dev' only: use redis:// or memcached://, the same for all ingresses and workers")
 	}
 	return nil

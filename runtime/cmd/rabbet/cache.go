@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -199,7 +198,7 @@ type cached interface {
 
 // resultsByHand opens the results that the processes of c use.
 func resultsByHand(c *config, b broker) (cached, error) {
-	if c.embedded() && (c.CacheURL == "" || strings.HasPrefix(c.CacheURL, "memory://")) {
+	if c.embedded() && c.devCache() {
 		return remoteResults{faas.NewBus(b)}, nil
 	}
 	if err := c.refuseOwnCache(); err != nil {

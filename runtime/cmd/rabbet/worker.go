@@ -44,7 +44,7 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 
 	bus := faas.NewBus(broker)
 	var results functions.Results = nothingCached{}
-	if w.Attached && (c.embedded() || c.CacheURL == "" || c.CacheURL == "memory://") {
+	if w.Attached && (c.embedded() || c.devCache()) {
 		results = remoteResults{bus} // those of the dev process
 	} else if shared, err := openCache(c, broker, "none", log); err != nil {
 		return err
