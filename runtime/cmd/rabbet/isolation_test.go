@@ -38,16 +38,22 @@ type pair struct {
 func sharedStores(t *testing.T, test func(t *testing.T, url string)) {
 	for name, variable := range map[string]string{"redis": "RABBET_TEST_REDIS_URL", "memcached": "RABBET_TEST_MEMCACHED_URL"} {
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() {
-				t.Skip("needs a service")
-			}
-			store := os.Getenv(variable)
-			if store == "" {
-				t.Fatalf("set %s, or run scripts/test, which starts one", variable)
-			}
-			test(t, store)
+			test(t, storeURL(t, variable))
 		})
 	}
+}
+
+// storeURL is the real store that variable names.
+func storeURL(t *testing.T, variable string) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a service")
+	}
+	store := os.Getenv(variable)
+	if store == "" {
+		t.Fatalf("set %s, or run scripts/test, which starts one", variable)
+	}
+	return store
 }
 
 // newPair starts a pair on the store, in a namespace of its own.

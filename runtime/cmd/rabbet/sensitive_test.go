@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -101,13 +100,7 @@ func TestNoStoreAndNoLogHoldsWhatIsSensitive(t *testing.T) {
 		"RABBET_TEST_REDIS_URL": redisContents, "RABBET_TEST_MEMCACHED_URL": memcachedContents,
 	} {
 		t.Run(variable, func(t *testing.T) {
-			if testing.Short() {
-				t.Skip("needs a service")
-			}
-			store := os.Getenv(variable)
-			if store == "" {
-				t.Fatalf("set %s, or run scripts/test, which starts one", variable)
-			}
+			store := storeURL(t, variable)
 			secret, control := rand.Text(), rand.Text()
 			c := &config{CacheURL: store, Namespace: "test-" + rand.Text()}
 			var lines syncBuffer
