@@ -17,13 +17,25 @@ func TestTierFor(t *testing.T) {
 		wait, slack time.Duration
 		want        string
 	}{
-		{time.Millisecond, grain, "100ms"}, {100 * time.Millisecond, grain, "100ms"}, {101 * time.Millisecond, grain, "200ms"},
-		{100 * time.Millisecond, 0, "100ms"}, {150 * time.Millisecond, 0, "100ms"}, {1901 * time.Millisecond, grain, "2s"},
-		{1900 * time.Millisecond, grain, "1s"}, {1900 * time.Millisecond, 190 * time.Millisecond, "2s"},
+		{time.Millisecond, grain, "100ms"}, {100 * time.Millisecond, grain, "100ms"}, {101 * time.Millisecond, grain, "125ms"},
+		{100 * time.Millisecond, 0, "100ms"}, {150 * time.Millisecond, 0, "125ms"}, {1901 * time.Millisecond, grain, "2s"},
+		{1900 * time.Millisecond, grain, "2s"}, {1899 * time.Millisecond, grain, "1600ms"}, {1900 * time.Millisecond, 190 * time.Millisecond, "2s"},
 		{45 * time.Second, grain, "30s"}, {23 * time.Hour, grain, "4h"}, {30 * 24 * time.Hour, grain, "1d"},
 	} {
 		if got, _ := tierFor(c.wait, c.slack); got != c.want {
 			t.Errorf("tierFor(%v, %v): got %s, want %s", c.wait, c.slack, got, c.want)
+		}
+	}
+}
+
+// A retry waits in one tier, up to ten seconds, and at most as much longer as
+// retrySlack says.
+func TestRetryWaitsOnce(t *testing.T) {
+	for range 2000 {
+		wait := 100*time.Millisecond + rand.N(9900*time.Millisecond)
+		slack := time.Duration(retrySlack * float64(wait))
+		if _, length := tierFor(wait, slack); length < wait || length > wait+slack {
+			t.Errorf("%v: got a tier of %v", wait, length)
 		}
 	}
 }

@@ -201,10 +201,7 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 				return fmt.Errorf("end the consumer: %w", err)
 			}
 		}
-		for d := range deliveries { // ends with the consumer, or the channel
-			r.take(s, &d)
-		}
-		close(s.intake)
+		r.receive(s, deliveries)
 	}
 	if !r.isDraining() && ctx.Err() == nil && !ch.IsClosed() {
 		return fmt.Errorf("the broker ended the consumer of %q", r.b.names.requestQueue(r.fn.Name))
@@ -237,6 +234,22 @@ func (r *responder) isDraining() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.draining
+}
+
+// receive takes deliveries on, until the consumer or the channel ends. There are
+// two to do it: one may run a lone call itself, instead of waking somebody to do
+// so; the other one is then there for the next delivery.
+func (r *responder) receive(s *workSession, deliveries <-chan amqp.Delivery) {
+	var once sync.Once
+	for range 2 {
+		go func() { // ends with deliveries, and what it runs then; the pool waits for that
+			for d := range deliveries {
+				r.take(s, &d)
+			}
+			once.Do(func() { close(s.intake) })
+		}()
+	}
+	<-s.intake
 }
 
 // take takes the calls of one message on.
@@ -286,6 +299,9 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) {
 	jobs := make([]job, len(calls))
 	for i := range calls {
 		jobs[i] = job{d: d, call: calls[i]}
+	}
+	if len(jobs) == 1 && r.pool.runAlone(&jobs[0]) {
+		return
 	}
 	r.pool.add(jobs)
 }

@@ -46,14 +46,14 @@ func newAcks(ch *amqp.Channel, batch int) *acks {
 	return a
 }
 
-// delivered notes a delivery. Tags come in order, without gaps.
+// delivered notes a delivery, and those with the tags before it: of two that
+// come close together, the second one may be noted first.
 func (a *acks) delivered(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.states) == 0 {
-		a.first = tag
+	for a.first+uint64(len(a.states)) <= tag {
+		a.states = append(a.states, open)
 	}
-	a.states = append(a.states, open)
 }
 
 // done acknowledges the delivery, soon, together with others.

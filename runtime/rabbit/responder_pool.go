@@ -28,6 +28,8 @@ type pool struct {
 
 	mu      sync.Mutex
 	waiting []*job
+	busy    int  // jobs that run
+	alone   *job // the one among them that runs in the goroutine of who brought it; see runAlone
 	runners []*runner
 	idle    []*runner // who waits for work and was not woken yet; the last one's stack is the warmest
 	waking  bool      // one that was woken, or is new, has not looked for work yet
@@ -59,6 +61,25 @@ func (p *pool) add(jobs []job) {
 	p.wake()
 }
 
+// runAlone runs j at once, in the goroutine of the caller, if no other job runs
+// or waits: that spares a change of goroutines. It reports whether it did.
+func (p *pool) runAlone(j *job) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.busy > 0 || len(p.waiting) > 0 || p.stopped {
+		return false
+	}
+	p.busy, p.alone = 1, j
+	p.ended.Add(1)
+	p.mu.Unlock()
+	p.run(j)
+	p.ended.Done()
+	p.mu.Lock()
+	p.busy, p.alone = p.busy-1, nil
+	p.wake()
+	return true
+}
+
 // wake gets one more runner going if there is work for it. That one wakes the
 // next when it takes its job: so a function that waits holds up nobody, while
 // one that is done in no time has its jobs run one after the other by a few
@@ -66,20 +87,22 @@ func (p *pool) add(jobs []job) {
 func (p *pool) wake() {
 	switch {
 	case len(p.waiting) == 0 || p.waking || p.stopped:
+	case p.busy >= p.limit:
+		if !p.swept {
+			p.swept = true
+			p.sweeper.Reset(sweepInterval)
+		}
 	case len(p.idle) > 0:
 		last := len(p.idle) - 1
 		r := p.idle[last]
 		p.idle = p.idle[:last]
 		p.waking = true
 		r.work <- struct{}{}
-	case len(p.runners) < p.limit:
+	default:
 		r := &runner{work: make(chan struct{}, 1)}
 		p.runners = append(p.runners, r)
 		p.waking = true
 		p.ended.Go(func() { p.runJobs(r) })
-	case !p.swept:
-		p.swept = true
-		p.sweeper.Reset(sweepInterval)
 	}
 }
 
@@ -89,7 +112,7 @@ func (p *pool) runJobs(r *runner) {
 	defer p.mu.Unlock()
 	p.waking = false
 	for !p.stopped {
-		if len(p.waiting) == 0 {
+		if len(p.waiting) == 0 || p.busy >= p.limit {
 			r.job.Store(nil) // its bytes are not to be kept
 			p.idle = append(p.idle, r)
 			p.mu.Unlock()
@@ -104,10 +127,12 @@ func (p *pool) runJobs(r *runner) {
 			p.waiting = nil
 		}
 		r.job.Store(j)
+		p.busy++
 		p.wake()
 		p.mu.Unlock()
 		p.run(j)
 		p.mu.Lock()
+		p.busy--
 	}
 }
 
@@ -116,6 +141,9 @@ func (p *pool) running() []*job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var jobs []*job
+	if p.alone != nil {
+		jobs = append(jobs, p.alone)
+	}
 	for _, r := range p.runners {
 		if j := r.job.Load(); j != nil {
 			jobs = append(jobs, j)

@@ -43,3 +43,43 @@ func TestPoolRunsQuickJobsWithFewRunners(t *testing.T) {
 		t.Errorf("%d runners for 100 jobs at once", n)
 	}
 }
+
+// A job that runs in the goroutine of who brought it counts, and holds up
+// others only where the limit says so.
+func TestPoolRunsAJobAlone(t *testing.T) {
+	for _, limit := range []int{1, 2} {
+		started, release := make(chan *job, 3), make(chan struct{})
+		var p pool
+		p.init(limit, func(j *job) {
+			started <- j
+			<-release
+		}, nil)
+		jobs := make([]job, 3)
+		alone := make(chan bool)
+		go func() { alone <- p.runAlone(&jobs[0]) }()
+		if j := <-started; j != &jobs[0] || len(p.running()) != 1 || p.running()[0] != j {
+			t.Errorf("limit %d: it does not run, or is not listed", limit)
+		}
+		if p.runAlone(&jobs[1]) {
+			t.Errorf("limit %d: a second one ran alone", limit)
+		}
+		p.add(jobs[1:2])
+		if limit == 2 {
+			<-started // would wait forever if the lone one held it up
+		} else if len(p.runners) > 0 {
+			t.Error("limit 1: a second one is about to run")
+		}
+		p.add(jobs[2:])
+		close(release)
+		if !<-alone {
+			t.Errorf("limit %d: it did not run alone", limit)
+		}
+		for range 4 - limit - 1 {
+			<-started
+		}
+		p.stop(true)
+		if p.runAlone(&jobs[0]) {
+			t.Errorf("limit %d: it ran after the end", limit)
+		}
+	}
+}

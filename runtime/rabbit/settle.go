@@ -53,8 +53,8 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 			own[headerFirst] = first
 		}
 		c.move(ch, d, e, func(ctx context.Context) error {
-			// A tenth more spares most retries a second wait.
-			return c.b.publisher.delay(ctx, c.queue, v.After, v.After/10, copyOf(d, e, own))
+			slack := time.Duration(retrySlack * float64(v.After))
+			return c.b.publisher.delay(ctx, c.queue, v.After, slack, copyOf(d, e, own))
 		})
 		return
 	}
