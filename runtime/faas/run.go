@@ -88,7 +88,7 @@ func (r *Run) Do() (reply Reply, err error) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			reply, err = Reply{}, &Error{Code: CodePanic, Detail: "the function failed", Cause: fmt.Errorf("panic: %v", p), Stack: debug.Stack()}
+			reply, err = Reply{}, &Error{Code: CodePanic, Detail: "the function failed", Cause: fmt.Errorf("%v", p), Stack: debug.Stack()}
 		}
 	}()
 	reply.Body, err = f.Handle(ctx, e)
