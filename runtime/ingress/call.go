@@ -63,8 +63,9 @@ func (x *exchange) call(f *function, params []string) {
 		return
 	}
 	x.await(patience)
+	began := time.Now()
 	request := faas.Request{
-		Key: f.Keys[0], Function: f.Name, ID: x.id, Deadline: time.Now().Add(patience),
+		Key: f.Keys[0], Function: f.Name, ID: x.id, Deadline: began.Add(patience),
 		Repeatable: f.Repeatable, Body: body, Correlation: x.id, Trace: traceOf(r.Header),
 	}
 	if f.Session {
@@ -72,10 +73,9 @@ func (x *exchange) call(f *function, params []string) {
 		return
 	}
 	if f.cached {
-		x.callCached(f, status, request)
+		x.callCached(f, status, request, began)
 		return
 	}
-	began := time.Now()
 	x.sent = true
 	reply, err := x.ingress.cfg.Broker.Call(r.Context(), request)
 	if err != nil {

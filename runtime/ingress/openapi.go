@@ -23,8 +23,9 @@ func (x *exchange) openAPI(t *routes) {
 }
 
 // describe makes the OpenAPI 3.1 document of the functions in list. A function
-// stands under its own route, and under its name if it has none.
-func (t *routes) describe(list []faas.Live) []byte {
+// stands under its own route, and under its name if it has none; cookie is the
+// name of the one that holds a session.
+func (t *routes) describe(list []faas.Live, cookie string) []byte {
 	paths := map[string]object{}
 	for n := range list {
 		d := &list[n].Descriptor
@@ -50,6 +51,9 @@ func (t *routes) describe(list []faas.Live) []byte {
 			"responses": object{"Problem": object{
 				"description": "Why it did not work (RFC 9457)",
 				"content":     object{"application/problem+json": object{"schema": object{"$ref": "#/components/schemas/Problem"}}},
+			}},
+			"securitySchemes": object{"session": object{
+				"type": "apiKey", "in": "cookie", "name": cookie, "description": "The client's session; the answer sets it",
 			}},
 		},
 	})
@@ -96,6 +100,9 @@ func operation(d *faas.Descriptor, route *faas.Route, cached bool) object {
 		}
 	}
 	op := object{"operationId": d.Name, "responses": responses}
+	if d.Session {
+		op["security"] = []object{{"session": []string{}}, {}} // {}: or without, which begins a session
+	}
 	params := pathParams(route.Path)
 	var input schemaNode
 	if json.Unmarshal(d.Input, &input) != nil || input.Properties == nil {

@@ -44,7 +44,7 @@ type Result struct {
 }
 
 // callCached calls f through the cache.
-func (x *exchange) callCached(f *function, status int, request faas.Request) {
+func (x *exchange) callCached(f *function, status int, request faas.Request, began time.Time) {
 	r := x.request
 	want := directives(r.Header)
 	bypass := !f.caching.shares(r, &request)
@@ -55,7 +55,6 @@ func (x *exchange) callCached(f *function, status int, request faas.Request) {
 		x.fail(onlyIfCached())
 		return
 	}
-	began := time.Now()
 	x.sent = true
 	result, err := x.ingress.cfg.Results.Call(r.Context(), x.ingress.cfg.Broker, &f.Descriptor, request, want)
 	x.sent = !result.Hit

@@ -73,7 +73,7 @@ func (i *Ingress) newRoutes(before *routes, list []faas.Live, changed <-chan str
 		changed: changed, mux: http.NewServeMux(),
 		functions: make(map[string]*function, len(list)), own: map[string]string{}, refused: map[string]bool{},
 	}
-	t.openAPI = sync.OnceValue(func() []byte { return t.describe(list) })
+	t.openAPI = sync.OnceValue(func() []byte { return t.describe(list, i.cfg.Cookie.Name) })
 	t.mount()
 
 	var newcomers []*function

@@ -2,7 +2,9 @@ package ingress
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -237,4 +239,28 @@ func lineText(line observer.LoggedEntry) string {
 		}
 	}
 	return b.String()
+}
+
+func TestOpenAPIOfAFunctionWithSession(t *testing.T) {
+	_, h := inSession(&fakeSessions{}, "", func(c *Config) { c.Cookie.Insecure = true })
+	var doc struct {
+		Paths map[string]struct {
+			Get struct{ Security []map[string][]string }
+		}
+		Components struct {
+			SecuritySchemes map[string]struct{ Type, In, Name string }
+		}
+	}
+	if err := json.Unmarshal([]byte(text(t, do(h, "GET", "/openapi.json", ""))), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(doc.Components.SecuritySchemes); got != "map[session:{apiKey cookie rabbet-session}]" {
+		t.Errorf("security schemes: %s", got)
+	}
+	if got := fmt.Sprint(doc.Paths["/visit/{id}"].Get.Security); got != "[map[session:[]] map[]]" {
+		t.Errorf("with a session: %s", got)
+	}
+	if got := doc.Paths["/profiles/{id}"].Get.Security; got != nil {
+		t.Errorf("without one: %v", got)
+	}
 }
