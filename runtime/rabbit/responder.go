@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -240,20 +241,34 @@ func (r *responder) isDraining() bool {
 // two to do it: one may run a lone call itself, instead of waking somebody to do
 // so; the other one is then there for the next delivery.
 func (r *responder) receive(s *workSession, deliveries <-chan amqp.Delivery) {
+	var receiving atomic.Int32 // who may have a delivery that is not taken on yet
+	receiving.Store(2)
+	var ended atomic.Bool
 	var once sync.Once
-	for range 2 {
-		go func() { // ends with deliveries, and what it runs then; the pool waits for that
-			for d := range deliveries {
-				r.take(s, &d)
-			}
+	leave := func() {
+		if receiving.Add(-1) == 0 && ended.Load() {
 			once.Do(func() { close(s.intake) })
+		}
+	}
+	for range 2 {
+		go func() { // ends with deliveries, and with what it runs then: the pool waits for that
+			for d := range deliveries {
+				if j := r.take(s, &d); j != nil {
+					leave()
+					r.pool.runAlone(j)
+					receiving.Add(1)
+				}
+			}
+			ended.Store(true)
+			leave()
 		}()
 	}
 	<-s.intake
 }
 
-// take takes the calls of one message on.
-func (r *responder) take(s *workSession, m *amqp.Delivery) {
+// take takes the calls of one message on. A call that is to run alone, see
+// pool.alone, is left to the caller.
+func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 	now := time.Now()
 	s.acks.delivered(m.DeliveryTag)
 	d := &delivery{
@@ -267,7 +282,7 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) {
 		if calls, repeatable, err = decodeCalls(m.Body); err != nil {
 			r.b.cfg.Log.Warn("calls that cannot be read are dropped", zap.String("function", r.fn.Name), zap.Error(err))
 			s.acks.now(d.tag)
-			return
+			return nil
 		}
 	} else {
 		calls = []wireCall{parseCall(m, now)}
@@ -283,7 +298,7 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) {
 	if r.draining && !d.ackFirst || r.closed {
 		r.mu.Unlock()
 		s.acks.back(d.tag)
-		return
+		return nil
 	}
 	r.load += len(calls)
 	r.mu.Unlock()
@@ -294,16 +309,17 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) {
 		for i := range calls {
 			r.reply(d, &calls[i], faas.Reply{}, errMayHaveRun, 0)
 		}
-		return
+		return nil
 	}
 	jobs := make([]job, len(calls))
 	for i := range calls {
 		jobs[i] = job{d: d, call: calls[i]}
 	}
-	if len(jobs) == 1 && r.pool.runAlone(&jobs[0]) {
-		return
+	if len(jobs) == 1 && r.pool.alone(&jobs[0]) {
+		return &jobs[0]
 	}
 	r.pool.add(jobs)
+	return nil
 }
 
 var errMayHaveRun = &faas.Error{

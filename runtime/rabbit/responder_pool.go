@@ -29,7 +29,7 @@ type pool struct {
 	mu      sync.Mutex
 	waiting []*job
 	busy    int  // jobs that run
-	alone   *job // the one among them that runs in the goroutine of who brought it; see runAlone
+	loner   *job // the one among them that runs in the goroutine of who brought it; see alone
 	runners []*runner
 	idle    []*runner // who waits for work and was not woken yet; the last one's stack is the warmest
 	waking  bool      // one that was woken, or is new, has not looked for work yet
@@ -61,23 +61,28 @@ func (p *pool) add(jobs []job) {
 	p.wake()
 }
 
-// runAlone runs j at once, in the goroutine of the caller, if no other job runs
-// or waits: that spares a change of goroutines. It reports whether it did.
-func (p *pool) runAlone(j *job) bool {
+// alone reserves the place for j to run at once, by runAlone, if no other job
+// runs or waits.
+func (p *pool) alone(j *job) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.busy > 0 || len(p.waiting) > 0 || p.stopped {
 		return false
 	}
-	p.busy, p.alone = 1, j
+	p.busy, p.loner = 1, j
 	p.ended.Add(1)
-	p.mu.Unlock()
-	p.run(j)
-	p.ended.Done()
-	p.mu.Lock()
-	p.busy, p.alone = p.busy-1, nil
-	p.wake()
 	return true
+}
+
+// runAlone runs j, for which alone has reserved the place, in the goroutine of
+// the caller: that spares a change of goroutines.
+func (p *pool) runAlone(j *job) {
+	defer p.ended.Done()
+	p.run(j)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy, p.loner = p.busy-1, nil
+	p.wake()
 }
 
 // wake gets one more runner going if there is work for it. That one wakes the
@@ -141,8 +146,8 @@ func (p *pool) running() []*job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var jobs []*job
-	if p.alone != nil {
-		jobs = append(jobs, p.alone)
+	if p.loner != nil {
+		jobs = append(jobs, p.loner)
 	}
 	for _, r := range p.runners {
 		if j := r.job.Load(); j != nil {

@@ -15,6 +15,7 @@ const (
 	neighbourKey   = "bench.beside"
 	neighbourEvery = 100 * time.Millisecond // between two of its events
 	neighbourRuns  = 3                      // attempts of one that fails
+	neighbourAhead = time.Second            // until as many are tried again as come anew
 )
 
 var (
@@ -76,6 +77,7 @@ func compareBesideFailing(ctx context.Context, s settings, name string, t *table
 					}
 				}
 			})
+			time.Sleep(neighbourAhead)
 			before, start := done.count.Load(), time.Now()
 			l, err := publishFor(ctx, n, d, publishTo(broker))
 			if err == nil {

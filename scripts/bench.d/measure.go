@@ -29,12 +29,17 @@ type comparison struct {
 	baseline, rabbet side
 }
 
-// result is the median round of one side.
+// result is what one side showed in a round.
 type result struct {
 	rate float64
 	p99  time.Duration
 	cpu  []float64 // µs per request, for each process
 }
+
+// round is both sides, one right after the other. A machine that becomes faster
+// or slower in the course of a run changes both of them: so their ratio is taken
+// for each round.
+type round struct{ baseline, rabbet result }
 
 func measure(ctx context.Context) error {
 	s, err := readSettings()
@@ -73,31 +78,30 @@ func compare(ctx context.Context, s settings, c comparison, t *table) error {
 		if s.at != 0 && s.at != connections {
 			continue
 		}
-		var baseline, rabbet []result
 		for _, warm := range []side{c.baseline, c.rabbet} {
 			if _, err := warm.run(ctx, connections, time.Second); err != nil {
 				return err
 			}
 		}
-		for round := range s.rounds {
-			fmt.Fprintf(os.Stderr, "bench: %s, %d at once, round %d of %d\n", c.name, connections, round+1, s.rounds)
+		rounds := make([]round, s.rounds)
+		for i := range rounds {
+			fmt.Fprintf(os.Stderr, "bench: %s, %d at once, round %d of %d\n", c.name, connections, i+1, s.rounds)
 			// Who goes first takes turns, so that a machine that slows down favours nobody.
 			order := []struct {
-				side    side
-				results *[]result
-			}{{c.baseline, &baseline}, {c.rabbet, &rabbet}}
-			if round%2 == 1 {
+				side   side
+				result *result
+			}{{c.baseline, &rounds[i].baseline}, {c.rabbet, &rounds[i].rabbet}}
+			if i%2 == 1 {
 				slices.Reverse(order)
 			}
 			for _, o := range order {
-				r, err := o.side.measure(ctx, connections, s.seconds)
-				if err != nil {
+				var err error
+				if *o.result, err = o.side.measure(ctx, connections, s.seconds); err != nil {
 					return err
 				}
-				*o.results = append(*o.results, r)
 			}
 		}
-		t.add(c, connections, median(baseline), median(rabbet))
+		t.add(c, connections, rounds)
 	}
 	return nil
 }
@@ -134,15 +138,13 @@ func (s side) cpu() ([]time.Duration, error) {
 	return times, nil
 }
 
-// median takes the median of each figure by itself.
-func median(rounds []result) result {
-	m := result{rate: middle(rounds, func(r result) float64 { return r.rate }), p99: middle(rounds, func(r result) time.Duration { return r.p99 })}
-	for i := range rounds[0].cpu {
-		m.cpu = append(m.cpu, middle(rounds, func(r result) float64 { return r.cpu[i] }))
-	}
-	return m
+// ratio is the median of the rounds' ratios of one figure, rabbet's to the
+// baseline's.
+func ratio(rounds []round, of func(result) float64) float64 {
+	return middle(rounds, func(r round) float64 { return of(r.rabbet) / of(r.baseline) })
 }
 
+// middle is the median of one figure of the rounds.
 func middle[R any, T cmp.Ordered](rounds []R, of func(R) T) T {
 	var values []T
 	for _, r := range rounds {

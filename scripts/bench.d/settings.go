@@ -10,8 +10,8 @@ import (
 
 // settings come from the environment; scripts/bench fills in the services.
 type settings struct {
-	rounds  int           // BENCH_ROUNDS, at least 1; 3
-	seconds time.Duration // BENCH_SECONDS of one measurement; 5
+	rounds  int           // BENCH_ROUNDS, at least 1; 9
+	seconds time.Duration // BENCH_SECONDS of one measurement; 1
 	only    string        // BENCH_ONLY: just the cases whose name contains it
 	at      int           // BENCH_AT: just this many at once; 0 is all
 
@@ -31,13 +31,13 @@ func readSettings() (settings, error) {
 		return s, fmt.Errorf("no services: start it with scripts/bench")
 	}
 	var err error
-	if s.rounds, err = number("BENCH_ROUNDS", 3); err != nil {
+	if s.rounds, err = number("BENCH_ROUNDS", 9); err != nil {
 		return s, err
 	}
 	if s.at, err = number("BENCH_AT", 0); err != nil {
 		return s, err
 	}
-	seconds, err := number("BENCH_SECONDS", 5)
+	seconds, err := number("BENCH_SECONDS", 1)
 	s.seconds = time.Duration(seconds) * time.Second
 	return s, err
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // table is what it is all for: a line for each case and number of connections.
@@ -19,15 +20,25 @@ func newTable(w io.Writer) *table {
 	return t
 }
 
-func (t *table) add(c comparison, connections int, baseline, rabbet result) {
+func (t *table) add(c comparison, connections int, rounds []round) {
 	t.lines++
-	fmt.Fprintf(t.w, "%s\t%d\t%.0f\t%.0f\t%.2f\t", c.name, connections, baseline.rate, rabbet.rate, rabbet.rate/baseline.rate)
-	if baseline.p99 > 0 && rabbet.p99 > 0 {
-		fmt.Fprintf(t.w, "%v\t%v\t%.2f\t", baseline.p99, rabbet.p99, float64(rabbet.p99)/float64(baseline.p99))
+	rate := func(r result) float64 { return r.rate }
+	p99 := func(r result) float64 { return float64(r.p99) }
+	cpu := func(r result) float64 { return sum(r.cpu) }
+
+	fmt.Fprintf(t.w, "%s\t%d\t%.0f\t%.0f\t%.2f", c.name, connections,
+		middle(rounds, func(r round) float64 { return r.baseline.rate }),
+		middle(rounds, func(r round) float64 { return r.rabbet.rate }), ratio(rounds, rate))
+	if rounds[0].baseline.p99 > 0 && rounds[0].rabbet.p99 > 0 {
+		fmt.Fprintf(t.w, "\t%v\t%v\t%.2f",
+			middle(rounds, func(r round) time.Duration { return r.baseline.p99 }),
+			middle(rounds, func(r round) time.Duration { return r.rabbet.p99 }), ratio(rounds, p99))
 	} else {
 		fmt.Fprint(t.w, "\t\t\t")
 	}
-	fmt.Fprintf(t.w, "%s\t%s\t%.2f\n", costs(c.baseline, baseline), costs(c.rabbet, rabbet), sum(rabbet.cpu)/sum(baseline.cpu))
+	fmt.Fprintf(t.w, "\t%s\t%s\t%.2f\n",
+		costs(c.baseline, rounds, func(r round) result { return r.baseline }),
+		costs(c.rabbet, rounds, func(r round) result { return r.rabbet }), ratio(rounds, cpu))
 }
 
 func sum(list []float64) (total float64) {
@@ -37,11 +48,11 @@ func sum(list []float64) (total float64) {
 	return total
 }
 
-// costs says what one request cost each process.
-func costs(s side, r result) string {
+// costs says what one request cost each process of a side.
+func costs(s side, rounds []round, of func(round) result) string {
 	var parts []string
 	for i, p := range s.processes {
-		parts = append(parts, fmt.Sprintf("%s %.0f", p.name, r.cpu[i]))
+		parts = append(parts, fmt.Sprintf("%s %.0f", p.name, middle(rounds, func(r round) float64 { return of(r).cpu[i] })))
 	}
 	return strings.Join(parts, ", ")
 }
