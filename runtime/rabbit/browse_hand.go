@@ -22,6 +22,7 @@ type hand struct {
 	budget int // bytes that a window should not exceed by far
 
 	channels   []*amqp.Channel // the last one is in use
+	held       []int           // messages that each of them keeps
 	consumers  int             // of the channel in use
 	tag        string
 	deliveries <-chan amqp.Delivery
@@ -51,7 +52,7 @@ func (h *hand) grow() error {
 		if err != nil {
 			return fmt.Errorf("open a channel to look at %q: %w", h.queue, err)
 		}
-		h.channels, h.consumers = append(h.channels, ch), 0
+		h.channels, h.held, h.consumers = append(h.channels, ch), append(h.held, 0), 0
 	}
 	ch := h.channel()
 	if err := ch.Qos(h.size, 0, false); err != nil {
@@ -72,6 +73,7 @@ func (h *hand) grow() error {
 // More will be taken.
 func (h *hand) keep(size int) error {
 	h.kept++
+	h.held[len(h.held)-1]++
 	h.bytes += size
 	if h.kept < h.size {
 		return nil
@@ -142,10 +144,32 @@ func (h *hand) settle() error {
 	return nil
 }
 
-// release gives back what was kept, in order.
+// release gives back what was kept, in order: the messages of a channel come
+// back some time after it is closed, so each waits for those of the one before,
+// and nobody here takes them once more.
 func (h *hand) release() {
-	for _, ch := range h.channels {
-		closeChannel(ch)
+	if len(h.channels) > 1 {
+		_ = h.channel().Cancel(h.tag, false) // it fails if the channel has gone, and all of it with it
 	}
-	h.channels, h.consumers = nil, 0
+	for i, ch := range h.channels {
+		if i == len(h.channels)-1 {
+			closeChannel(ch)
+			break
+		}
+		before, err := h.ready()
+		closeChannel(ch)
+		for deadline := time.Now().Add(closeTimeout); err == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			var now int
+			if now, err = h.ready(); now >= before+h.held[i] {
+				break
+			}
+		}
+	}
+	h.channels, h.held, h.consumers = nil, nil, 0
+}
+
+// ready is how many messages of the queue nobody has in hand.
+func (h *hand) ready() (int, error) {
+	q, err := h.channel().QueueDeclarePassive(h.queue, true, false, false, false, nil)
+	return q.Messages, err
 }

@@ -53,15 +53,16 @@ func buried(t testing.TB, b *Broker, function string, n int) {
 	}
 }
 
-// lookThrough looks at all dead letters, keeps them, and returns their ids.
+// lookThrough looks at all dead letters, keeps them, and returns their ids. The
+// size of the first window and the bytes of each may be given.
 func lookThrough(t testing.TB, b *Broker, function string, windows ...int) (ids []string) {
 	t.Helper()
 	w := b.consume.newBrowser(b.names.deadQueue(function), func(_ context.Context, d *amqp.Delivery) (handling, error) {
 		ids = append(ids, d.MessageId)
 		return handling{}, nil
 	})
-	if len(windows) > 0 {
-		w.window, w.budget = windows[0], 1
+	if len(windows) == 2 {
+		w.window, w.budget = windows[0], windows[1]
 	}
 	if err := w.run(within(t, 60*time.Second)); err != nil {
 		t.Fatal(err)
@@ -92,11 +93,16 @@ func TestLookingLosesAndReordersNothing(t *testing.T) {
 			t.Fatalf("got %v, want 5 letters in order", ids)
 		}
 	}
-	// Windows of one letter: several channels.
+	// Windows of one letter, and of three of which the last is not full: several
+	// channels.
 	buried(t, b, "large", 4*windowsPerChannel)
-	for range 2 {
-		if ids := lookThrough(t, b, "large", 1); !slices.Equal(ids, numbered(4*windowsPerChannel)) {
+	buried(t, b, "larger", 3*3*windowsPerChannel+1)
+	for range 5 {
+		if ids := lookThrough(t, b, "large", 1, 1); !slices.Equal(ids, numbered(4*windowsPerChannel)) {
 			t.Fatalf("got %v, want %d letters in order", ids, 4*windowsPerChannel)
+		}
+		if ids := lookThrough(t, b, "larger", 3, 27); !slices.Equal(ids, numbered(3*3*windowsPerChannel+1)) {
+			t.Fatalf("got %v, want %d letters in order", ids, 3*3*windowsPerChannel+1)
 		}
 	}
 }

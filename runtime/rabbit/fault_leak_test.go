@@ -128,6 +128,14 @@ func TestWorkersComeAndGo(t *testing.T) {
 	g.Wait()
 	l.wait()
 	last, stop := startWorker(t, cfg, nil, fn) // for what the others have left
+	defer func() {
+		if t.Failed() {
+			for _, queue := range []string{publisher.names.eventQueue(fn.Name), publisher.names.deadQueue(fn.Name)} {
+				q, err := publisher.consume.lookAt(within(t, time.Minute), queue)
+				t.Logf("ready and consumers of %q: %+v %v", queue, q, err)
+			}
+		}
+	}()
 	a.awaitSettled(t)
 	stop()
 	_ = last.Close()
