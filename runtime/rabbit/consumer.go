@@ -109,6 +109,12 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	if err := ch.Qos(cap(c.slots), 0, false); err != nil {
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
+	// Until RabbitMQ 4.3, what a worker gives back counts towards the delivery
+	// limit: so one that is stopped as it starts had better take nothing.
+	if serving.Err() != nil {
+		<-conn.Done()
+		return nil
+	}
 	tag := faas.NewID()
 	deliveries, err := ch.Consume(c.queue, tag, false, false, false, false, nil)
 	if err != nil {
