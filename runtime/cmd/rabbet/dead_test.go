@@ -181,7 +181,7 @@ func TestDeadList(t *testing.T) {
 	if len(lines) != 3 {
 		t.Fatalf("got\n%s\nwant a heading and two groups", g.out.String())
 	}
-	wantText(t, "audit", lines[1], "audit ", " 2 ", `panic: audit\u001b[`)
+	wantText(t, "audit", lines[1], "audit ", " 2 ", `panic: the function failed: audit\u001b[`)
 	wantText(t, "bill", lines[2], "bill ", " 3 ", "not-found: no customer …")
 
 	g.out.Reset()
