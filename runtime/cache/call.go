@@ -76,8 +76,8 @@ type call struct {
 	keys   []string // once located: the entry's, then those of its tags' generations
 	values [][]byte // what the store has under them; nil for nothing
 
-	someKeys   [2]string // room for those of one tag without an allocation
-	someValues [2][]byte
+	someKeys   [4]string // room for them without an allocation
+	someValues [4][]byte
 }
 
 // address finds out what the call is about. It returns false for one that

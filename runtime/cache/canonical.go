@@ -13,7 +13,7 @@ import (
 type spelling struct {
 	text    []byte
 	members []member
-	few     [2]member // room for members without an allocation
+	few     [4]member // room for members without an allocation
 }
 
 type member struct{ name, value []byte } // both as JSON, without the name's quotes

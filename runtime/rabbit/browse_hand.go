@@ -106,11 +106,11 @@ func (h *hand) next(ctx context.Context) (*amqp.Delivery, error) {
 			}
 			return &d, nil
 		case <-check.C: // others may have taken some, or its count was not exact
-			q, err := h.channel().QueueDeclarePassive(h.queue, true, false, false, false, nil)
+			ready, err := h.ready()
 			if err != nil {
 				return nil, h.lost()
 			}
-			if empty++; q.Messages > 0 {
+			if empty++; ready > 0 {
 				empty = 0
 			}
 			if empty == 2 {
@@ -151,21 +151,28 @@ func (h *hand) release() {
 	if len(h.channels) > 1 {
 		_ = h.channel().Cancel(h.tag, false) // it fails if the channel has gone, and all of it with it
 	}
+	last := len(h.channels) - 1
 	for i, ch := range h.channels {
-		if i == len(h.channels)-1 {
+		if i < last {
+			h.closeAndAwait(ch, h.held[i])
+		} else {
 			closeChannel(ch)
-			break
-		}
-		before, err := h.ready()
-		closeChannel(ch)
-		for deadline := time.Now().Add(closeTimeout); err == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			var now int
-			if now, err = h.ready(); now >= before+h.held[i] {
-				break
-			}
 		}
 	}
 	h.channels, h.held, h.consumers = nil, nil, 0
+}
+
+// closeAndAwait closes ch and waits, not for ever, until the n messages that it
+// kept are back in the queue.
+func (h *hand) closeAndAwait(ch *amqp.Channel, n int) {
+	before, err := h.ready()
+	closeChannel(ch)
+	for deadline := time.Now().Add(closeTimeout); err == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		var now int
+		if now, err = h.ready(); now >= before+n {
+			return
+		}
+	}
 }
 
 // ready is how many messages of the queue nobody has in hand.
