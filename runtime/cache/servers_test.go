@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sys/unix"
 )
 
 // serverProcess is a server of a test's own, which may be killed, hung and
@@ -203,8 +204,15 @@ func (s *serverProcess) start() {
 	}
 }
 
-// hang makes it accept connections and answer nothing, until resume.
-func (s *serverProcess) hang()   { s.signal(syscall.SIGSTOP) }
+// hang makes it accept connections and answer nothing, until resume. On a busy
+// machine its threads run on for a while: it waits for the last of them.
+func (s *serverProcess) hang() {
+	s.signal(syscall.SIGSTOP)
+	if err := unix.Waitid(unix.P_PID, s.process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		s.t.Errorf("wait for %s to stop: %v", s.command[0], err)
+	}
+}
+
 func (s *serverProcess) resume() { s.signal(syscall.SIGCONT) }
 
 func (s *serverProcess) signal(signal syscall.Signal) {
