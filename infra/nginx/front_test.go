@@ -54,6 +54,9 @@ func TestFront(t *testing.T) {
 			if r.StatusCode != 200 || r.text != `"took a"` {
 				t.Fatalf("got %d %s", r.StatusCode, r.text)
 			}
+			if v := r.Header["X-Content-Type-Options"]; len(v) != 1 || v[0] != "nosniff" {
+				t.Errorf("X-Content-Type-Options: got %q, want nosniff", v)
+			}
 			by[r.Header.Get("X-Ingress")]++
 		}
 		if len(by) != 2 {
@@ -68,6 +71,9 @@ func TestFront(t *testing.T) {
 		wantProblem(t, r, 503, "no")
 		if r.Header.Get("Retry-After") == "" {
 			t.Errorf("got header fields %v, want Retry-After", r.Header)
+		}
+		if v := r.Header["X-Content-Type-Options"]; len(v) != 1 || v[0] != "nosniff" {
+			t.Errorf("X-Content-Type-Options: got %q, want nosniff", v)
 		}
 		stop = s.startWorker(lasting)
 		n.eventually("the new worker is known", func() bool {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -17,11 +18,19 @@ const maxTags = 255
 // a hit), or faas.ErrUnavailable if want forbids to run the function; none
 // comes from the store. It waits for others no longer than req.Deadline.
 func (r *Results) Call(ctx context.Context, next Caller, f *faas.Descriptor, req faas.Request, want Directives) (Result, error) {
-	c := &call{results: r, next: next, function: f, request: req, want: want}
+	c := calls.Get().(*call)
+	c.results, c.next, c.function, c.request, c.want = r, next, f, req, want
 	result, err := c.answer(ctx)
 	r.counts.result(&result)
+	if !c.joined {
+		*c = call{}
+		calls.Put(c)
+	}
 	return result, err
 }
+
+// calls are those that are over: one is large enough for a hit to notice.
+var calls = sync.Pool{New: func() any { return new(call) }}
 
 func (c *call) answer(ctx context.Context) (Result, error) {
 	if !c.address() {
@@ -75,6 +84,7 @@ type call struct {
 	sum    [sha256.Size]byte
 	keys   []string // once located: the entry's, then those of its tags' generations
 	values [][]byte // what the store has under them; nil for nothing
+	joined bool     // a flight may use it for longer than its caller waits
 
 	someKeys   [4]string // room for them without an allocation
 	someValues [4][]byte
@@ -122,6 +132,7 @@ func (c *call) locate() bool {
 // clone is a copy that may be used when this call is over.
 func (c *call) clone() *call {
 	clone := *c
+	clone.input.members = slices.Clone(c.input.members)
 	clone.keys, clone.values = slices.Clone(c.keys), slices.Clone(c.values)
 	return &clone
 }

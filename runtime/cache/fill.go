@@ -18,6 +18,7 @@ func (c *call) join(ctx context.Context, forward string, landed uint32) (Result,
 		defer cancel()
 		ctx = limited
 	}
+	c.joined = true
 	return c.results.flights.do(ctx, &c.sum, c.flight(), landed, func(ctx context.Context) (Result, error) {
 		return c.fillOnce(ctx, forward, false)
 	})
@@ -32,7 +33,7 @@ func (c *call) refresh(ctx context.Context) {
 	fresh := c.clone()
 	fresh.request.ID, fresh.request.Causation = "", c.request.ID
 	fresh.request.Deadline = time.Now().Add(cmp.Or(c.function.Timeout, faas.DefaultTimeout))
-	c.results.flights.start(ctx, fresh.request.Deadline, &c.sum, c.flight(), func(ctx context.Context) (Result, error) {
+	c.results.flights.start(ctx, fresh.request.Deadline, &fresh.sum, fresh.flight(), func(ctx context.Context) (Result, error) {
 		return fresh.fillOnce(ctx, forwardStale, true)
 	})
 }

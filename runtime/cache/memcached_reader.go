@@ -22,8 +22,9 @@ type memcachedReader struct {
 
 type memcachedConn struct {
 	net.Conn
-	in  *bufio.Reader
-	out []byte
+	in       *bufio.Reader
+	out      []byte
+	deadline time.Time
 }
 
 func newMemcachedReader(address string, timeout time.Duration) *memcachedReader {
@@ -38,7 +39,7 @@ func (r *memcachedReader) fetch(keys []string, values [][]byte) error {
 		if err != nil {
 			return err
 		}
-		if err := c.fetch(keys, values, time.Now().Add(r.timeout)); err != nil {
+		if err := c.fetch(keys, values, r.timeout); err != nil {
 			c.Close() // its next answer might be the rest of this one
 			return err
 		}
@@ -76,10 +77,21 @@ func (r *memcachedReader) close() {
 	}
 }
 
+// extend gives what follows at least nine tenths of timeout: a deadline is not
+// worth moving for less.
+func (c *memcachedConn) extend(timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
+	if deadline.Sub(c.deadline) < timeout/10 {
+		return nil
+	}
+	c.deadline = deadline
+	return c.SetDeadline(deadline)
+}
+
 // fetch is "get k1 k2 …": the server answers with what it has, in this order,
 // and END.
-func (c *memcachedConn) fetch(keys []string, values [][]byte, deadline time.Time) error {
-	if err := c.SetDeadline(deadline); err != nil {
+func (c *memcachedConn) fetch(keys []string, values [][]byte, timeout time.Duration) error {
+	if err := c.extend(timeout); err != nil {
 		return err
 	}
 	c.out = append(c.out[:0], "get"...)

@@ -124,6 +124,5 @@ func (x *exchange) reply(status int, body []byte) {
 		return
 	}
 	x.set("Content-Type", "application/json")
-	x.set("X-Content-Type-Options", "nosniff")
 	x.write(status, body)
 }

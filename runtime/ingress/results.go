@@ -65,7 +65,8 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 		x.failCached(f, &result, want, err)
 		return
 	}
-	x.describe(f, &result, want, time.Since(began))
+	took := time.Since(began)
+	x.describe(f, &result, want, took)
 	if status == http.StatusOK && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		switch precondition(r.Header, result.ETag) {
 		case http.StatusNotModified:
@@ -79,6 +80,9 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 			x.fail(p)
 			return
 		}
+	}
+	if result.Hit { // but not with a 304, which is to cost no more than the result that it saves
+		x.set("Server-Timing", string(appendMillis(append(make([]byte, 0, 24), "cache;dur="...), took)))
 	}
 	x.reply(status, result.Body)
 }
@@ -116,7 +120,6 @@ func (x *exchange) describe(f *function, result *Result, want Directives, took t
 	x.cacheStatus(result, nil)
 	if result.Hit {
 		x.set("Age", seconds(result.Age))
-		x.set("Server-Timing", string(appendMillis(append(make([]byte, 0, 24), "cache;dur="...), took)))
 	} else {
 		x.timing(took, result.Run)
 	}

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"net"
 	"net/http"
 	"time"
 
@@ -15,11 +16,14 @@ const writeTimeout = 90 * time.Second
 // included. It does not count while a handler works.
 const readTimeout = 40 * time.Second
 
-// NewServer returns an http.Server for h with limits that a public port needs:
-// 10 s and 32 KiB for a request's header fields (431 above), 40 s for all
-// of it (408), 120 s between requests. Its own complaints go to log at debug:
-// they are about clients. The handler limits the size of bodies.
-func NewServer(h http.Handler, log *zap.Logger) *http.Server {
+// Server is an http.Server for a public port. NewServer makes one.
+type Server struct{ http.Server }
+
+// NewServer returns a server for h with limits that a public port needs: 10 s
+// and 32 KiB for a request's header fields (431 above), 40 s for all of it
+// (408), 120 s between requests. Its own complaints go to log at debug: they
+// are about clients. The handler limits the size of bodies.
+func NewServer(h http.Handler, log *zap.Logger) *Server {
 	if log == nil {
 		log = zap.NewNop()
 	}
@@ -27,7 +31,7 @@ func NewServer(h http.Handler, log *zap.Logger) *http.Server {
 	if err != nil { // never: the level exists
 		panic(err)
 	}
-	return &http.Server{
+	return &Server{http.Server{
 		Handler:           h,
 		ReadTimeout:       readTimeout,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -35,5 +39,8 @@ func NewServer(h http.Handler, log *zap.Logger) *http.Server {
 		IdleTimeout:       120 * time.Second,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          complaints,
-	}
+	}}
 }
+
+// Serve serves connections that l accepts, as http.Server does.
+func (s *Server) Serve(l net.Listener) error { return s.Server.Serve(lenientListener{l}) }

@@ -14,7 +14,8 @@ import (
 // start serves the ingress as a process does.
 func start(t *testing.T, h http.Handler) *httptest.Server {
 	server := httptest.NewUnstartedServer(h)
-	server.Config = NewServer(h, nil)
+	server.Config = &NewServer(h, nil).Server
+	server.Listener = lenientListener{server.Listener}
 	server.Start()
 	t.Cleanup(server.Close)
 	return server
