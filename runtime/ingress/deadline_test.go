@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -81,8 +82,8 @@ func TestLenientDeadlines(t *testing.T) {
 }
 
 func isTimeout(err error) bool {
-	ne, ok := err.(net.Error)
-	return ok && ne.Timeout()
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
 }
 
 // The socket hears of far fewer deadlines than net/http sets for a request.
