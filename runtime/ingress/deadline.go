@@ -95,8 +95,13 @@ func (d *deadline) move(t time.Time) error {
 		d.socket = t
 	}
 	d.mu.Unlock()
-	if cut {
-		return d.apply(t) // without the lock: it wakes somebody who wants it
+	for cut {
+		if err := d.apply(t); err != nil { // without the lock: it wakes somebody who wants it
+			return err
+		}
+		d.mu.Lock()
+		cut, t = earlier(d.socket, t), d.socket // moved by another meanwhile, and perhaps put back by this one
+		d.mu.Unlock()
 	}
 	return nil
 }

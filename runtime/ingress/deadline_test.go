@@ -38,46 +38,88 @@ func TestLenientConnIsAConn(t *testing.T) {
 // An operation outlives the deadline that its socket still has of before, and
 // ends at its own.
 func TestLenientDeadlines(t *testing.T) {
-	const old, wanted = 30 * time.Millisecond, 150 * time.Millisecond
-	full := make([]byte, 32<<20) // more than both sockets hold
 	for name, c := range map[string]struct {
-		operation func(net.Conn) error
+		operation func(net.Conn, []byte) error
 		move      func(net.Conn, time.Time) error
+		of        func(*lenientConn) *deadline
 	}{
-		"read":  {func(c net.Conn) error { _, err := c.Read(make([]byte, 1)); return err }, net.Conn.SetReadDeadline},
-		"write": {func(c net.Conn) error { _, err := c.Write(full); return err }, net.Conn.SetWriteDeadline},
+		"read":  {func(c net.Conn, b []byte) error { _, err := c.Read(b); return err }, net.Conn.SetReadDeadline, func(c *lenientConn) *deadline { return &c.read }},
+		"write": {func(c net.Conn, b []byte) error { _, err := c.Write(b); return err }, net.Conn.SetWriteDeadline, func(c *lenientConn) *deadline { return &c.write }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, _ := pair(t)
-			took := func() time.Duration {
-				began := time.Now()
-				if err := c.operation(conn); !isTimeout(err) {
-					t.Errorf("got %v, want a timeout", err)
+			t.Parallel()
+			conn, other := pair(t)
+			bytes := make([]byte, 32<<20) // more than both sockets hold
+			in := func(d time.Duration) time.Time { return time.Now().Add(d) }
+			end := func(what string, at time.Time) {
+				t.Helper()
+				if err := c.operation(conn, bytes); !isTimeout(err) {
+					t.Errorf("%s: got %v, want a timeout", what, err)
 				}
-				return time.Since(began)
+				if early := time.Until(at); early > 0 {
+					t.Errorf("%s: it ended %v too early", what, early)
+				}
 			}
-			c.move(conn, time.Now().Add(old))
-			if d := took(); d < old {
-				t.Errorf("ended after %v, want no sooner than %v", d, old)
+
+			if _, err := other.Write(bytes[:1]); err != nil {
+				t.Fatal(err)
 			}
-			c.move(conn, time.Now().Add(old))
-			go func() { // ends by itself
-				time.Sleep(old / 2)
-				c.move(conn, time.Now().Add(wanted))
-			}()
-			if d := took(); d < wanted {
-				t.Errorf("moved to later while under way: ended after %v, want no sooner than %v", d, wanted)
+			c.move(conn, in(50*time.Millisecond))
+			_, _ = conn.Read(bytes[:1]) // if there is time, and then the socket knows of that
+			_, _ = conn.Write(bytes[:1])
+			own := in(200 * time.Millisecond)
+			c.move(conn, own)
+			end("the socket has an earlier one", own)
+
+			moved := make(chan time.Time, 1)
+			underWay := func(fn func()) {
+				go func() { // ends with the operation that follows
+					for d := c.of(conn.(*lenientConn)); ; time.Sleep(time.Millisecond) {
+						d.mu.Lock()
+						busy := d.busy > 0
+						d.mu.Unlock()
+						if busy {
+							fn()
+							return
+						}
+					}
+				}()
 			}
 			c.move(conn, time.Time{})
-			go func() { // ends by itself
-				time.Sleep(old)
-				c.move(conn, time.Now())
-			}()
-			if d := took(); d < old {
-				t.Errorf("cut: ended after %v, want no sooner than %v", d, old)
+			underWay(func() {
+				c.move(conn, in(500*time.Millisecond))
+				at := in(600 * time.Millisecond)
+				c.move(conn, at)
+				moved <- at
+			})
+			end("moved to later while under way", time.Time{})
+			if early := time.Until(<-moved); early > 0 {
+				t.Errorf("moved to later while under way: it ended %v too early", early)
 			}
-			took() // too late to begin
+
+			c.move(conn, time.Time{})
+			underWay(func() { c.move(conn, time.Now()) })
+			end("cut", time.Time{})
+			end("too late to begin", time.Time{})
 		})
+	}
+}
+
+// Of two who move a deadline at the same time, the one who is overtaken does
+// not undo what the other has done.
+func TestTwoMoveADeadline(t *testing.T) {
+	sooner, later := time.Now().Add(time.Second), time.Now().Add(time.Minute)
+	var socket time.Time
+	d := deadline{busy: 1}
+	d.apply = func(at time.Time) error {
+		if at.Equal(later) {
+			d.move(sooner)
+		}
+		socket = at
+		return nil
+	}
+	if err := d.move(later); err != nil || !socket.Equal(sooner) {
+		t.Errorf("the socket has %v, %v; want %v", socket, err, sooner)
 	}
 }
 

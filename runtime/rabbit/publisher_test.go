@@ -45,6 +45,42 @@ func TestPublishFailsWithItsReason(t *testing.T) {
 	}
 }
 
+// The broker says that a binding is there before it routes by it.
+func TestPublishWaitsForALateRoute(t *testing.T) {
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	b := startCaller(t, cfg)
+	_, _ = startWorker(t, cfg, []*Broker{b}, onEvent("late", "late.bound", func(context.Context, *faas.Event) error { return nil }))
+	ch, queue := foreignChannel(t), b.names.eventQueue("late")
+	unbind := func() {
+		t.Helper()
+		if err := ch.QueueUnbind(queue, "late.bound", b.names.events(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	unbind()
+	published := make(chan error, 1)
+	go func() { published <- b.Publish(t.Context(), faas.Event{Key: "late.bound"}) }()
+	time.Sleep(10 * time.Millisecond)
+	if err := ch.QueueBind(queue, "late.bound", b.names.events(), false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-published; err != nil {
+		t.Errorf("the route came late: got %v, want nil", err)
+	}
+
+	unbind()
+	if err := b.Publish(t.Context(), faas.Event{Key: "late.bound"}); !errors.Is(err, faas.ErrUnroutable) {
+		t.Errorf("the route never comes: got %v, want %v", err, faas.ErrUnroutable)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := b.Publish(ctx, faas.Event{Key: "late.bound"}); !errors.Is(err, faas.ErrUnroutable) && !errors.Is(err, faas.ErrUnconfirmed) {
+		t.Errorf("the publisher does not wait for as long: got %v, want %v", err, faas.ErrUnroutable)
+	}
+}
+
 func TestFullQueueRefuses(t *testing.T) {
 	b := openBroker(t)
 	ch := foreignChannel(t)
