@@ -74,8 +74,8 @@ func (in *spelling) field(name string) (string, bool) {
 }
 
 func integer(b []byte) bool {
-	b = bytes.TrimPrefix(b, []byte("-"))
-	return len(b) > 0 && len(b) < 20 && !bytes.ContainsFunc(b, func(r rune) bool { return r < '0' || r > '9' }) && (b[0] != '0' || len(b) == 1)
+	b, negative := bytes.CutPrefix(b, []byte("-"))
+	return !(negative && string(b) == "0") && len(b) > 0 && len(b) < 20 && !bytes.ContainsFunc(b, func(r rune) bool { return r < '0' || r > '9' }) && (b[0] != '0' || len(b) == 1)
 }
 
 // scan recognises the inputs that most calls have: a flat object of simple

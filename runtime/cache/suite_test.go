@@ -394,6 +394,7 @@ func TestWhatIsNotStored(t *testing.T) {
 			"tag without a value":          {descriptor, `{}`, 0},
 			"tag that is null":             {descriptor, `{"id":null}`, 0},
 			"tag of several spellings":     {descriptor, `{"id":1e3}`, 0},
+			"tag of two zeros":             {descriptor, `{"id":-0}`, 0},
 			"the same member twice":        {descriptor, `{"id":"1","id":"2"}`, 0},
 			"the same member in two cases": {descriptor, `{"ID":"1","id":"2"}`, 0},
 			"twice further in":             {descriptor, `{"a":{"x":1,"X":2},"id":"2"}`, 0},

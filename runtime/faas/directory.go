@@ -103,7 +103,7 @@ func (d *Directory) Changed() <-chan struct{} {
 }
 
 // Find returns the function of that name, or else the request function that
-// answers that key.
+// answers that key: one that is hosted, where several did in turn.
 func (d *Directory) Find(nameOrKey string) (Live, bool) {
 	list := d.Functions()
 	for _, f := range list {
@@ -111,12 +111,14 @@ func (d *Directory) Find(nameOrKey string) (Live, bool) {
 			return f, true
 		}
 	}
+	var found Live
+	ok := false
 	for _, f := range list {
-		if f.Kind == KindRequest && f.Keys[0] == nameOrKey {
-			return f, true
+		if f.Kind == KindRequest && f.Keys[0] == nameOrKey && (!ok || len(found.Workers) == 0) {
+			found, ok = f, true
 		}
 	}
-	return Live{}, false
+	return found, ok
 }
 
 // update makes the list anew and tells who waits if it differs.

@@ -40,6 +40,10 @@ func (m *marks) appendRedacted(b []byte, d *json.Decoder) []byte {
 		return append(append(append(b, '"'), Redacted...), '"')
 	}
 	token, _ := d.Token()
+	if opening, _ := token.(json.Delim); token != nil && !m.fits(opening) {
+		skip(d, token)
+		return append(append(append(b, '"'), Redacted...), '"')
+	}
 	switch token {
 	case json.Delim('{'):
 		b = append(b, '{')
@@ -66,6 +70,21 @@ func (m *marks) appendRedacted(b []byte, d *json.Decoder) []byte {
 		return append(b, ']')
 	}
 	return appendJSON(b, token)
+}
+
+// skip reads the rest of the value that token begins.
+func skip(d *json.Decoder, token json.Token) {
+	for depth := 0; ; token, _ = d.Token() {
+		switch token {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+		if depth == 0 {
+			return
+		}
+	}
 }
 
 // appendJSON appends a token as it would have come: without escapes for HTML.
@@ -126,7 +145,14 @@ func (e *cleanError) Is(target error) bool { return errors.Is(e.err, target) }
 // in an error. A text of one or two bytes is no secret, but
 // replacing it would garble everything.
 func (m *marks) secrets(v any, sensitive bool, found []string) []string {
-	sensitive = sensitive || m != nil && m.Sensitive
+	var opening json.Delim
+	switch v.(type) {
+	case map[string]any:
+		opening = '{'
+	case []any:
+		opening = '['
+	}
+	sensitive = sensitive || m != nil && m.Sensitive || !m.fits(opening)
 	switch v := v.(type) {
 	case map[string]any:
 		for name, member := range v {

@@ -90,6 +90,19 @@ func (m *marks) any() bool {
 	return false
 }
 
+// fits reports whether a value that begins so can be what the schema speaks of,
+// as far as anything in it is marked: in a value of another kind nobody knows
+// where the sensitive part is. A scalar begins with no delimiter.
+func (m *marks) fits(opening json.Delim) bool {
+	switch {
+	case !m.any() || m.Sensitive:
+		return true
+	case m.Items.any():
+		return opening == '['
+	}
+	return opening == '{'
+}
+
 // member returns the marks of a member, whose name is compared as
 // encoding/json does when it fills a struct.
 func (m *marks) member(name string) *marks {

@@ -30,10 +30,8 @@ func (x *exchange) callByName(t *routes) {
 func (x *exchange) call(f *function, params []string) {
 	x.function = f
 	r := x.request
-	if len(f.Workers) == 0 {
-		x.fail(problemOf(&faas.Error{
-			Code: faas.CodeUnroutable, Detail: "the function is known, but no worker hosts it now", Executed: faas.ExecutedNo,
-		}, f.Repeatable))
+	if len(f.Workers) == 0 && !f.cached {
+		x.fail(problemOf(errNoWorker, f.Repeatable))
 		return
 	}
 	status := f.successStatus()
@@ -85,6 +83,10 @@ func (x *exchange) call(f *function, params []string) {
 	x.set("Cache-Control", "no-store")
 	x.timing(time.Since(began), reply.Run)
 	x.reply(status, reply.Body)
+}
+
+var errNoWorker = &faas.Error{
+	Code: faas.CodeUnroutable, Detail: "the function is known, but no worker hosts it now", Executed: faas.ExecutedNo,
 }
 
 // successStatus is the status of a success: the route's, also by name.

@@ -20,7 +20,7 @@ type accepted struct {
 // must be JSON if that is what its content type says, or if it has none.
 func (x *exchange) publish(*routes) {
 	r := x.request
-	e := faas.Event{Key: r.PathValue("key"), ID: x.id, Correlation: x.id, Trace: traceOf(r.Header)}
+	e := faas.Event{Key: r.PathValue("key"), ID: eventID(r.Header), Correlation: x.id, Trace: traceOf(r.Header)}
 	p := checkKey(e.Key)
 	if p == nil && r.URL.RawQuery != "" {
 		p = refuse(http.StatusUnprocessableEntity, "an event takes no query parameters: put them into the body")

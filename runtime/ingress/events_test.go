@@ -15,7 +15,7 @@ import (
 func TestPublish(t *testing.T) {
 	b := newBroker()
 	h := New(Config{Broker: b})
-	r := do(h, "POST", "/events/profile.updated", `{ "id":"42"}`, "X-Request-Id: e1", "Cc: other", "X-Death: 1")
+	r := do(h, "POST", "/events/profile.updated", `{ "id":"42"}`, "X-Call-Id: e1", "Cc: other", "X-Death: 1")
 	if got := text(t, r); r.StatusCode != 202 || strings.TrimSpace(got) != `{"id":"e1"}` {
 		t.Fatalf("%d %s, want 202 with the id", r.StatusCode, got)
 	}
@@ -26,6 +26,12 @@ func TestPublish(t *testing.T) {
 	do(h, "POST", "/events/a", "\x00\xff", "Content-Type: application/octet-stream")
 	if e := b.published()[1]; string(e.Body) != "\x00\xff" || e.ContentType != "application/octet-stream" {
 		t.Errorf("bytes became %+v", e)
+	}
+	for range 2 { // of one request, which is the client's
+		do(h, "POST", "/events/a", "{}", "X-Request-Id: r1")
+	}
+	if one, other := b.published()[2], b.published()[3]; one.ID == other.ID || one.ID == "r1" || one.Correlation != "r1" || other.Correlation != "r1" {
+		t.Errorf("two events of one request: %+v and %+v, want two ids and one correlation", one, other)
 	}
 }
 

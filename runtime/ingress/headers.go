@@ -21,6 +21,16 @@ func callID(h http.Header) string {
 	return faas.NewID()
 }
 
+// eventID is the X-Call-Id that the client gave the publish, else a fresh one: a
+// function that runs once for an event goes by it, and many publishes may share
+// the X-Request-Id of the request that they serve.
+func eventID(h http.Header) string {
+	if v := h["X-Call-Id"]; len(v) == 1 && wellFormedID(v[0]) {
+		return v[0]
+	}
+	return faas.NewID()
+}
+
 // wellFormedID accepts 1 to 128 characters that need no quoting anywhere.
 func wellFormedID(id string) bool {
 	if id == "" || len(id) > 128 {

@@ -43,6 +43,14 @@ type Result struct {
 	TTL       time.Duration // for how long it is still fresh; negative: it is stale
 }
 
+// nobody is the Caller of a function that no worker hosts: what is stored can
+// still be served.
+type nobody struct{}
+
+func (nobody) Call(context.Context, faas.Request) (faas.Reply, error) {
+	return faas.Reply{}, errNoWorker
+}
+
 // callCached calls f through the cache.
 func (x *exchange) callCached(f *function, status int, request faas.Request, began time.Time) {
 	r := x.request
@@ -55,9 +63,13 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 		x.fail(onlyIfCached())
 		return
 	}
+	var next Caller = x.ingress.cfg.Broker
+	if len(f.Workers) == 0 {
+		next = nobody{}
+	}
 	x.sent = true
-	result, err := x.ingress.cfg.Results.Call(r.Context(), x.ingress.cfg.Broker, &f.Descriptor, request, want)
-	x.sent = !result.Hit
+	result, err := x.ingress.cfg.Results.Call(r.Context(), next, &f.Descriptor, request, want)
+	x.sent = !result.Hit && len(f.Workers) > 0
 	if bypass {
 		result.Forward = "bypass"
 	}
@@ -67,12 +79,12 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 	}
 	took := time.Since(began)
 	x.describe(f, &result, want, took)
-	if status == http.StatusOK && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		switch precondition(r.Header, result.ETag) {
-		case http.StatusNotModified:
+	if status == http.StatusOK {
+		switch failed := precondition(r.Header, result.ETag); {
+		case failed == http.StatusNotModified && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 			x.WriteHeader(http.StatusNotModified)
 			return
-		case http.StatusPreconditionFailed:
+		case failed == http.StatusPreconditionFailed:
 			p := refuse(http.StatusPreconditionFailed, "what is there now is not what If-Match names")
 			if !result.Hit {
 				p.Executed = faas.ExecutedYes
@@ -128,7 +140,11 @@ func (x *exchange) describe(f *function, result *Result, want Directives, took t
 // cacheStatus says what the cache did (RFC 9211).
 func (x *exchange) cacheStatus(result *Result, err error) {
 	b := append(make([]byte, 0, 64), "Rabbet"...)
-	switch ttl := int64(result.TTL / time.Second); {
+	ttl := int64(result.TTL / time.Second)
+	if result.TTL < 0 {
+		ttl = min(ttl, -1) // in its first second, too
+	}
+	switch {
 	case result.Hit && result.Forward != "": // it was asked for in vain, see faas.CachePolicy.StaleIfError
 		b = append(append(append(b, "; fwd="...), result.Forward...), "; ttl="...)
 		b = append(strconv.AppendInt(b, ttl, 10), "; detail=stale-if-error"...)

@@ -50,6 +50,33 @@ const localizedSchema = `{"type":"object","additionalProperties":false,"properti
 	"id":{"type":"string"},"language":{"type":"string","x-header":"Accept-Language"},
 	"limit":{"type":"integer","x-header":"X-Limit"},"pin":{"type":"string","x-sensitive":true}}}`
 
+// What is stored is served whether a worker is there or not; what is not cannot be made.
+func TestCachedWithoutAWorker(t *testing.T) {
+	fresh := Result{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"1"`, TTL: time.Minute}
+	for name, c := range map[string]struct {
+		results *fakeResults
+		fields  string
+		status  int
+	}{
+		"a hit":                       {&fakeResults{result: &fresh}, "Accept: */*", 200},
+		"a hit, only-if-cached":       {&fakeResults{result: &fresh}, "Cache-Control: only-if-cached", 200},
+		"a miss":                      {&fakeResults{}, "Accept: */*", 503},
+		"a miss, which was not there": {&fakeResults{err: errNoWorker}, "Cache-Control: only-if-cached", 504},
+	} {
+		b, h := cached(c.results)
+		b.announce("w2")
+		r := do(h, "GET", "/cached/42", "", c.fields)
+		if r.StatusCode != c.status || b.called() != 0 {
+			t.Errorf("%s: %d after %d calls, want %d after none", name, r.StatusCode, b.called(), c.status)
+		}
+		if r.StatusCode == 503 {
+			if p := readProblem(t, r); p.Executed != faas.ExecutedNo || !p.Retryable || p.Attempt != 0 {
+				t.Errorf("%s: got %+v, want it not executed, to be tried again", name, p)
+			}
+		}
+	}
+}
+
 func TestFailedCallsAreFailedCallsWithACacheToo(t *testing.T) {
 	_, h := cached(&fakeResults{err: faas.NotFound("no profile")})
 	r := do(h, "GET", "/cached/42", "")

@@ -67,7 +67,8 @@ func closed(c <-chan struct{}) bool {
 }
 
 // newRoutes builds the routes for a list of functions. Of two functions that
-// want one route, the one that had it before keeps it.
+// want one route, the one that had it before keeps it, as long as a worker
+// hosts it.
 func (i *Ingress) newRoutes(before *routes, list []faas.Live, changed <-chan struct{}) *routes {
 	t := &routes{
 		changed: changed, mux: http.NewServeMux(),
@@ -76,7 +77,7 @@ func (i *Ingress) newRoutes(before *routes, list []faas.Live, changed <-chan str
 	t.openAPI = sync.OnceValue(func() []byte { return t.describe(list, i.cfg.Cookie.Name) })
 	t.mount()
 
-	var newcomers []*function
+	var newcomers, gone []*function
 	for _, live := range list {
 		f := &function{Live: live, input: shapeOf(live.Input)}
 		// A session is one client's, and what is sensitive lies around nowhere.
@@ -88,13 +89,16 @@ func (i *Ingress) newRoutes(before *routes, list []faas.Live, changed <-chan str
 			continue
 		}
 		f.params = pathParams(f.Route.Path)
-		if before != nil && before.own[f.Name] == pattern(f.Route) {
+		switch {
+		case len(f.Workers) == 0:
+			gone = append(gone, f)
+		case before != nil && before.own[f.Name] == pattern(f.Route):
 			i.mountOwn(t, before, f)
-		} else {
+		default:
 			newcomers = append(newcomers, f)
 		}
 	}
-	for _, f := range newcomers {
+	for _, f := range append(newcomers, gone...) {
 		i.mountOwn(t, before, f)
 	}
 	return t
@@ -121,6 +125,9 @@ func (i *Ingress) mountOwn(t, before *routes, f *function) {
 	err := t.try(p, f)
 	if err == nil {
 		t.own[f.Name] = p
+		return
+	}
+	if len(f.Workers) == 0 { // it has been replaced by one of another name
 		return
 	}
 	t.refused[f.Name+" "+p] = true

@@ -75,6 +75,32 @@ func TestClashingRoutes(t *testing.T) {
 	}
 }
 
+// A function that got another name keeps its route: the old one is known, but
+// nobody hosts it.
+func TestRenamedFunctionKeepsItsRoute(t *testing.T) {
+	log, lines := observed()
+	b := &fakeBroker{}
+	h := New(Config{Broker: b, Log: log})
+	for _, name := range []string{"greet", "hello", "anew"} {
+		b.announce("w-"+name, request(name, "GET /greetings/{id}"))
+		do(h, "GET", "/greetings/1", "")
+		for _, old := range []string{"greet", "hello"} {
+			if old != name {
+				b.announce("w-" + old)
+			}
+		}
+		if do(h, "GET", "/greetings/1", ""); b.lastCall(t).Function != name {
+			t.Errorf("after the change to %s the route leads to %s", name, b.lastCall(t).Function)
+		}
+		if do(h, "POST", "/functions/"+name, "{}"); b.lastCall(t).Function != name {
+			t.Errorf("%s cannot be called by its name", name)
+		}
+	}
+	if n := lines.FilterMessageSnippet("route is not served").Len(); n != 2 {
+		t.Errorf("%d complaints, want 2: while the old and the new one were both there", n)
+	}
+}
+
 func TestOptionsAndRest(t *testing.T) {
 	b := newBroker()
 	d := request("files", "GET /files/{id...}")

@@ -76,6 +76,7 @@ func (m *mailCatcher) serve(l net.Listener, log *zap.Logger) (stop func()) {
 		}
 	}()
 	return func() {
+		l.Close() // the server does not know it before it serves
 		s.Close()
 		<-done
 	}

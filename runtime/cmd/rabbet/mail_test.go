@@ -12,6 +12,17 @@ import (
 	"github.com/rabbet-fn/rabbet/functions/stores"
 )
 
+// A start that fails stops the catcher before it has begun.
+func TestMailCatcherStopsAtOnce(t *testing.T) {
+	for range 200 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		new(mailCatcher).serve(l, zap.NewNop())()
+	}
+}
+
 func TestMailCatcherShowsWhatItGot(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
