@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -413,6 +414,47 @@ func TestDev(t *testing.T) {
 			t.Errorf("got %d mails more, want none", n-before)
 		}
 	})
+
+	t.Run("a worker that dies is started anew", func(t *testing.T) {
+		d := d.in(t)
+		for range 2 {
+			if n := d.killWorkers(); n != 1 {
+				t.Fatalf("%d worker processes were killed, want 1", n)
+			}
+			d.eventually("the functions answer again", func() bool {
+				code, _ := d.do(http.MethodPut, "/profiles/42", `{"name":"Again","email":"ada@example.org"}`)
+				return code == 200
+			})
+		}
+		if n := strings.Count(d.log.String(), "has ended by itself"); n != 2 {
+			t.Errorf("it is told %d times, want 2", n)
+		}
+		d.write("functions/twice.go", "package functions\n") // it kept the last change from being taken up
+		d.write("functions/greet.go", greetFile("Still"))
+		d.eventually("a change is taken up", func() bool { _, got := d.get("/greetings/Ada"); return got == `"Still, Ada"` })
+	})
+}
+
+// killWorkers kills the processes that run what rabbet dev has compiled.
+func (d *dev) killWorkers() (killed int) {
+	programs, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, program := range programs {
+		path, err := os.Readlink(program)
+		if err != nil || !strings.HasPrefix(path, filepath.Join(d.dir, ".rabbet", "dev")+"/") {
+			continue // it has ended, or is somebody else's
+		}
+		pid, err := strconv.Atoi(strings.Split(program, "/")[2])
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if syscall.Kill(pid, syscall.SIGKILL) == nil {
+			killed++
+		}
+	}
+	return killed
 }
 
 // steadyRequests asks every 10 ms until the returned function is called, which

@@ -38,6 +38,15 @@ type crew struct {
 
 	generation int
 	retire     func() // lets the present host drain, and waits for it
+	worker     *child // the present host, if it is a process of its own
+	binary     string // which it runs
+}
+
+// child is a worker process of this one.
+type child struct {
+	stdin io.Closer     // it drains and ends when this is closed
+	over  chan struct{} // closed when it has ended
+	err   error         // how it ended
 }
 
 // run hosts until ctx is done and everything has drained.
@@ -123,6 +132,8 @@ func (w *crew) watch(ctx context.Context) error {
 			}
 		case err := <-watcher.Errors:
 			w.log.Warn("watching the source", zap.Error(err))
+		case <-w.lost():
+			w.revive(ctx)
 		case <-quiet:
 			quiet = nil
 			if err := w.reload(ctx); err != nil && ctx.Err() == nil {
@@ -165,23 +176,58 @@ func (w *crew) reload(ctx context.Context) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("it does not compile:\n%s", out)
 	}
-	retire, err := w.start(ctx, binary)
+	worker, err := w.start(ctx, binary)
 	if err != nil {
 		os.Remove(binary)
 		return err
 	}
 	w.retire()
+	w.worker, w.binary = worker, binary
 	w.retire = func() {
-		retire()
+		if w.worker != nil {
+			w.worker.end(w.log)
+		}
 		os.Remove(binary)
 	}
 	fmt.Fprintf(os.Stderr, "The new functions are live after %.1f s.\n", time.Since(began).Seconds())
 	return nil
 }
 
+// lost returns a channel that is closed when the worker process has ended; nil
+// if there is none.
+func (w *crew) lost() <-chan struct{} {
+	if w.worker == nil {
+		return nil
+	}
+	return w.worker.over
+}
+
+// revivePause is how long a worker process that has ended is left alone: one
+// that ends at once, again and again, is not to keep the machine busy.
+const revivePause = time.Second
+
+// revive starts a worker process anew that has ended by itself.
+func (w *crew) revive(ctx context.Context) {
+	w.log.Error("the functions' process has ended by itself: it is started anew", zap.Error(w.worker.err))
+	w.worker = nil
+	select {
+	case <-time.After(revivePause):
+	case <-ctx.Done():
+		return
+	}
+	worker, err := w.start(ctx, w.binary)
+	if err != nil {
+		if ctx.Err() == nil {
+			fmt.Fprintf(os.Stderr, "\n%v\nNo function is hosted until the source changes.\n\n", err)
+		}
+		return
+	}
+	w.worker = worker
+}
+
 // start runs binary as a worker of this process and waits until its functions
-// are live. The function returned lets it drain and waits for its end.
-func (w *crew) start(ctx context.Context, binary string) (retire func(), err error) {
+// are live.
+func (w *crew) start(ctx context.Context, binary string) (*child, error) {
 	id := faas.NewID()
 	cmd := exec.Command(binary, "worker", "--attached")
 	cmd.Env = append(os.Environ(),
@@ -194,8 +240,11 @@ func (w *crew) start(ctx context.Context, binary string) (retire func(), err err
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the new functions: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // ends with the process
+	c := &child{stdin: stdin, over: make(chan struct{})}
+	go func() { // ends with the process
+		defer close(c.over)
+		c.err = cmd.Wait()
+	}()
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("the new functions did not come up within 30 s"))
 	defer cancel()
 	live := make(chan error, 1)
@@ -207,20 +256,21 @@ func (w *crew) start(ctx context.Context, binary string) (retire func(), err err
 	select {
 	case err := <-live:
 		if err == nil {
-			return func() { closeAndWait(stdin, ended, w.log) }, nil
+			return c, nil
 		}
-		closeAndWait(stdin, ended, w.log)
+		c.end(w.log)
 		return nil, context.Cause(ctx)
-	case err := <-ended:
-		return nil, fmt.Errorf("the new functions did not start (%w): see the message above", err)
+	case <-c.over:
+		return nil, fmt.Errorf("the new functions did not start (%w): see the message above", c.err)
 	}
 }
 
-// closeAndWait tells a worker that its dev process is done with it.
-func closeAndWait(stdin io.Closer, ended <-chan error, log *zap.Logger) {
-	stdin.Close()
-	if err := <-ended; err != nil {
-		log.Warn("the functions of before did not end well", zap.Error(err))
+// end lets the process drain, and returns when it has ended.
+func (c *child) end(log *zap.Logger) {
+	c.stdin.Close()
+	<-c.over
+	if c.err != nil {
+		log.Warn("the functions of before did not end well", zap.Error(c.err))
 	}
 }
 
