@@ -223,11 +223,11 @@ func (in *input) memberMistakes(object map[string]any, t reflect.Type, at string
 		switch {
 		case i >= 0 && object[name] == nil && !fields[i].required: // encoding/json leaves it alone
 		case i >= 0 && fields[i].sensitive:
-			if len(in.mistakes(object[name], fields[i].typ, "", nil)) > 0 {
+			if len(in.mistakes(object[name], fields[i].written, "", nil)) > 0 {
 				found = append(found, FieldError{Pointer: at + "/" + escape(fields[i].name), Detail: "it does not fit"})
 			}
 		case i >= 0:
-			found = in.mistakes(object[name], fields[i].typ, at+"/"+escape(name), found)
+			found = in.mistakes(object[name], fields[i].written, at+"/"+escape(name), found)
 		case in.strictness == strict:
 			found = append(found, FieldError{Pointer: at + "/" + escape(name), Detail: "there is no such field"})
 		}

@@ -87,7 +87,7 @@ func schemaNode(t reflect.Type, above []reflect.Type) *schema {
 	case reflect.Struct:
 		s := &schema{Type: "object", Properties: map[string]*schema{}, AdditionalProperties: false}
 		for _, f := range fieldsOf(t) {
-			p := schemaNode(f.typ, above)
+			p := schemaNode(f.written, above)
 			p.Description, p.Header, p.Sensitive = f.doc, f.header, p.Sensitive || f.sensitive
 			s.Properties[f.name] = p
 			if f.required {
@@ -105,6 +105,7 @@ type field struct {
 	doc      string
 	index    []int
 	typ      reflect.Type
+	written  reflect.Type // what it looks like in JSON
 	required bool
 
 	header    string // canonical name of the request header field that it comes from
@@ -138,11 +139,27 @@ func fieldsOf(t reflect.Type) []field {
 		}
 		optional := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero") || f.Type.Kind() == reflect.Pointer
 		fields = append(fields, field{
-			name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, required: !optional,
+			name: name, doc: f.Tag.Get("doc"), index: f.Index, typ: f.Type, written: writtenAs(f.Type, options), required: !optional,
 			header: http.CanonicalHeaderKey(f.Tag.Get("header")), sensitive: sensitive,
 		})
 	}
 	return fields
+}
+
+// writtenAs is a string for a number or a boolean with the option "string" of
+// encoding/json, else t itself.
+func writtenAs(t reflect.Type, options string) reflect.Type {
+	if !slices.Contains(strings.Split(options, ","), "string") {
+		return t
+	}
+	of, quoted := t, reflect.TypeFor[string]()
+	if t.Kind() == reflect.Pointer {
+		of, quoted = t.Elem(), reflect.TypeFor[*string]()
+	}
+	if of.Kind() >= reflect.Bool && of.Kind() <= reflect.Float64 {
+		return quoted
+	}
+	return t
 }
 
 func isStruct(t reflect.Type) bool {

@@ -42,6 +42,13 @@ func TestSchema(t *testing.T) {
 			"home":{"type":"object","properties":{"city":{"type":"string"}},"required":["city"],"additionalProperties":false},
 			"Plain":{"type":"boolean"}
 		},"required":["id","home","Plain"],"additionalProperties":false}`},
+		{reflect.TypeFor[struct {
+			N    int64          `json:"n,string"`
+			On   *bool          `json:"on,omitempty,string"`
+			Many map[string]int `json:"many,string"` // encoding/json ignores it there
+		}](), `{"type":"object","properties":{
+			"n":{"type":"string"},"on":{"type":["string","null"]},"many":{"type":"object","additionalProperties":{"type":"integer"}}
+		},"required":["n","many"],"additionalProperties":false}`},
 	} {
 		var got, want any
 		if err := json.Unmarshal(schemaOf(c.typ), &got); err != nil {
