@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -40,13 +41,14 @@ func (x *exchange) body(input *shape) ([]byte, *problem) {
 
 // malformed is the problem of a body that is not JSON; nil if it is.
 func malformed(body []byte) *problem {
-	if json.Valid(body) {
+	if utf8.Valid(body) && json.Valid(body) {
 		return nil
 	}
-	var v any
-	err := json.Unmarshal(body, &v)
 	p := refuse(http.StatusBadRequest, "the body is not JSON")
-	if s, ok := errors.AsType[*json.SyntaxError](err); ok {
+	var v any
+	if err := json.Unmarshal(body, &v); err == nil { // who decodes it would put U+FFFD where it is not UTF-8
+		p = refuse(http.StatusBadRequest, "the body is not UTF-8, which JSON has to be (RFC 8259, section 8.1)")
+	} else if s, ok := errors.AsType[*json.SyntaxError](err); ok {
 		p = refuse(http.StatusBadRequest, "the body is not JSON: %v (at byte %d)", s, s.Offset)
 	}
 	p.Type = typeOf(faas.CodeMalformed)

@@ -44,6 +44,7 @@ func TestPublishRefused(t *testing.T) {
 		{"pattern", "/events/a.*", "{}", "", 400},
 		{"NUL in key", "/events/a%00", "{}", "", 400},
 		{"no JSON", "/events/a", "{", "", 400},
+		{"no UTF-8", "/events/a", "{\"a\":\"Z\xff\"}", "", 400},
 		{"query", "/events/a?id=1", "{}", "", 422},
 		{"large", "/events/a", strings.Repeat(" ", 1<<20) + "{}", "", 413},
 		{"browser without a type", "/events/a", "{}", "Origin: https://evil.example", 415},
