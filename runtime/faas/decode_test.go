@@ -108,6 +108,28 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// A number that JSON has as a string is no mistake beside one that is.
+func TestDecodeQuoted(t *testing.T) {
+	type quoted struct {
+		N int    `json:"n,string"`
+		S string `json:"s"`
+	}
+	in := newInput(reflect.TypeFor[quoted](), strict)
+	for body, want := range map[string][]FieldError{
+		`{"n":"5","s":"a"}`: nil,
+		`{"n":"5","s":1}`:   {{Pointer: "/s", Detail: "want a string, got a number"}},
+		`{"n":5,"s":"a"}`:   {{Pointer: "/n", Detail: "want a string, got a number"}},
+	} {
+		var got []FieldError
+		if err := in.decode([]byte(body), new(quoted)); err != nil {
+			got = AsError(err).Fields
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", body, got, want)
+		}
+	}
+}
+
 // An embedded pointer may be nil and an embedded struct may have a name of its
 // own: neither may confuse what is required.
 func TestDecodeEmbedded(t *testing.T) {

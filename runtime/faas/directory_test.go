@@ -38,6 +38,21 @@ func TestDirectoryFollowsWorkers(t *testing.T) {
 	want("2")
 }
 
+// A key leads to the function that answers it now, whatever it was called before.
+func TestDirectoryFindsWhatIsHosted(t *testing.T) {
+	var d Directory
+	for _, name := range []string{"b", "a", "c"} {
+		d.Hear(Announcement{Worker: name, Started: epoch, Functions: []Descriptor{{Name: name, Kind: KindRequest, Keys: []string{"key"}}}}, epoch)
+		if f, _ := d.Find("key"); f.Name != name {
+			t.Errorf("got %s, want %s", f.Name, name)
+		}
+		d.Hear(Announcement{Worker: name, Leaving: true}, epoch)
+		if _, known := d.Find("key"); !known {
+			t.Errorf("nothing is known when %s has left", name)
+		}
+	}
+}
+
 func TestDirectoryTellsOfChangesOnly(t *testing.T) {
 	var d Directory
 	changed := d.Changed()

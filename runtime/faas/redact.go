@@ -12,6 +12,8 @@ import (
 // Redacted stands in place of what is sensitive.
 const Redacted = "[redacted]"
 
+const redactedJSON = `"` + Redacted + `"`
+
 // Redact returns the JSON body with everything that schema marks as sensitive
 // replaced by Redacted, and otherwise as it is but for white space. What is no
 // JSON is returned as it is if schema marks nothing, and is Redacted as a whole
@@ -21,28 +23,21 @@ func Redact(schema json.RawMessage, body []byte) []byte {
 	if !marks.any() {
 		return body
 	}
-	b := append(make([]byte, 0, len(body)), '"')
-	b = append(append(b, Redacted...), '"')
-	whole := slices.Clip(b)
 	if !json.Valid(body) {
-		return whole
+		return []byte(redactedJSON)
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
-	return marks.appendRedacted(b[:0], d)
+	return marks.appendRedacted(make([]byte, 0, len(body)), d)
 }
 
 // appendRedacted appends d's next value, which is valid.
 func (m *marks) appendRedacted(b []byte, d *json.Decoder) []byte {
-	if m != nil && m.Sensitive {
-		var skipped json.RawMessage
-		_ = d.Decode(&skipped)
-		return append(append(append(b, '"'), Redacted...), '"')
-	}
 	token, _ := d.Token()
-	if opening, _ := token.(json.Delim); token != nil && !m.fits(opening) {
+	opening, _ := token.(json.Delim)
+	if m != nil && m.Sensitive || token != nil && !m.fits(opening) {
 		skip(d, token)
-		return append(append(append(b, '"'), Redacted...), '"')
+		return append(b, redactedJSON...)
 	}
 	switch token {
 	case json.Delim('{'):

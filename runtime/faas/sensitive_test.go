@@ -167,6 +167,17 @@ func TestErrorsTellNoSecrets(t *testing.T) {
 	}
 }
 
+// Nor of a message of another kind than the function's, in which nobody knows
+// what is secret.
+func TestErrorsTellNothingOfAnotherKind(t *testing.T) {
+	for _, body := range []string{`{"card":["4111-1111"]}`, `[{"card":{"brand":"4111-1111"}}]`, `"4111-1111"`} {
+		err := withoutSecrets(errors.New("no 4111-1111"), schemaFor[order](), []byte(body))
+		if want := "no " + Redacted; err.Error() != want {
+			t.Errorf("%s: got %q, want %q", body, err, want)
+		}
+	}
+}
+
 func TestRefusedInputsTellNoSecrets(t *testing.T) {
 	var s Set[deps]
 	OnRequest(&s, "f", func(context.Context, *deps, order) (get, error) { return get{}, nil })

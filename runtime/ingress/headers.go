@@ -12,21 +12,20 @@ import (
 
 // callID is the id that the client gave the call, if it is well formed, else a
 // fresh one.
-func callID(h http.Header) string {
-	for _, name := range [...]string{"X-Call-Id", "X-Request-Id"} {
-		if v := h[name]; len(v) == 1 && wellFormedID(v[0]) {
-			return v[0]
-		}
-	}
-	return faas.NewID()
-}
+func callID(h http.Header) string { return givenID(h, "X-Call-Id", "X-Request-Id") }
 
 // eventID is the X-Call-Id that the client gave the publish, else a fresh one: a
 // function that runs once for an event goes by it, and many publishes may share
 // the X-Request-Id of the request that they serve.
-func eventID(h http.Header) string {
-	if v := h["X-Call-Id"]; len(v) == 1 && wellFormedID(v[0]) {
-		return v[0]
+func eventID(h http.Header) string { return givenID(h, "X-Call-Id") }
+
+// givenID is the first well-formed id in the header fields of these canonical
+// names, else a fresh one.
+func givenID(h http.Header, names ...string) string {
+	for _, name := range names {
+		if v := h[name]; len(v) == 1 && wellFormedID(v[0]) {
+			return v[0]
+		}
 	}
 	return faas.NewID()
 }

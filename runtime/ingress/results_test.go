@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,9 @@ func TestCachedWithoutAWorker(t *testing.T) {
 		r := do(h, "GET", "/cached/42", "", c.fields)
 		if r.StatusCode != c.status || b.called() != 0 {
 			t.Errorf("%s: %d after %d calls, want %d after none", name, r.StatusCode, b.called(), c.status)
+		}
+		if timing := r.Header.Get("Server-Timing"); strings.HasPrefix(timing, "cache;dur=") != (r.StatusCode == 200) {
+			t.Errorf("%s: Server-Timing: %q", name, timing)
 		}
 		if r.StatusCode == 503 {
 			if p := readProblem(t, r); p.Executed != faas.ExecutedNo || !p.Retryable || p.Attempt != 0 {
