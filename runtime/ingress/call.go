@@ -61,7 +61,10 @@ func (x *exchange) call(f *function, params []string) {
 		return
 	}
 	x.await(patience)
-	began := time.Now()
+	began := x.start
+	if r.ContentLength != 0 {
+		began = time.Now() // the body took its time
+	}
 	request := faas.Request{
 		Key: f.Keys[0], Function: f.Name, ID: x.id, Deadline: began.Add(patience),
 		Repeatable: f.Repeatable, Body: body, Correlation: x.id, Trace: traceOf(r.Header),
@@ -75,7 +78,7 @@ func (x *exchange) call(f *function, params []string) {
 		return
 	}
 	x.sent = true
-	reply, err := x.ingress.cfg.Broker.Call(r.Context(), request)
+	reply, err := x.ingress.cfg.Broker.Call(x.context(), request)
 	if err != nil {
 		x.fail(problemOf(err, f.Repeatable))
 		return

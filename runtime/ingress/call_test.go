@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -266,5 +267,34 @@ func TestPanicBehindTheIngress(t *testing.T) {
 	p := readProblem(t, do(New(Config{Broker: b}), "GET", "/profiles/42", ""))
 	if p.Status != 500 || strings.Contains(p.Detail, "secret") {
 		t.Errorf("got %+v, want a 500 without internals", p)
+	}
+}
+
+// The client's patience begins when its request is complete.
+func TestPatienceDoesNotCoverTheBody(t *testing.T) {
+	b := newBroker()
+	server := start(t, New(Config{Broker: b}))
+	body, client := io.Pipe()
+	var sent time.Time
+	go func() {
+		io.WriteString(client, `{"id":`)
+		time.Sleep(100 * time.Millisecond)
+		sent = time.Now()
+		io.WriteString(client, `"42"}`)
+		client.Close()
+	}()
+	r, err := http.NewRequest("POST", server.URL+"/functions/plain", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Request-Timeout", "1")
+	response, err := server.Client().Do(r)
+	if err != nil || response.StatusCode != 200 {
+		t.Fatalf("%v, %v", response, err)
+	}
+	response.Body.Close()
+	if deadline := b.lastCall(t).Deadline; deadline.Before(sent.Add(time.Second)) {
+		t.Errorf("the deadline is %v after the body was sent, want a second", deadline.Sub(sent))
 	}
 }

@@ -2,80 +2,19 @@ package ingress
 
 import (
 	"errors"
-	"net"
 	"os"
 	"sync"
 	"time"
 )
 
-// lenientListener accepts connections whose deadlines are cheap to move.
+// deadline is a deadline of a connection. The zero time is never.
 //
 // net/http moves them eight times for each request, there and back, mostly to
 // a later time and while nobody reads. Each move of a socket's deadline is a
 // timer and two looks at the clock; together they took 8 % of the CPU that a
-// result costs which is at hand.
-type lenientListener struct{ net.Listener }
-
-func (l lenientListener) Accept() (net.Conn, error) {
-	socket, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c := &lenientConn{Conn: socket}
-	c.read.apply, c.write.apply = socket.SetReadDeadline, socket.SetWriteDeadline
-	return c, nil
-}
-
-// lenientConn is a connection that tells its socket only of a deadline that
-// comes earlier than the one it has. So the socket may end an operation too
-// early, which then goes on.
-type lenientConn struct {
-	net.Conn
-	read, write deadline
-}
-
-func (c *lenientConn) Read(b []byte) (int, error) {
-	for {
-		if err := c.read.begin(); err != nil {
-			return 0, err
-		}
-		n, err := c.Conn.Read(b)
-		if !c.read.tooEarly(err) {
-			return n, err
-		}
-	}
-}
-
-func (c *lenientConn) Write(b []byte) (written int, err error) {
-	for {
-		if err := c.write.begin(); err != nil {
-			return written, err
-		}
-		n, err := c.Conn.Write(b[written:])
-		written += n
-		if !c.write.tooEarly(err) {
-			return written, err
-		}
-	}
-}
-
-func (c *lenientConn) SetReadDeadline(t time.Time) error  { return c.read.move(t) }
-func (c *lenientConn) SetWriteDeadline(t time.Time) error { return c.write.move(t) }
-
-func (c *lenientConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.read.move(t), c.write.move(t))
-}
-
-// CloseWrite is what net/http looks for to close a connection without losing
-// the response that it has just sent.
-func (c *lenientConn) CloseWrite() error {
-	if socket, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return socket.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
-
-// deadline is a deadline of a connection. The zero time is never.
+// result costs which is at hand. So the socket is told only of a deadline that
+// comes earlier than the one it has: it may end an operation too early, which
+// then goes on.
 type deadline struct {
 	apply func(time.Time) error // sets the socket's
 
@@ -134,6 +73,13 @@ func (d *deadline) tooEarly(err error) bool {
 	}
 	d.expired = true
 	return !d.passed()
+}
+
+// never reports whether there is none.
+func (d *deadline) never() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.want.IsZero()
 }
 
 func (d *deadline) passed() bool { return !d.want.IsZero() && !time.Now().Before(d.want) }

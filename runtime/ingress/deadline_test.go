@@ -21,7 +21,7 @@ func pair(t testing.TB) (lenient, other net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { other.Close() })
-	if lenient, err = (lenientListener{l}).Accept(); err != nil {
+	if lenient, err = (clientListener{l}).Accept(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { lenient.Close() })
@@ -41,10 +41,10 @@ func TestLenientDeadlines(t *testing.T) {
 	for name, c := range map[string]struct {
 		operation func(net.Conn, []byte) error
 		move      func(net.Conn, time.Time) error
-		of        func(*lenientConn) *deadline
+		of        func(*clientConn) *deadline
 	}{
-		"read":  {func(c net.Conn, b []byte) error { _, err := c.Read(b); return err }, net.Conn.SetReadDeadline, func(c *lenientConn) *deadline { return &c.read }},
-		"write": {func(c net.Conn, b []byte) error { _, err := c.Write(b); return err }, net.Conn.SetWriteDeadline, func(c *lenientConn) *deadline { return &c.write }},
+		"read":  {func(c net.Conn, b []byte) error { _, err := c.Read(b); return err }, net.Conn.SetReadDeadline, func(c *clientConn) *deadline { return &c.read }},
+		"write": {func(c net.Conn, b []byte) error { _, err := c.Write(b); return err }, net.Conn.SetWriteDeadline, func(c *clientConn) *deadline { return &c.write }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -74,7 +74,7 @@ func TestLenientDeadlines(t *testing.T) {
 			moved := make(chan time.Time, 1)
 			underWay := func(fn func()) {
 				go func() { // ends with the operation that follows
-					for d := c.of(conn.(*lenientConn)); ; time.Sleep(time.Millisecond) {
+					for d := c.of(conn.(*clientConn)); ; time.Sleep(time.Millisecond) {
 						d.mu.Lock()
 						busy := d.busy > 0
 						d.mu.Unlock()
@@ -132,7 +132,7 @@ func isTimeout(err error) bool {
 func TestSocketsHearOfFewDeadlines(t *testing.T) {
 	conn, other := pair(t)
 	heard := 0
-	d := &conn.(*lenientConn).read
+	d := &conn.(*clientConn).read
 	apply := d.apply
 	d.apply = func(at time.Time) error { heard++; return apply(at) }
 	b := make([]byte, 100)

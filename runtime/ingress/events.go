@@ -94,7 +94,7 @@ func (x *exchange) send(publish func(context.Context) *problem) *problem {
 		return p
 	}
 	defer x.ingress.leave()
-	ctx, cancel := context.WithTimeout(x.request.Context(), patience)
+	ctx, cancel := context.WithTimeout(x.context(), patience)
 	defer cancel()
 	return publish(ctx)
 }

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -12,14 +13,19 @@ import (
 )
 
 // exchange is one request and its response on the way: the ResponseWriter that
-// every handler of the ingress gets. It holds all that a request needs in one
-// allocation.
+// every handler of the ingress gets. It holds all that a request needs. One of a
+// clientConn is used again for the next request, once net/http has written the
+// response: nothing of it may be kept when the handler has returned.
 type exchange struct {
 	http.ResponseWriter
 	ingress *Ingress
 	request *http.Request
 	id      string
 	start   time.Time
+
+	conn      *clientConn // that it belongs to; nil for a server that is not NewServer's
+	unwatched bool        // net/http does not watch it
+	client    *clientContext
 
 	function *function // once known
 	sent     bool      // the call or event was handed to the broker
@@ -29,6 +35,27 @@ type exchange struct {
 
 	values [12]string // backs the response's header fields
 	n      int
+}
+
+// context ends when the client leaves, and with the handler.
+func (x *exchange) context() context.Context {
+	if !x.unwatched {
+		return x.request.Context()
+	}
+	if x.client == nil {
+		x.client = &clientContext{Context: x.request.Context(), conn: x.conn}
+	}
+	return x.client
+}
+
+// release ends what serves this request alone.
+func (x *exchange) release() {
+	if x.client != nil {
+		x.client.end()
+	}
+	if x.conn != nil {
+		x.conn.answered(time.Since(x.start))
+	}
 }
 
 // set sets a response header field whose name is in canonical form already.

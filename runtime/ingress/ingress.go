@@ -128,7 +128,14 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // exchange begins the response to r; finish ends it.
 func (i *Ingress) exchange(w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{ResponseWriter: w, ingress: i, request: r, start: time.Now(), id: callID(r.Header)}
+	var x *exchange
+	if c := clientConnOf(r); c != nil {
+		x = &c.exchange
+		*x = exchange{conn: c, unwatched: c.quick.Load()}
+	} else {
+		x = &exchange{}
+	}
+	x.ResponseWriter, x.ingress, x.request, x.start, x.id = w, i, r, time.Now(), callID(r.Header)
 	x.set("X-Request-Id", x.id)
 	if i.draining.Load() {
 		x.set("Connection", "close")
@@ -166,6 +173,7 @@ func (i *Ingress) leave() { i.inFlight.Add(-1) }
 
 // finish answers for a handler that panicked, and logs the exchange.
 func (x *exchange) finish() {
+	defer x.release()
 	if p := recover(); p != nil {
 		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(p)

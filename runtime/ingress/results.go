@@ -68,7 +68,7 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 		next = nobody{}
 	}
 	x.sent = true
-	result, err := x.ingress.cfg.Results.Call(r.Context(), next, &f.Descriptor, request, want)
+	result, err := x.ingress.cfg.Results.Call(x.context(), next, &f.Descriptor, request, want)
 	x.sent = !result.Hit && len(f.Workers) > 0
 	if bypass {
 		result.Forward = "bypass"

@@ -39,8 +39,9 @@ func NewServer(h http.Handler, log *zap.Logger) *Server {
 		IdleTimeout:       120 * time.Second,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          complaints,
+		ConnContext:       withClientConn,
 	}}
 }
 
 // Serve serves connections that l accepts, as http.Server does.
-func (s *Server) Serve(l net.Listener) error { return s.Server.Serve(lenientListener{l}) }
+func (s *Server) Serve(l net.Listener) error { return s.Server.Serve(clientListener{l}) }

@@ -15,7 +15,7 @@ import (
 func start(t *testing.T, h http.Handler) *httptest.Server {
 	server := httptest.NewUnstartedServer(h)
 	server.Config = &NewServer(h, nil).Server
-	server.Listener = lenientListener{server.Listener}
+	server.Listener = clientListener{server.Listener}
 	server.Start()
 	t.Cleanup(server.Close)
 	return server

@@ -53,9 +53,8 @@ func (x *exchange) callInSession(f *function, status int, request faas.Request) 
 		x.fail(refuse(http.StatusServiceUnavailable, "the function needs its client's session, and this ingress keeps none"))
 		return
 	}
-	r := x.request
 	token := x.sessionToken()
-	ctx, cancel := context.WithDeadline(r.Context(), request.Deadline)
+	ctx, cancel := context.WithDeadline(x.context(), request.Deadline)
 	values, found, err := sessions.Load(ctx, token)
 	cancel()
 	if err != nil {
@@ -65,7 +64,7 @@ func (x *exchange) callInSession(f *function, status int, request faas.Request) 
 	request.Session = values
 	began := time.Now()
 	x.sent = true
-	reply, err := x.ingress.cfg.Broker.Call(r.Context(), request)
+	reply, err := x.ingress.cfg.Broker.Call(x.context(), request)
 	if err != nil {
 		x.fail(problemOf(err, f.Repeatable))
 		return
@@ -75,7 +74,7 @@ func (x *exchange) callInSession(f *function, status int, request faas.Request) 
 			token = ""
 		}
 		// The function has run, and its client may be gone: the change counts all the same.
-		if p := x.keepSession(context.WithoutCancel(r.Context()), token, reply.Session); p != nil {
+		if p := x.keepSession(context.WithoutCancel(x.context()), token, reply.Session); p != nil {
 			p.Retryable = f.Repeatable
 			x.fail(p)
 			return

@@ -53,7 +53,7 @@ func (x *exchange) tail(*routes) {
 	}
 	defer x.ingress.tails.Add(-1)
 
-	ctx, cancel := context.WithCancel(x.request.Context())
+	ctx, cancel := context.WithCancel(x.context())
 	events, ended := make(chan faas.Event, tailBacklog), make(chan error, 1)
 	var dropped atomic.Int64
 	go func() { // ends with ctx, at the latest when the handler returns

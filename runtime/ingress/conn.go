@@ -1,0 +1,119 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// clientListener accepts connections that cost net/http less.
+type clientListener struct{ net.Listener }
+
+func (l clientListener) Accept() (net.Conn, error) {
+	socket, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &clientConn{Conn: socket}
+	c.read.apply, c.write.apply = socket.SetReadDeadline, socket.SetWriteDeadline
+	if s, ok := socket.(syscall.Conn); ok {
+		c.raw, _ = s.SyscallConn() // nil: net/http watches, see unwatched
+	}
+	return c, nil
+}
+
+// clientConn is a connection to a client. Its deadlines are cheap to move, see
+// deadline, and it spares net/http a watch that would cost more than it is worth.
+//
+// While a handler works, net/http reads from the connection, to learn that the
+// client leaves: two changes of goroutines for each request, a fifth of what a
+// result costs that is at hand. So where the last answer was quick, that read
+// ends at once; a request that has to wait all the same looks for its client
+// itself, see clientContext.
+type clientConn struct {
+	net.Conn
+	raw         syscall.RawConn
+	read, write deadline
+	exchange    exchange    // of the request that is being served
+	quick       atomic.Bool // the last answer was, see quickAnswer
+}
+
+// quickAnswer is how long an answer takes at the most for the next one to be
+// expected as soon: some times what one takes that waits for nothing, and less
+// than a round trip to anywhere.
+const quickAnswer = 25 * time.Microsecond
+
+// answered notes how long the handler took.
+func (c *clientConn) answered(took time.Duration) {
+	c.quick.Store(canPeek && c.raw != nil && took < quickAnswer)
+}
+
+type clientConnKey struct{}
+
+// withClientConn is a server's ConnContext.
+func withClientConn(ctx context.Context, conn net.Conn) context.Context {
+	if c, ok := conn.(*clientConn); ok {
+		return context.WithValue(ctx, clientConnKey{}, c)
+	}
+	return ctx
+}
+
+// clientConnOf returns the connection that r came over, and over which no other
+// request comes at the same time; nil if there is none like that.
+func clientConnOf(r *http.Request) *clientConn {
+	if r.ProtoMajor != 1 {
+		return nil
+	}
+	c, _ := r.Context().Value(clientConnKey{}).(*clientConn)
+	return c
+}
+
+func (c *clientConn) Read(b []byte) (int, error) {
+	// net/http's watch reads a single byte and, unlike all else that it reads,
+	// for as long as it takes. Nothing, and no error, is the end of it.
+	if len(b) == 1 && c.quick.Load() && c.read.never() {
+		return 0, nil
+	}
+	for {
+		if err := c.read.begin(); err != nil {
+			return 0, err
+		}
+		n, err := c.Conn.Read(b)
+		if !c.read.tooEarly(err) {
+			return n, err
+		}
+	}
+}
+
+func (c *clientConn) Write(b []byte) (written int, err error) {
+	for {
+		if err := c.write.begin(); err != nil {
+			return written, err
+		}
+		n, err := c.Conn.Write(b[written:])
+		written += n
+		if !c.write.tooEarly(err) {
+			return written, err
+		}
+	}
+}
+
+func (c *clientConn) SetReadDeadline(t time.Time) error  { return c.read.move(t) }
+func (c *clientConn) SetWriteDeadline(t time.Time) error { return c.write.move(t) }
+
+func (c *clientConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.read.move(t), c.write.move(t))
+}
+
+// CloseWrite is what net/http looks for to close a connection without losing
+// the response that it has just sent.
+func (c *clientConn) CloseWrite() error {
+	if socket, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return socket.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}

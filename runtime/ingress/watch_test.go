@@ -1,0 +1,249 @@
+//go:build unix
+
+package ingress
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+// startQuick serves h as a process does, over connections whose last answer was quick.
+func startQuick(t *testing.T, h http.Handler) *httptest.Server {
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = &NewServer(h, nil).Server
+	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		c.(*clientConn).answered(0)
+		return withClientConn(ctx, c)
+	}
+	server.Listener = clientListener{server.Listener}
+	server.Start()
+	t.Cleanup(server.Close)
+	return server
+}
+
+// A client that leaves ends its call, whether net/http watches or the call looks itself.
+func TestClientThatLeavesEndsItsCall(t *testing.T) {
+	for name, serve := range map[string]func(*testing.T, http.Handler) *httptest.Server{"watched": start, "after a quick answer": startQuick} {
+		for what, wait := range map[string]func(context.Context){
+			"listens": func(ctx context.Context) { <-ctx.Done() },
+			"derives": func(ctx context.Context) {
+				derived, cancel := context.WithTimeout(ctx, time.Minute)
+				defer cancel()
+				<-derived.Done()
+			},
+		} {
+			t.Run(name+"/"+what, func(t *testing.T) {
+				t.Parallel()
+				b := newBroker()
+				under, ended := make(chan bool, 1), make(chan error, 1)
+				b.call = func(ctx context.Context, _ faas.Request) (faas.Reply, error) {
+					under <- true
+					wait(ctx)
+					ended <- ctx.Err()
+					return faas.Reply{}, &faas.Error{Code: faas.CodeCanceled, Executed: faas.ExecutedUnknown}
+				}
+				core, lines := observer.New(zap.InfoLevel)
+				server := serve(t, New(Config{Broker: b, Log: zap.New(core)}))
+				c, err := net.Dial("tcp", server.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprint(c, "GET /profiles/1 HTTP/1.1\r\nHost: x\r\n\r\n")
+				<-under
+				select {
+				case <-ended:
+					t.Fatal("the call ended while its client was there")
+				case <-time.After(2 * watchInterval):
+				}
+				c.Close()
+				if err := <-ended; !errors.Is(err, context.Canceled) {
+					t.Errorf("the call ended with %v", err)
+				}
+				server.Close()
+				if all := lines.All(); len(all) != 1 || all[0].ContextMap()["status"] != int64(statusClientGone) {
+					t.Errorf("logged: %v; want one line with 499", all)
+				}
+			})
+		}
+	}
+}
+
+// What waits does not disturb the connection: the same one serves the next
+// requests, one that was sent ahead as well.
+func TestConnectionsOutliveWhatWaits(t *testing.T) {
+	b := newBroker()
+	conns := make(chan *clientConn, 1)
+	b.call = func(ctx context.Context, r faas.Request) (faas.Reply, error) {
+		select {
+		case conns <- ctx.Value(clientConnKey{}).(*clientConn):
+		default:
+		}
+		if strings.Contains(string(r.Body), "slow") {
+			select {
+			case <-ctx.Done():
+				return faas.Reply{}, ctx.Err()
+			case <-time.After(3 * watchInterval):
+			}
+		}
+		return faas.Reply{Body: r.Body}, nil
+	}
+	server := startQuick(t, New(Config{Broker: b}))
+	c, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in := bufio.NewReader(c)
+	for _, sent := range [][]string{{"1"}, {"slow-1"}, {"2"}, {"3", "slow-2", "4"}, {"slow-3"}} {
+		var ahead strings.Builder
+		for _, id := range sent {
+			fmt.Fprintf(&ahead, "GET /profiles/%s HTTP/1.1\r\nHost: x\r\nX-Request-Id: id-%s\r\n\r\n", id, id)
+		}
+		if _, err := io.WriteString(c, ahead.String()); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range sent {
+			r, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(r.Body)
+			if err != nil || r.StatusCode != 200 || string(body) != `{"id":"`+id+`"}` || r.Header.Get("X-Request-Id") != "id-"+id {
+				t.Errorf("%s: %d %s %v, for %s", id, r.StatusCode, body, err, r.Header.Get("X-Request-Id"))
+			}
+		}
+	}
+	if (<-conns).quick.Load() {
+		t.Error("an answer that took its time counts as a quick one")
+	}
+	fmt.Fprint(c, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+	r, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := readProblem(t, r); p.Function != "" || p.Attempt != 0 || r.Header.Get("Server-Timing") != "" {
+		t.Errorf("%+v, %v: it has something of the requests before", p, r.Header)
+	}
+}
+
+// Only the read that net/http watches with may end without a byte.
+func TestReadsOfOneByte(t *testing.T) {
+	conn, other := pair(t)
+	conn.(*clientConn).answered(0)
+	if _, err := other.Write([]byte("ab")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	if n, err := conn.Read(b); n != 0 || err != nil {
+		t.Errorf("without a deadline: %d, %v", n, err)
+	}
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
+	if n, err := conn.Read(b); n != 1 || err != nil || b[0] != 'a' {
+		t.Errorf("with a deadline: %d, %v, %q", n, err, b)
+	}
+}
+
+// After a quick answer net/http does not read while the handler works, and
+// after one that took its time it does again.
+func TestNetHTTPWatchesWhereItIsWorthIt(t *testing.T) {
+	reads := func(c *clientConn) int {
+		c.read.mu.Lock()
+		defer c.read.mu.Unlock()
+		return c.read.busy
+	}
+	settles := func(c *clientConn, want int) bool {
+		for range 1000 {
+			runtime.Gosched()
+			if reads(c) == want {
+				return true
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return false
+	}
+	server := startQuick(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		c := clientConnOf(r)
+		if r.URL.Path == "/quick" {
+			time.Sleep(5 * time.Millisecond)
+			if n := reads(c); n != 0 {
+				t.Errorf("%d reads are under way after a quick answer", n)
+			}
+			c.answered(time.Millisecond)
+		} else if !settles(c, 1) {
+			t.Error("nobody watches after an answer that took its time")
+		}
+	}))
+	for _, path := range []string{"/quick", "/then"} {
+		r, err := server.Client().Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+	}
+}
+
+// Requests that share a connection at the same time share nothing else.
+func TestOneConnectionForManyAtOnce(t *testing.T) {
+	h := New(Config{Broker: newBroker()})
+	server := NewServer(h, nil)
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go server.Serve(l) // ends with Close
+	defer server.Close()
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	defer client.CloseIdleConnections()
+
+	var g sync.WaitGroup
+	for i := range 200 {
+		g.Go(func() {
+			r, err := client.Get(fmt.Sprintf("http://%s/profiles/%d", l.Addr(), i))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if body := text(t, r); r.ProtoMajor != 2 || body != fmt.Sprintf(`{"id":"%d"}`, i) {
+				t.Errorf("%d: HTTP/%d %s", i, r.ProtoMajor, body)
+			}
+		})
+	}
+	g.Wait()
+}
+
+// A context that nobody listens to starts nothing, and one whose handler has
+// returned looks no more.
+func TestContextThatNobodyListensTo(t *testing.T) {
+	conn, _ := pair(t)
+	parent, cancel := context.WithCancel(context.WithValue(context.Background(), clientConnKey{}, "value"))
+	defer cancel()
+	quiet := &clientContext{Context: parent, conn: conn.(*clientConn)}
+	if quiet.Err() != nil || quiet.Value(clientConnKey{}) != "value" || quiet.timer != nil {
+		t.Errorf("%v, %v, %v", quiet.Err(), quiet.Value(clientConnKey{}), quiet.timer)
+	}
+	quiet.end()
+	<-func() <-chan struct{} { defer cancel(); return quiet.Done() }() // it ends with net/http's all the same
+	if quiet.timer != nil {
+		t.Error("it looks for a client whose handler has returned")
+	}
+}
