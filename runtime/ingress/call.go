@@ -83,7 +83,6 @@ func (x *exchange) call(f *function, params []string) {
 		x.fail(problemOf(err, f.Repeatable))
 		return
 	}
-	x.set("Cache-Control", "no-store")
 	x.timing(time.Since(began), reply.Run)
 	x.reply(status, reply.Body)
 }

@@ -145,8 +145,9 @@ func binaryEvent(h http.Header, contentType string, body []byte) (cloudEvent, []
 		if !found {
 			continue
 		}
-		// Characters outside of printable ASCII travel percent-encoded.
-		value, err := url.PathUnescape(values[0])
+		// Some quote the value, and characters outside of printable ASCII
+		// travel percent-encoded (HTTP binding, section 3.1.3.2).
+		value, err := url.PathUnescape(unquoted(values[0]))
 		if err != nil || len(values) > 1 {
 			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: "want one value, percent-encoded where needed"})
 			continue

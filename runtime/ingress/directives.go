@@ -18,32 +18,13 @@ func directives(h http.Header) (want Directives) {
 	}
 	for _, value := range values {
 		for value != "" {
-			var name, argument string
-			name, argument, value = nextDirective(value)
-			want.take(name, argument)
+			var directive string
+			directive, value = cutItem(value)
+			name, argument, _ := strings.Cut(directive, "=")
+			want.take(name, strings.Trim(argument, `"`))
 		}
 	}
 	return want
-}
-
-// nextDirective cuts the first directive off a list. A quoted argument may
-// contain commas.
-func nextDirective(list string) (name, argument, rest string) {
-	end, quoted := 0, false
-	for ; end < len(list) && (quoted || list[end] != ','); end++ {
-		switch {
-		case quoted && list[end] == '\\':
-			end++
-		case list[end] == '"':
-			quoted = !quoted
-		}
-	}
-	directive := list[:min(end, len(list))]
-	if end < len(list) {
-		rest = list[end+1:]
-	}
-	name, argument, _ = strings.Cut(strings.Trim(directive, " \t"), "=")
-	return name, strings.Trim(argument, `"`), rest
 }
 
 // take adds one directive. Of two that differ the stricter one counts (RFC

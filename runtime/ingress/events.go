@@ -133,7 +133,6 @@ func (x *exchange) accept(status int, v any) {
 		panic(err)
 	}
 	x.set("Content-Type", "application/json")
-	x.set("Cache-Control", "no-store")
 	x.write(status, append(body, '\n'))
 }
 

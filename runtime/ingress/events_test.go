@@ -134,6 +134,8 @@ func TestCloudEventModes(t *testing.T) {
 	}{
 		"binary": {data, []string{"Content-Type: application/json", "Ce-Specversion: 1.0", "Ce-Id: ce1", "Ce-Source: /crm", "Ce-Type: profile.updated",
 			"Ce-Time: 2026-01-02T03:04:05.0000006Z", "Ce-Subject: %C3%A9", "Ce-N: 7"}},
+		"binary, quoted": {data, []string{"Content-Type: application/json", `Ce-Specversion: "1.0"`, `Ce-Id: "c\e1"`, `Ce-Source: "/crm"`, `Ce-Type: "profile.updated"`,
+			"Ce-Time: 2026-01-02T03:04:05.0000006Z", `Ce-Subject: "%C3%A9"`, "Ce-N: 7"}},
 		"structured": {structured, []string{"Content-Type: application/cloudevents+json; charset=utf-8"}},
 		"batch":      {"[" + structured + "]", []string{"Content-Type: application/cloudevents-batch+json"}},
 	} {

@@ -69,8 +69,12 @@ func (x *exchange) set(name, value string) {
 	x.n++
 }
 
-// WriteHeader notes the status for the log.
+// WriteHeader notes the status for the log. What says nothing else may be kept
+// by nobody.
 func (x *exchange) WriteHeader(status int) {
+	if x.Header()["Cache-Control"] == nil {
+		x.set("Cache-Control", "no-store")
+	}
 	x.status = status
 	x.ResponseWriter.WriteHeader(status)
 }

@@ -131,6 +131,41 @@ func parseSeconds(text string) (float64, bool) {
 	return seconds, err == nil && strings.Trim(text, "0123456789.") == ""
 }
 
+// cutItem cuts the first item off a list (RFC 9110, section 5.6.1). It may
+// contain commas in quotes.
+func cutItem(list string) (item, rest string) {
+	end, quoted := 0, false
+	for ; end < len(list) && (quoted || list[end] != ','); end++ {
+		switch {
+		case quoted && list[end] == '\\':
+			end++
+		case list[end] == '"':
+			quoted = !quoted
+		}
+	}
+	item = list[:min(end, len(list))]
+	if end < len(list) {
+		rest = list[end+1:]
+	}
+	return strings.Trim(item, " \t"), rest
+}
+
+// unquoted is what a quoted string stands for (RFC 9110, section 5.6.4), and
+// anything else as it is.
+func unquoted(s string) string {
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+		return s
+	}
+	var b strings.Builder
+	for n := 1; n < len(s)-1; n++ {
+		if s[n] == '\\' && n < len(s)-2 {
+			n++
+		}
+		b.WriteByte(s[n])
+	}
+	return b.String()
+}
+
 // accepts reports whether the Accept header field allows what is written as
 // major/minor (RFC 9110, section 12.5.1): the most specific range that fits
 // decides.
@@ -141,7 +176,9 @@ func accepts(h http.Header, major, minor string) bool {
 	}
 	best, allowed := -1, false
 	for _, value := range values {
-		for item := range strings.SplitSeq(value, ",") {
+		for value != "" {
+			var item string
+			item, value = cutItem(value)
 			t, params, err := mime.ParseMediaType(item)
 			if err != nil {
 				continue

@@ -44,6 +44,8 @@ func TestAccepts(t *testing.T) {
 		"application/json, */*;q=0":      true,
 		"rubbish;;, application/json":    true,
 		"application/problem+json":       false,
+		`text/html;a="x, */*"`:           false,
+		`text/html;a="\",", */*;q=0.5`:   true,
 		"text/html,application/xml;q=.9": false,
 	} {
 		if got := accepts(http.Header{"Accept": {value}}, "application", "json"); got != want {
@@ -52,5 +54,32 @@ func TestAccepts(t *testing.T) {
 	}
 	if !accepts(http.Header{}, "application", "json") {
 		t.Error("without Accept anything goes")
+	}
+}
+
+// What says nothing about caching is kept by nobody, a redirect neither.
+func TestNothingIsKeptUnlessSaid(t *testing.T) {
+	h := New(Config{Broker: newBroker()})
+	for _, c := range []struct {
+		method, target string
+		status         int
+	}{
+		{"GET", "/profiles/../profiles/42", 307}, {"GET", "/livez", 200}, {"HEAD", "/livez", 200}, {"HEAD", "/events", 200},
+		{"GET", "/nothing", 404}, {"OPTIONS", "/profiles/42", 204}, {"GET", "/profiles/42", 200}, {"POST", "/events/a.b", 202},
+	} {
+		r := do(h, c.method, c.target, "", "Accept: */*")
+		if r.StatusCode != c.status || r.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s %s: %d, Cache-Control: %q; want %d, no-store", c.method, c.target, r.StatusCode, r.Header.Get("Cache-Control"), c.status)
+		}
+	}
+}
+
+func TestUnquoted(t *testing.T) {
+	for value, want := range map[string]string{
+		``: ``, `a`: `a`, `"a"`: `a`, `""`: ``, `"`: `"`, `"a`: `"a`, `a"b"`: `a"b"`, `"a\"b\\c"`: `a"b\c`, `"a\"`: `a\`,
+	} {
+		if got := unquoted(value); got != want {
+			t.Errorf("%s: %s, want %s", value, got, want)
+		}
 	}
 }

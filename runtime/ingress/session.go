@@ -80,7 +80,6 @@ func (x *exchange) callInSession(f *function, status int, request faas.Request) 
 			return
 		}
 	}
-	x.set("Cache-Control", "no-store")
 	x.timing(time.Since(began), reply.Run)
 	x.reply(status, reply.Body)
 }

@@ -149,7 +149,6 @@ type stream struct {
 
 func (x *exchange) stream() *stream {
 	x.set("Content-Type", "text/event-stream")
-	x.set("Cache-Control", "no-store")
 	x.set("X-Accel-Buffering", "no") // NGINX
 	x.WriteHeader(http.StatusOK)
 	return &stream{w: x, control: http.NewResponseController(x)}
