@@ -18,11 +18,8 @@ func (l clientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: socket}
+	c := &clientConn{Conn: socket, raw: peekable(socket)}
 	c.read.apply, c.write.apply = socket.SetReadDeadline, socket.SetWriteDeadline
-	if s, ok := socket.(syscall.Conn); ok {
-		c.raw, _ = s.SyscallConn() // nil: net/http watches, see unwatched
-	}
 	return c, nil
 }
 
@@ -30,13 +27,13 @@ func (l clientListener) Accept() (net.Conn, error) {
 // deadline, and it spares net/http a watch that would cost more than it is worth.
 //
 // While a handler works, net/http reads from the connection, to learn that the
-// client leaves: two changes of goroutines for each request, a fifth of what a
-// result costs that is at hand. So where the last answer was quick, that read
-// ends at once; a request that has to wait all the same looks for its client
-// itself, see clientContext.
+// client leaves. On a machine with little to do another thread takes that read
+// up, and is waited for in the end: a quarter of what a result costs that is at
+// hand. So where the last answer was quick, the read ends at once; a request that
+// has to wait all the same looks for its client itself, see clientContext.
 type clientConn struct {
 	net.Conn
-	raw         syscall.RawConn
+	raw         syscall.RawConn // to look for the client with; nil: net/http watches always
 	read, write deadline
 	exchange    exchange    // of the request that is being served
 	quick       atomic.Bool // the last answer was, see quickAnswer
@@ -49,7 +46,7 @@ const quickAnswer = 25 * time.Microsecond
 
 // answered notes how long the handler took.
 func (c *clientConn) answered(took time.Duration) {
-	c.quick.Store(canPeek && c.raw != nil && took < quickAnswer)
+	c.quick.Store(c.raw != nil && took < quickAnswer)
 }
 
 type clientConnKey struct{}
@@ -73,8 +70,9 @@ func clientConnOf(r *http.Request) *clientConn {
 }
 
 func (c *clientConn) Read(b []byte) (int, error) {
-	// net/http's watch reads a single byte and, unlike all else that it reads,
-	// for as long as it takes. Nothing, and no error, is the end of it.
+	// net/http's watch reads a single byte and, unlike all else that it reads
+	// for a server with NewServer's timeouts, for as long as it takes. Nothing,
+	// and no error, is the end of it.
 	if len(b) == 1 && c.quick.Load() && c.read.never() {
 		return 0, nil
 	}

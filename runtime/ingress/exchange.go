@@ -48,13 +48,15 @@ func (x *exchange) context() context.Context {
 	return x.client
 }
 
-// release ends what serves this request alone.
+// release ends what serves this request alone. Of a clientConn's exchange,
+// net/http still needs the values; all else would be kept by an idle connection.
 func (x *exchange) release() {
 	if x.client != nil {
 		x.client.end()
 	}
 	if x.conn != nil {
 		x.conn.answered(time.Since(x.start))
+		x.ResponseWriter, x.request, x.function, x.client, x.cause = nil, nil, nil, nil, nil
 	}
 }
 

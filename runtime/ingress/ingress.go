@@ -128,14 +128,15 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // exchange begins the response to r; finish ends it.
 func (i *Ingress) exchange(w http.ResponseWriter, r *http.Request) *exchange {
-	var x *exchange
-	if c := clientConnOf(r); c != nil {
-		x = &c.exchange
-		*x = exchange{conn: c, unwatched: c.quick.Load()}
-	} else {
-		x = &exchange{}
+	conn := clientConnOf(r)
+	x := &exchange{}
+	if conn != nil {
+		x = &conn.exchange
 	}
-	x.ResponseWriter, x.ingress, x.request, x.start, x.id = w, i, r, time.Now(), callID(r.Header)
+	*x = exchange{
+		ResponseWriter: w, ingress: i, request: r, id: callID(r.Header), start: time.Now(),
+		conn: conn, unwatched: conn != nil && conn.quick.Load(),
+	}
 	x.set("X-Request-Id", x.id)
 	if i.draining.Load() {
 		x.set("Connection", "close")

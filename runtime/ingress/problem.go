@@ -123,7 +123,7 @@ func problemOf(err error, repeatable bool) *problem {
 func (x *exchange) fail(p *problem) {
 	r := x.request
 	x.cause = p.cause
-	if errors.Is(x.context().Err(), context.Canceled) {
+	if errors.Is(x.context().Err(), context.Canceled) || x.unwatched && x.conn.left() {
 		x.gone = true
 	}
 	p.Instance, p.CallID = limited(r.URL.EscapedPath()), x.id

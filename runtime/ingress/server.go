@@ -31,7 +31,7 @@ func NewServer(h http.Handler, log *zap.Logger) *Server {
 	if err != nil { // never: the level exists
 		panic(err)
 	}
-	return &Server{http.Server{
+	s := &Server{http.Server{
 		Handler:           h,
 		ReadTimeout:       readTimeout,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -39,8 +39,11 @@ func NewServer(h http.Handler, log *zap.Logger) *Server {
 		IdleTimeout:       120 * time.Second,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          complaints,
-		ConnContext:       withClientConn,
 	}}
+	if _, alone := h.(*Ingress); alone { // else others may serve the connection, or the same request
+		s.ConnContext = withClientConn
+	}
+	return s
 }
 
 // Serve serves connections that l accepts, as http.Server does.

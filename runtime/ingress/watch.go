@@ -21,7 +21,6 @@ type clientContext struct {
 	listened context.Context // what Done returned a channel of
 	cancel   context.CancelFunc
 	timer    *time.Timer // looks for the client
-	over     bool
 }
 
 func (c *clientContext) Done() <-chan struct{} {
@@ -29,9 +28,7 @@ func (c *clientContext) Done() <-chan struct{} {
 	defer c.mu.Unlock()
 	if c.listened == nil {
 		c.listened, c.cancel = context.WithCancel(c.Context)
-		if !c.over {
-			c.timer = time.AfterFunc(watchInterval, c.look)
-		}
+		c.timer = time.AfterFunc(watchInterval, c.look)
 	}
 	return c.listened.Done()
 }
@@ -55,11 +52,10 @@ func (c *clientContext) look() {
 	left := c.conn.left()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.over:
-	case left:
+	if left {
 		c.cancel()
-	default:
+	}
+	if c.listened.Err() == nil {
 		c.timer.Reset(watchInterval)
 	}
 }
@@ -68,8 +64,7 @@ func (c *clientContext) look() {
 func (c *clientContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.over = true
-	if c.timer != nil {
+	if c.listened != nil {
 		c.timer.Stop()
 		c.cancel()
 	}

@@ -1,7 +1,13 @@
-//go:build !unix
+//go:build !unix || aix
 
 package ingress
 
-const canPeek = false // net/http watches
+import (
+	"net"
+	"syscall"
+)
 
-func (*clientConn) left() bool { return false }
+// peekable finds no socket that can be looked at without waiting: net/http watches.
+func peekable(net.Conn) syscall.RawConn { return nil }
+
+func (*clientConn) left() bool { return false } // never asked

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !aix
 
 package ingress
 
@@ -242,8 +242,89 @@ func TestContextThatNobodyListensTo(t *testing.T) {
 		t.Errorf("%v, %v, %v", quiet.Err(), quiet.Value(clientConnKey{}), quiet.timer)
 	}
 	quiet.end()
-	<-func() <-chan struct{} { defer cancel(); return quiet.Done() }() // it ends with net/http's all the same
-	if quiet.timer != nil {
-		t.Error("it looks for a client whose handler has returned")
+	late := quiet.Done() // by somebody who outlives the handler
+	cancel()             // as net/http does then
+	<-late
+	quiet.timer.Stop()
+	quiet.look() // one that had begun already
+	if quiet.timer.Stop() {
+		t.Error("it goes on looking for a client whose handler has returned")
 	}
+}
+
+// A failure right after the client has left is told from one that it has seen.
+func TestFailureAfterTheClientHasLeft(t *testing.T) {
+	b := newBroker()
+	under, left := make(chan bool), make(chan bool)
+	b.call = func(context.Context, faas.Request) (faas.Reply, error) {
+		under <- true
+		<-left
+		return faas.Reply{}, &faas.Error{Code: faas.CodeInternal}
+	}
+	core, lines := observer.New(zap.InfoLevel)
+	server := startQuick(t, New(Config{Broker: b, Log: zap.New(core)}))
+	c, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(c, "GET /profiles/1 HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-under
+	c.Close()
+	time.Sleep(watchInterval / 5) // the other end hears of it
+	close(left)
+	server.Close()
+	if all := lines.All(); len(all) != 1 || all[0].ContextMap()["status"] != int64(statusClientGone) {
+		t.Errorf("logged: %v; want one line with 499", all)
+	}
+}
+
+// An idle connection keeps nothing of its last request.
+func TestIdleConnectionsKeepNothing(t *testing.T) {
+	conns := make(chan *clientConn, 1)
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = &NewServer(New(Config{Broker: newBroker()}), nil).Server
+	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		conns <- c.(*clientConn)
+		return withClientConn(ctx, c)
+	}
+	server.Listener = clientListener{server.Listener}
+	server.Start()
+	r, err := server.Client().Get(server.URL + "/profiles/42")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	server.Close() // the handler has returned
+	if x := &(<-conns).exchange; x.request != nil || x.ResponseWriter != nil || x.function != nil || x.status != 200 {
+		t.Errorf("it keeps %+v", x)
+	}
+}
+
+// What is in front of the ingress may call it for one request as often as it
+// likes, and go on without it.
+func TestIngressBehindAHandler(t *testing.T) {
+	ingress := New(Config{Broker: newBroker()})
+	server := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var g sync.WaitGroup
+		answers := make([]*httptest.ResponseRecorder, 20)
+		for n := range answers {
+			g.Go(func() {
+				answers[n] = httptest.NewRecorder()
+				part := r.Clone(r.Context())
+				part.URL.Path = fmt.Sprintf("/profiles/%d", n)
+				ingress.ServeHTTP(answers[n], part)
+			})
+		}
+		g.Wait()
+		for n, answer := range answers {
+			if want := fmt.Sprintf(`{"id":"%d"}`, n); answer.Body.String() != want {
+				t.Errorf("%s, want %s", answer.Body, want)
+			}
+		}
+	}))
+	r, err := server.Client().Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
 }

@@ -1,10 +1,24 @@
-//go:build unix
+//go:build unix && !aix
 
 package ingress
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+)
 
-const canPeek = true
+// peekable is the socket of c, if there is one.
+func peekable(c net.Conn) syscall.RawConn {
+	socket, ok := c.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
 
 // left reports whether the client has closed the connection, or its half. It
 // cannot see past a request that the client has sent ahead.
