@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +42,7 @@ type flight struct {
 	done    chan struct{}
 	result  Result
 	err     error
-	waiting int                // callers that have not left; whoever started it never does
+	waiting int                // callers that have not left; the one of start never does
 	cancel  context.CancelFunc // for when all have
 }
 
@@ -89,12 +91,7 @@ func (f *flights) start(ctx context.Context, deadline time.Time, sum *[sha256.Si
 // begin starts the run, which ends when fn returns. A deadline that is zero is
 // none. f.mu is held.
 func (f *flights) begin(ctx context.Context, deadline time.Time, sum *[sha256.Size]byte, key string, fn func(context.Context) (Result, error)) *flight {
-	ctx = context.WithoutCancel(ctx)
-	detached, cancel := context.WithCancel(ctx)
-	if !deadline.IsZero() {
-		cancel()
-		detached, cancel = context.WithDeadline(ctx, deadline)
-	}
+	detached, cancel := detach(ctx, deadline)
 	current := &flight{done: make(chan struct{}), waiting: 1, cancel: cancel}
 	if f.under == nil {
 		f.under = map[string]*flight{}
@@ -102,11 +99,35 @@ func (f *flights) begin(ctx context.Context, deadline time.Time, sum *[sha256.Si
 	f.under[key] = current
 	f.running.Go(func() {
 		defer cancel()
-		current.result, current.err = fn(detached)
+		current.result, current.err = safely(detached, fn)
 		f.land(key, current, f.slot(sum))
 		close(current.done)
 	})
 	return current
+}
+
+// detach returns a context with the values of ctx that ends at the deadline, if
+// there is one, and when it is cancelled.
+func detach(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
+	ctx = context.WithoutCancel(ctx)
+	if deadline.IsZero() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline)
+}
+
+// safely returns what fn returns, and an error if it panics: this is nobody's
+// goroutine, so that nobody else could tell those who wait.
+func safely(ctx context.Context, fn func(context.Context) (Result, error)) (result Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &faas.Error{
+				Code: faas.CodeInternal, Detail: "the call panicked", Executed: faas.ExecutedUnknown,
+				Cause: fmt.Errorf("panic: %v\n%s", p, debug.Stack()),
+			}
+		}
+	}()
+	return fn(ctx)
 }
 
 func (f *flights) leave(key string, current *flight) {

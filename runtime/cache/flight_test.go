@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -36,4 +39,39 @@ func TestLandedFlight(t *testing.T) {
 		t.Errorf("who has looked twice: got %v and %d runs", err, runs)
 	}
 	f.running.Wait()
+}
+
+// A panic in the run that several wait for is an error to all of them, and
+// stands in nobody's way.
+func TestFlightThatPanics(t *testing.T) {
+	var f flights
+	var sum [32]byte
+	waiting := make(chan bool)
+	errs := make(chan error, 2)
+	join := func(fn func(context.Context) (Result, error)) {
+		_, err := f.do(t.Context(), &sum, "k", anyTime, fn)
+		errs <- err
+	}
+	go join(func(context.Context) (Result, error) { <-waiting; panic("out of luck") })
+	for begun := false; !begun; time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		begun = f.under["k"] != nil
+		f.mu.Unlock()
+	}
+	go join(func(context.Context) (Result, error) { t.Error("it did not join"); return Result{}, nil })
+	for joined := false; !joined; time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		joined = f.under["k"].waiting == 2
+		f.mu.Unlock()
+	}
+	close(waiting)
+	for range 2 {
+		err := <-errs
+		if failure := faas.AsError(err); failure == nil || failure.Code != faas.CodeInternal || !strings.Contains(fmt.Sprint(failure.Cause), "out of luck") {
+			t.Errorf("got %v, want what it panicked with", err)
+		}
+	}
+	if result, err := f.do(t.Context(), &sum, "k", anyTime, func(context.Context) (Result, error) { return Result{ETag: "1"}, nil }); err != nil || result.ETag != "1" {
+		t.Errorf("afterwards: %v, %v", result, err)
+	}
 }

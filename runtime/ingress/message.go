@@ -111,7 +111,7 @@ func check(parts []part, input *shape) (mistakes []faas.FieldError) {
 		if m.kind == kindArray {
 			p.kind, p.list = m.item, true
 		}
-		twice := slices.ContainsFunc(parts[:n], func(o part) bool { return o.name == p.name && (!p.list || o.from != fromQuery) })
+		twice := slices.ContainsFunc(parts[:n], func(o part) bool { return strings.EqualFold(o.name, p.name) && (!p.list || o.from != fromQuery) })
 		if header := input.headerOf(p.name); header != "" && p.from != fromHeader {
 			wrong(p.name, notFrom(header))
 		} else if m.sensitive && p.from == fromQuery {

@@ -129,3 +129,16 @@ func TestHeaderFieldsBecomeMembers(t *testing.T) {
 		})
 	}
 }
+
+// Whoever reads the message may take names that differ in case for one, as
+// encoding/json does: the query must not slip another value in for the path's.
+func TestQueryInAnotherCase(t *testing.T) {
+	b := newBroker()
+	open := request("open", "GET /open/{userId}")
+	open.Input = json.RawMessage(`{"type":"object"}`)
+	b.announce("w2", open)
+	r := do(New(Config{Broker: b}), "GET", "/open/1?userid=2", "")
+	if p := readProblem(t, r); p.Status != 422 || len(p.Errors) != 1 || p.Errors[0].Pointer != "/userid" {
+		t.Errorf("%+v, want a 422 for /userid", p)
+	}
+}
