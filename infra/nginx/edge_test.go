@@ -205,7 +205,7 @@ func startIngress(t *testing.T, set *faas.Set[struct{}]) (*cache.Results, string
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(ingress.New(ingress.Config{Broker: broker, Results: cached{results}}))
+	server := httptest.NewServer(ingress.New(ingress.Config{Broker: broker, Results: results}))
 	t.Cleanup(func() {
 		server.Close()
 		stop()
@@ -216,14 +216,6 @@ func startIngress(t *testing.T, set *faas.Set[struct{}]) (*cache.Results, string
 		broker.Close()
 	})
 	return results, server.Listener.Addr().String()
-}
-
-// cached lets the ingress use the cache, as the rabbet command does.
-type cached struct{ *cache.Results }
-
-func (c cached) Call(ctx context.Context, next ingress.Caller, f *faas.Descriptor, r faas.Request, want ingress.Directives) (ingress.Result, error) {
-	result, err := c.Results.Call(ctx, next, f, r, cache.Directives(want))
-	return ingress.Result(result), err
 }
 
 // startNginx runs NGINX in front of the ingresses at two addresses until the

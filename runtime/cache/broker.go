@@ -27,6 +27,6 @@ func (b *broker) Call(ctx context.Context, req faas.Request) (faas.Reply, error)
 	if !ok || !f.Has(req.Key) {
 		return b.Broker.Call(ctx, req)
 	}
-	result, err := b.results.Call(ctx, b.Broker, &f.Descriptor, req, Directives{})
+	result, err := b.results.Call(ctx, b.Broker, &f.Descriptor, req, faas.CacheDirectives{})
 	return result.Reply, err
 }

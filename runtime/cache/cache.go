@@ -50,34 +50,6 @@ type Config struct {
 	bound, interval, lapse time.Duration // for tests: LocalBound, beatInterval, beatLapse
 }
 
-// Caller makes a call; a faas.Broker is one.
-type Caller interface {
-	Call(ctx context.Context, r faas.Request) (faas.Reply, error)
-}
-
-// Directives is what a caller asks of the cache (RFC 9111, section 5.2.1).
-type Directives struct {
-	NoStore      bool          // do not store the result
-	NoCache      bool          // run the function whatever is stored
-	OnlyIfCached bool          // do not run it: an absent result is faas.ErrUnavailable, not executed
-	MaxAge       time.Duration // a stored result may be no older; zero is any
-	MinFresh     time.Duration // it must stay fresh for at least this long
-	MaxStale     time.Duration // it may have been stale for as long, where the store still has it
-}
-
-// Result is an answer and how it came about. Its body is shared with others
-// and must not be changed.
-type Result struct {
-	faas.Reply
-	Hit       bool          // it was stored; with an error, that was (see faas.CachePolicy.Negative)
-	Stored    bool          // it is now
-	Collapsed bool          // it was made for another call at the same time
-	Forward   string        // why the function ran: "uri-miss", "stale", "request", "bypass" (RFC 9211)
-	ETag      string        // strong, quoted; "" for a function that is not cached
-	Age       time.Duration // since the function began to run
-	TTL       time.Duration // for how long it is still fresh; negative: it is stale
-}
-
 // Results serves results from a store where it can. It is safe for concurrent use.
 type Results struct {
 	namespace string

@@ -176,7 +176,7 @@ func BenchmarkHit(b *testing.B) {
 	f, request := &function{}, faas.Request{Body: []byte(input)}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := r.Call(b.Context(), f, descriptor, request, Directives{}); err != nil {
+		if _, err := r.Call(b.Context(), f, descriptor, request, faas.CacheDirectives{}); err != nil {
 			b.Fatal(err)
 		}
 	}

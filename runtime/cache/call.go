@@ -17,7 +17,7 @@ const maxTags = 255
 // otherwise. Its errors are next's, now or kept from before (then the Result is
 // a hit), or faas.ErrUnavailable if want forbids to run the function; none
 // comes from the store. It waits for others no longer than req.Deadline.
-func (r *Results) Call(ctx context.Context, next Caller, f *faas.Descriptor, req faas.Request, want Directives) (Result, error) {
+func (r *Results) Call(ctx context.Context, next faas.Caller, f *faas.Descriptor, req faas.Request, want faas.CacheDirectives) (faas.CacheResult, error) {
 	c := calls.Get().(*call)
 	c.results, c.next, c.function, c.request, c.want = r, next, f, req, want
 	result, err := c.answer(ctx)
@@ -32,7 +32,7 @@ func (r *Results) Call(ctx context.Context, next Caller, f *faas.Descriptor, req
 // calls are those that are over: one is large enough for a hit to notice.
 var calls = sync.Pool{New: func() any { return new(call) }}
 
-func (c *call) answer(ctx context.Context) (Result, error) {
+func (c *call) answer(ctx context.Context) (faas.CacheResult, error) {
 	if !c.address() {
 		return c.run(ctx, forwardBypass)
 	}
@@ -75,10 +75,10 @@ func (c *call) answer(ctx context.Context) (Result, error) {
 // call is one call on its way through the cache.
 type call struct {
 	results  *Results
-	next     Caller
+	next     faas.Caller
 	function *faas.Descriptor
 	request  faas.Request
-	want     Directives
+	want     faas.CacheDirectives
 
 	input  spelling
 	sum    [sha256.Size]byte

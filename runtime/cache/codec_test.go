@@ -117,7 +117,7 @@ func TestKeyRotation(t *testing.T) {
 			{nil, false}, {[][]byte{old}, false}, {[][]byte{old}, true}, {[][]byte{young, old}, true}, {[][]byte{young}, false}, {nil, false},
 		} {
 			r.codec = newTestCodec(t, step.keys...)
-			got := ask(t, r, f, descriptor, input, Directives{})
+			got := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
 			if got.Hit != step.hit || !strings.HasPrefix(string(got.Body), "v0 "+input) {
 				t.Errorf("step %d: got hit %v, %.30s", i, got.Hit, got.Body)
 			}

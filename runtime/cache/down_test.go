@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // Each address is one that a store may be found at on a bad day.
@@ -35,7 +37,7 @@ func TestStoreDown(t *testing.T) {
 				f := &function{}
 				began := time.Now()
 				for range 200 {
-					if got := ask(t, r, f, descriptor, input, Directives{}); got.Hit || got.Stored || got.Forward != forwardBypass {
+					if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit || got.Stored || got.Forward != forwardBypass {
 						t.Fatalf("got %+v, want a bypass", got)
 					}
 				}
@@ -71,13 +73,13 @@ func TestStoreComesBack(t *testing.T) {
 			l := listen(t, forward)
 			r := open(t, scheme+l.address)
 			f := &function{}
-			ask(t, r, f, descriptor, input, Directives{})
-			if got := ask(t, r, f, descriptor, input, Directives{}); !got.Hit {
+			ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+			if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); !got.Hit {
 				t.Fatalf("before: got %+v, want a hit", got)
 			}
 			l.close()
 			for range 20 {
-				if got := ask(t, r, f, descriptor, input, Directives{}); got.Hit {
+				if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit {
 					t.Fatal("a hit out of nowhere")
 				}
 			}
@@ -85,7 +87,7 @@ func TestStoreComesBack(t *testing.T) {
 				t.Error("Invalidate while it is cut off: got nil")
 			}
 			l.listenAgain(t, forward)
-			for deadline := time.Now().Add(20 * time.Second); !ask(t, r, f, descriptor, input, Directives{}).Hit; {
+			for deadline := time.Now().Add(20 * time.Second); !ask(t, r, f, descriptor, input, faas.CacheDirectives{}).Hit; {
 				if time.Now().After(deadline) {
 					t.Fatal("no hit within 20 s of its return")
 				}

@@ -12,14 +12,14 @@ import (
 // join makes the call, or waits for the same call of somebody else. Whoever
 // read other generations is not the same: what runs may have begun before the
 // invalidation that this caller knows of.
-func (c *call) join(ctx context.Context, forward string, landed uint32) (Result, error) {
+func (c *call) join(ctx context.Context, forward string, landed uint32) (faas.CacheResult, error) {
 	if !c.request.Deadline.IsZero() {
 		limited, cancel := context.WithDeadline(ctx, c.request.Deadline)
 		defer cancel()
 		ctx = limited
 	}
 	c.joined = true
-	return c.results.flights.do(ctx, &c.sum, c.flight(), landed, func(ctx context.Context) (Result, error) {
+	return c.results.flights.do(ctx, &c.sum, c.flight(), landed, func(ctx context.Context) (faas.CacheResult, error) {
 		return c.fillOnce(ctx, forward, false)
 	})
 }
@@ -33,13 +33,13 @@ func (c *call) refresh(ctx context.Context) {
 	fresh := c.clone()
 	fresh.request.ID, fresh.request.Causation = "", c.request.ID
 	fresh.request.Deadline = time.Now().Add(cmp.Or(c.function.Timeout, faas.DefaultTimeout))
-	c.results.flights.start(ctx, fresh.request.Deadline, &fresh.sum, fresh.flight(), func(ctx context.Context) (Result, error) {
+	c.results.flights.start(ctx, fresh.request.Deadline, &fresh.sum, fresh.flight(), func(ctx context.Context) (faas.CacheResult, error) {
 		return fresh.fillOnce(ctx, forwardStale, true)
 	})
 }
 
 // fill makes the call and stores what it brings.
-func (c *call) fill(ctx context.Context, forward string) (Result, error) {
+func (c *call) fill(ctx context.Context, forward string) (faas.CacheResult, error) {
 	born := time.Now()
 	result, err := c.run(ctx, forward)
 	policy := c.function.Cache
@@ -67,15 +67,15 @@ func (c *call) fill(ctx context.Context, forward string) (Result, error) {
 }
 
 // run makes the call.
-func (c *call) run(ctx context.Context, forward string) (Result, error) {
+func (c *call) run(ctx context.Context, forward string) (faas.CacheResult, error) {
 	if c.want.OnlyIfCached {
-		return Result{Forward: forward}, &faas.Error{Code: faas.CodeUnavailable, Detail: "no result is stored for this input", Executed: faas.ExecutedNo}
+		return faas.CacheResult{Forward: forward}, &faas.Error{Code: faas.CodeUnavailable, Detail: "no result is stored for this input", Executed: faas.ExecutedNo}
 	}
 	reply, err := c.next.Call(ctx, c.request)
 	if err != nil {
-		return Result{Forward: forward}, err
+		return faas.CacheResult{Forward: forward}, err
 	}
-	result := Result{Reply: reply, Forward: forward}
+	result := faas.CacheResult{Reply: reply, Forward: forward}
 	if c.function.Cache != nil {
 		result.ETag = etagOf(reply.Body)
 	}

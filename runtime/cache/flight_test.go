@@ -17,9 +17,9 @@ import (
 func TestLandedFlight(t *testing.T) {
 	var f flights
 	runs := 0
-	run := func(context.Context) (Result, error) {
+	run := func(context.Context) (faas.CacheResult, error) {
 		runs++
-		return Result{Reply: faas.Reply{Body: []byte("x")}}, nil
+		return faas.CacheResult{Reply: faas.Reply{Body: []byte("x")}}, nil
 	}
 	sum, other := sha256.Sum256([]byte("this")), sha256.Sum256([]byte("other"))
 	looked, otherLooked := f.landed(&sum), f.landed(&other)
@@ -48,17 +48,20 @@ func TestFlightThatPanics(t *testing.T) {
 	var sum [32]byte
 	waiting := make(chan bool)
 	errs := make(chan error, 2)
-	join := func(fn func(context.Context) (Result, error)) {
+	join := func(fn func(context.Context) (faas.CacheResult, error)) {
 		_, err := f.do(t.Context(), &sum, "k", anyTime, fn)
 		errs <- err
 	}
-	go join(func(context.Context) (Result, error) { <-waiting; panic("out of luck") })
+	go join(func(context.Context) (faas.CacheResult, error) { <-waiting; panic("out of luck") })
 	for begun := false; !begun; time.Sleep(time.Millisecond) {
 		f.mu.Lock()
 		begun = f.under["k"] != nil
 		f.mu.Unlock()
 	}
-	go join(func(context.Context) (Result, error) { t.Error("it did not join"); return Result{}, nil })
+	go join(func(context.Context) (faas.CacheResult, error) {
+		t.Error("it did not join")
+		return faas.CacheResult{}, nil
+	})
 	for joined := false; !joined; time.Sleep(time.Millisecond) {
 		f.mu.Lock()
 		joined = f.under["k"].waiting == 2
@@ -71,7 +74,7 @@ func TestFlightThatPanics(t *testing.T) {
 			t.Errorf("got %v, want what it panicked with", err)
 		}
 	}
-	if result, err := f.do(t.Context(), &sum, "k", anyTime, func(context.Context) (Result, error) { return Result{ETag: "1"}, nil }); err != nil || result.ETag != "1" {
+	if result, err := f.do(t.Context(), &sum, "k", anyTime, func(context.Context) (faas.CacheResult, error) { return faas.CacheResult{ETag: "1"}, nil }); err != nil || result.ETag != "1" {
 		t.Errorf("afterwards: %v, %v", result, err)
 	}
 }

@@ -180,7 +180,7 @@ func (w *world) invalidate(r *Results, thing int) {
 
 // read returns false for a read that shows nothing about the cache.
 func (w *world) read(r *Results, o *operation, n int) bool {
-	var want Directives
+	var want faas.CacheDirectives
 	switch {
 	case n < 45:
 		want.NoCache = true

@@ -26,7 +26,7 @@ type verdict struct {
 // judge says what becomes of a result of that age, which was kept to be fresh
 // for ttl, under a function's policy and a caller's wishes (RFC 9111, sections
 // 4.2 and 5.2.1; RFC 5861).
-func judge(p *faas.CachePolicy, failure bool, ttl, age time.Duration, want Directives) verdict {
+func judge(p *faas.CachePolicy, failure bool, ttl, age time.Duration, want faas.CacheDirectives) verdict {
 	whileRevalidate, ifError := p.StaleWhileRevalidate, p.StaleIfError
 	if failure {
 		ttl = min(ttl, p.Negative)

@@ -17,31 +17,31 @@ func TestJudge(t *testing.T) {
 		failure bool
 		ttl     time.Duration // 60 s by default
 		age     time.Duration
-		want    Directives
+		want    faas.CacheDirectives
 		verdict verdict // but for its ttl
 	}{
 		"fresh":                              {policy: plain, age: 59 * s},
 		"old":                                {policy: plain, age: 60 * s, verdict: verdict{forward: forwardStale}},
 		"the policy's time is shorter now":   {policy: faas.CachePolicy{TTL: 10 * s}, age: 11 * s, verdict: verdict{forward: forwardStale}},
 		"the policy's time is longer now":    {policy: plain, ttl: 10 * s, age: 11 * s, verdict: verdict{forward: forwardStale}},
-		"no-cache":                           {policy: lenient, age: s, want: Directives{NoCache: true}, verdict: verdict{forward: forwardRequest}},
-		"young enough":                       {policy: plain, age: 5 * s, want: Directives{MaxAge: 5 * s}},
-		"not young enough":                   {policy: plain, age: 6 * s, want: Directives{MaxAge: 5 * s}, verdict: verdict{forward: forwardRequest}},
-		"fresh for long enough":              {policy: plain, age: 50 * s, want: Directives{MinFresh: 10 * s}},
-		"not fresh for long enough":          {policy: plain, age: 51 * s, want: Directives{MinFresh: 10 * s}, verdict: verdict{forward: forwardRequest}},
-		"stale, taken by this caller":        {policy: plain, age: 65 * s, want: Directives{MaxStale: 6 * s}},
-		"too stale for this caller":          {policy: plain, age: 66 * s, want: Directives{MaxStale: 6 * s}, verdict: verdict{forward: forwardStale}},
+		"no-cache":                           {policy: lenient, age: s, want: faas.CacheDirectives{NoCache: true}, verdict: verdict{forward: forwardRequest}},
+		"young enough":                       {policy: plain, age: 5 * s, want: faas.CacheDirectives{MaxAge: 5 * s}},
+		"not young enough":                   {policy: plain, age: 6 * s, want: faas.CacheDirectives{MaxAge: 5 * s}, verdict: verdict{forward: forwardRequest}},
+		"fresh for long enough":              {policy: plain, age: 50 * s, want: faas.CacheDirectives{MinFresh: 10 * s}},
+		"not fresh for long enough":          {policy: plain, age: 51 * s, want: faas.CacheDirectives{MinFresh: 10 * s}, verdict: verdict{forward: forwardRequest}},
+		"stale, taken by this caller":        {policy: plain, age: 65 * s, want: faas.CacheDirectives{MaxStale: 6 * s}},
+		"too stale for this caller":          {policy: plain, age: 66 * s, want: faas.CacheDirectives{MaxStale: 6 * s}, verdict: verdict{forward: forwardStale}},
 		"while it is revalidated":            {policy: lenient, age: 69 * s, verdict: verdict{refresh: true, stopgap: true}},
-		"while nobody may store a new one":   {policy: lenient, age: 69 * s, want: Directives{NoStore: true}, verdict: verdict{stopgap: true}},
+		"while nobody may store a new one":   {policy: lenient, age: 69 * s, want: faas.CacheDirectives{NoStore: true}, verdict: verdict{stopgap: true}},
 		"if there is an error":               {policy: lenient, age: 70 * s, verdict: verdict{forward: forwardStale, stopgap: true}},
 		"too old for anything":               {policy: lenient, age: 160 * s, verdict: verdict{forward: forwardStale}},
-		"max-age takes nothing stale":        {policy: lenient, age: 61 * s, want: Directives{MaxAge: 100 * s}, verdict: verdict{forward: forwardStale}},
-		"max-age with max-stale does":        {policy: lenient, age: 75 * s, want: Directives{MaxAge: 100 * s, MaxStale: 20 * s}, verdict: verdict{stopgap: true}},
-		"min-fresh takes nothing stale":      {policy: lenient, age: 61 * s, want: Directives{MinFresh: s}, verdict: verdict{forward: forwardStale}},
+		"max-age takes nothing stale":        {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MaxAge: 100 * s}, verdict: verdict{forward: forwardStale}},
+		"max-age with max-stale does":        {policy: lenient, age: 75 * s, want: faas.CacheDirectives{MaxAge: 100 * s, MaxStale: 20 * s}, verdict: verdict{stopgap: true}},
+		"min-fresh takes nothing stale":      {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MinFresh: s}, verdict: verdict{forward: forwardStale}},
 		"a failure, young":                   {policy: lenient, failure: true, age: 4 * s},
 		"a failure is never served stale":    {policy: lenient, failure: true, age: 5 * s, verdict: verdict{forward: forwardStale}},
 		"failures are not kept any more":     {policy: plain, failure: true, age: 0, verdict: verdict{forward: forwardStale}},
-		"a failure, for whoever takes stale": {policy: lenient, failure: true, age: 6 * s, want: Directives{MaxStale: time.Hour}},
+		"a failure, for whoever takes stale": {policy: lenient, failure: true, age: 6 * s, want: faas.CacheDirectives{MaxStale: time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tt.ttl == 0 {
@@ -87,13 +87,13 @@ func TestStaleWhileRevalidate(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		d := with(func(p *faas.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
 		f := &function{}
-		ask(t, r, f, d, input, Directives{})
+		ask(t, r, f, d, input, faas.CacheDirectives{})
 		r.flights.running.Wait() // its lease is gone: who waits for one has no use for a run of its own
 		older(t, r, d, input, 90*time.Second)
 		f.version.Add(1)
 		f.started, f.release = make(chan struct{}, 10), make(chan struct{})
 		for range 20 { // none of them waits for the run in the background
-			if got := ask(t, r, f, d, input, Directives{}); !got.Hit || got.TTL >= 0 || string(got.Body) != "v0 "+input {
+			if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit || got.TTL >= 0 || string(got.Body) != "v0 "+input {
 				t.Fatalf("got %+v, %s; want the stale result", got, got.Body)
 			}
 		}
@@ -103,7 +103,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		}
 		close(f.release)
 		r.flights.running.Wait()
-		if got := ask(t, r, f, d, input, Directives{}); !got.Hit || got.TTL <= 0 || string(got.Body) != "v1 "+input {
+		if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit || got.TTL <= 0 || string(got.Body) != "v1 "+input {
 			t.Errorf("after the run: got %+v, %s; want a fresh result", got, got.Body)
 		}
 
@@ -113,7 +113,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, r, f, d, input, Directives{}); got.Hit || string(got.Body) != "v2 "+input {
+		if got := ask(t, r, f, d, input, faas.CacheDirectives{}); got.Hit || string(got.Body) != "v2 "+input {
 			t.Errorf("stale and invalidated: got %+v, %s", got, got.Body)
 		}
 	})
@@ -122,20 +122,20 @@ func TestStaleWhileRevalidate(t *testing.T) {
 func TestStaleIfError(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		d := with(func(p *faas.CachePolicy) { p.StaleIfError = time.Minute })
-		ask(t, r, &function{}, d, input, Directives{})
+		ask(t, r, &function{}, d, input, faas.CacheDirectives{})
 		older(t, r, d, input, 90*time.Second)
-		call := func(err error, want Directives) (Result, error) {
+		call := func(err error, want faas.CacheDirectives) (faas.CacheResult, error) {
 			return r.Call(t.Context(), &function{fail: err}, d, faas.Request{Body: []byte(input)}, want)
 		}
 		for _, down := range []error{errors.New("broken"), faas.ErrUnroutable, faas.ErrUnavailable, faas.ErrLost, faas.Expired(faas.ExecutedUnknown)} {
-			if got, err := call(down, Directives{}); err != nil || !got.Hit || got.Forward != forwardStale || got.TTL >= 0 || string(got.Body) != "v0 "+input {
+			if got, err := call(down, faas.CacheDirectives{}); err != nil || !got.Hit || got.Forward != forwardStale || got.TTL >= 0 || string(got.Body) != "v0 "+input {
 				t.Errorf("%v: got %+v, %v; want the stale result", down, got, err)
 			}
 		}
-		if _, err := call(faas.NotFound("gone"), Directives{}); !errors.Is(err, faas.ErrNotFound) {
+		if _, err := call(faas.NotFound("gone"), faas.CacheDirectives{}); !errors.Is(err, faas.ErrNotFound) {
 			t.Errorf("an answer that is an error: got %v", err)
 		}
-		for name, want := range map[string]Directives{"no-cache": {NoCache: true}, "only-if-cached": {OnlyIfCached: true}, "max-age": {MaxAge: time.Hour}} {
+		for name, want := range map[string]faas.CacheDirectives{"no-cache": {NoCache: true}, "only-if-cached": {OnlyIfCached: true}, "max-age": {MaxAge: time.Hour}} {
 			if got, err := call(errors.New("broken"), want); err == nil {
 				t.Errorf("%s: got %+v, want the error", name, got)
 			}
@@ -143,7 +143,7 @@ func TestStaleIfError(t *testing.T) {
 		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := call(errors.New("broken"), Directives{}); err == nil {
+		if got, err := call(errors.New("broken"), faas.CacheDirectives{}); err == nil {
 			t.Errorf("stale and invalidated: got %+v, %s", got, got.Body)
 		}
 	})
@@ -152,8 +152,8 @@ func TestStaleIfError(t *testing.T) {
 func TestKeptFailure(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		d := with(func(p *faas.CachePolicy) { p.Negative = 30 * time.Second })
-		call := func(f *function) (Result, error) {
-			return r.Call(t.Context(), f, d, faas.Request{Body: []byte(input)}, Directives{})
+		call := func(f *function) (faas.CacheResult, error) {
+			return r.Call(t.Context(), f, d, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
 		}
 		broken := &function{fail: errors.New("broken")}
 		for range 2 {
@@ -199,7 +199,7 @@ func TestMaxSize(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		for body, room := range map[string]int{`{"id":"41"}`: 0, `{"id":"42"}`: -1} {
 			d := with(func(p *faas.CachePolicy) { p.MaxSize = len("v0 "+body) + room })
-			if got := ask(t, r, &function{}, d, body, Directives{}); got.Stored != (room == 0) {
+			if got := ask(t, r, &function{}, d, body, faas.CacheDirectives{}); got.Stored != (room == 0) {
 				t.Errorf("%d bytes with a limit of %d: got stored %v", len(got.Body), d.Cache.MaxSize, got.Stored)
 			}
 		}
@@ -209,8 +209,8 @@ func TestMaxSize(t *testing.T) {
 func TestIdentity(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		private := with(func(p *faas.CachePolicy) { p.Identity = []string{"Authorization"} })
-		call := func(d *faas.Descriptor, identity string) Result {
-			got, err := r.Call(t.Context(), &function{}, d, faas.Request{Body: []byte(input), Identity: identity}, Directives{})
+		call := func(d *faas.Descriptor, identity string) faas.CacheResult {
+			got, err := r.Call(t.Context(), &function{}, d, faas.Request{Body: []byte(input), Identity: identity}, faas.CacheDirectives{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -34,7 +34,7 @@ func stampede(t *testing.T, all *sync.WaitGroup, processes []*Results, f *functi
 	for _, r := range processes {
 		for range n {
 			all.Go(func() {
-				result, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+				result, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
 				if err != nil || string(result.Body) < oldest {
 					t.Errorf("got %s, %v", result.Body, err)
 				}
@@ -72,7 +72,7 @@ func TestOneRunOverAllProcesses(t *testing.T) {
 		}
 		late := &function{}
 		late.version.Store(2)
-		if got := ask(t, processes[0], late, descriptor, input, Directives{}); string(got.Body) != "v2 "+input {
+		if got := ask(t, processes[0], late, descriptor, input, faas.CacheDirectives{}); string(got.Body) != "v2 "+input {
 			t.Errorf("while the older one runs: got %s", got.Body)
 		}
 		close(f.release)
@@ -103,16 +103,16 @@ func TestLeaseAfterTheResult(t *testing.T) {
 		late := &lateLease{b.store, make(chan struct{}), make(chan struct{})}
 		b.store = late
 		f := &function{}
-		done := make(chan Result)
+		done := make(chan faas.CacheResult)
 		go func() { // ends with the call
-			result, err := b.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			result, err := b.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
 			if err != nil {
 				t.Error(err)
 			}
 			done <- result
 		}()
 		<-late.asked // it has looked, in vain
-		ask(t, a, f, descriptor, input, Directives{})
+		ask(t, a, f, descriptor, input, faas.CacheDirectives{})
 		a.flights.running.Wait()
 		close(late.release)
 		if got := <-done; !got.Collapsed || got.Hit || got.Stored || got.Forward != forwardMiss || string(got.Body) != "v0 "+input {
@@ -155,7 +155,7 @@ func TestLeaseIsGoneBeforeTheResultIsSeen(t *testing.T) {
 		var all sync.WaitGroup
 		call := func(r *Results) {
 			all.Go(func() {
-				if _, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{}); err != nil {
+				if _, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -196,7 +196,7 @@ func TestCrashedHolder(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		t.Parallel()
 		r, f := open(t, url), &function{}
-		ask(t, r, f, descriptor, input, Directives{})
+		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
 		r.flights.running.Wait() // its own lease is gone
 		c := call{results: r, function: descriptor, request: faas.Request{Body: []byte(input)}}
 		if !c.address() || !c.locate() {
@@ -211,7 +211,7 @@ func TestCrashedHolder(t *testing.T) {
 		evict(t, r, c.keys[0])
 		f.version.Add(1)
 		began := time.Now()
-		got := ask(t, r, f, descriptor, input, Directives{})
+		got := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
 		if took := time.Since(began); string(got.Body) != "v1 "+input || !got.Stored || took > leaseTime+5*time.Second {
 			t.Errorf("got %s, %+v after %v", got.Body, got, took)
 		}
@@ -226,7 +226,7 @@ func TestLeaseInVain(t *testing.T) {
 		var all sync.WaitGroup
 		call := func(r *Results) {
 			all.Go(func() {
-				if _, err := r.Call(t.Context(), broken, descriptor, faas.Request{Body: []byte(input)}, Directives{}); err == nil {
+				if _, err := r.Call(t.Context(), broken, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{}); err == nil {
 					t.Error("got no error")
 				}
 			})
@@ -254,12 +254,12 @@ func TestLeaseInVain(t *testing.T) {
 		// What runs in the background is left out for a while.
 		d := with(func(p *faas.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
 		f := &function{}
-		ask(t, processes[0], f, d, `{"id":"43"}`, Directives{})
+		ask(t, processes[0], f, d, `{"id":"43"}`, faas.CacheDirectives{})
 		older(t, processes[0], d, `{"id":"43"}`, 90*time.Second)
 		processes[0].flights.running.Wait()
 		f.fail = errors.New("broken")
 		for range 20 {
-			if got := ask(t, processes[0], f, d, `{"id":"43"}`, Directives{}); !got.Hit {
+			if got := ask(t, processes[0], f, d, `{"id":"43"}`, faas.CacheDirectives{}); !got.Hit {
 				t.Fatalf("got %+v, want the stale result", got)
 			}
 			processes[0].flights.running.Wait()

@@ -213,13 +213,13 @@ func TestHitIsOneRoundTrip(t *testing.T) {
 		})
 		r := open(t, scheme+"://"+proxy.address)
 		d := with(func(p *faas.CachePolicy) { p.Tags = []string{"thing:{id}", "things", "all"} })
-		ask(t, r, &function{}, d, input, Directives{})
-		ask(t, r, &function{}, d, input, Directives{})
+		ask(t, r, &function{}, d, input, faas.CacheDirectives{})
+		ask(t, r, &function{}, d, input, faas.CacheDirectives{})
 		r.flights.running.Wait()
 		before, connected := requests.Load(), connections.Load()
 		const hits = 50
 		for range hits {
-			if got := ask(t, r, &function{}, d, input, Directives{}); !got.Hit {
+			if got := ask(t, r, &function{}, d, input, faas.CacheDirectives{}); !got.Hit {
 				t.Fatalf("got %+v", got)
 			}
 		}

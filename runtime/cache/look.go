@@ -18,8 +18,8 @@ type sight struct {
 }
 
 // result is the stored one.
-func (s *sight) result() (Result, error) {
-	result := Result{Hit: true, Forward: s.forward, Age: s.age, TTL: s.ttl}
+func (s *sight) result() (faas.CacheResult, error) {
+	result := faas.CacheResult{Hit: true, Forward: s.forward, Age: s.age, TTL: s.ttl}
 	if s.entry.failure {
 		return result, failureOf(s.entry.body)
 	}
@@ -29,7 +29,7 @@ func (s *sight) result() (Result, error) {
 
 // settle falls back on what was seen if that may take the place of a function
 // that could not be reached.
-func (s *sight) settle(result Result, err error) (Result, error) {
+func (s *sight) settle(result faas.CacheResult, err error) (faas.CacheResult, error) {
 	if err != nil && s.stopgap && unreachable(faas.AsError(err)) {
 		return s.result()
 	}

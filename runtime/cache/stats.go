@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // Stats count what a process's cached calls came to, since it began.
@@ -55,7 +57,7 @@ func (r *Results) Stats() Stats {
 }
 
 // result counts how a call went.
-func (n *counters) result(r *Result) {
+func (n *counters) result(r *faas.CacheResult) {
 	switch {
 	case r.Hit:
 		n.hits.Add(1)

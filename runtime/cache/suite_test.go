@@ -105,7 +105,7 @@ var descriptor = &faas.Descriptor{
 	Cache: &faas.CachePolicy{TTL: time.Minute, Tags: []string{"thing:{id}"}},
 }
 
-func ask(t *testing.T, r *Results, f *function, d *faas.Descriptor, body string, want Directives) Result {
+func ask(t *testing.T, r *Results, f *function, d *faas.Descriptor, body string, want faas.CacheDirectives) faas.CacheResult {
 	t.Helper()
 	result, err := r.Call(t.Context(), f, d, faas.Request{Key: "thing.get", Body: []byte(body)}, want)
 	if err != nil {
@@ -119,11 +119,11 @@ const input = `{"id":"42"}`
 func TestHit(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
-		first := ask(t, r, f, descriptor, input, Directives{})
+		first := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
 		if first.Hit || !first.Stored || first.Forward != forwardMiss || first.TTL != time.Minute {
 			t.Errorf("the first call: got %+v", first)
 		}
-		second := ask(t, r, f, descriptor, input, Directives{})
+		second := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
 		if !second.Hit || second.TTL <= 0 || second.TTL > time.Minute || second.Age < 0 {
 			t.Errorf("the second call: got %+v", second)
 		}
@@ -139,19 +139,19 @@ func TestHit(t *testing.T) {
 func TestInvalidate(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
-		ask(t, r, f, descriptor, input, Directives{})
-		other := ask(t, r, f, descriptor, `{"id":"43"}`, Directives{})
+		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+		other := ask(t, r, f, descriptor, `{"id":"43"}`, faas.CacheDirectives{})
 		for i := range 3 {
 			f.version.Add(1)
 			if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
 				t.Fatal(err)
 			}
-			got := ask(t, r, f, descriptor, input, Directives{})
+			got := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
 			if got.Hit || got.Forward != forwardStale || !bytes.HasPrefix(got.Body, fmt.Appendf(nil, "v%d ", i+1)) {
 				t.Errorf("after invalidation %d: got %+v, %s", i+1, got, got.Body)
 			}
 		}
-		if got := ask(t, r, f, descriptor, `{"id":"43"}`, Directives{}); !got.Hit || !bytes.Equal(got.Body, other.Body) {
+		if got := ask(t, r, f, descriptor, `{"id":"43"}`, faas.CacheDirectives{}); !got.Hit || !bytes.Equal(got.Body, other.Body) {
 			t.Errorf("a result with another tag: got %+v, want it untouched", got)
 		}
 	})
@@ -164,22 +164,22 @@ func TestSeveralTags(t *testing.T) {
 		d := with(func(p *faas.CachePolicy) { p.Tags = []string{"thing:{id}", "owner:{owner}", "things"} })
 		const input = `{"id":"42","owner":"7"}`
 		f := &function{}
-		ask(t, r, f, d, input, Directives{})
+		ask(t, r, f, d, input, faas.CacheDirectives{})
 		for _, tags := range [][]string{{"thing:42"}, {"owner:7"}, {"things"}, {"elsewhere", "things", "owner:7"}} {
-			if got := ask(t, r, f, d, input, Directives{}); !got.Hit {
+			if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit {
 				t.Errorf("before %q: got %+v, want a hit", tags, got)
 			}
 			if err := r.Invalidate(t.Context(), tags...); err != nil {
 				t.Fatal(err)
 			}
-			if got := ask(t, r, f, d, input, Directives{}); got.Hit {
+			if got := ask(t, r, f, d, input, faas.CacheDirectives{}); got.Hit {
 				t.Errorf("after %q: got a hit", tags)
 			}
 		}
 		for _, tag := range []string{"thing:42", "owner:7", "things"} {
 			evict(t, r, generationKey(r.namespace, tag))
 			for _, hit := range []bool{false, true} {
-				if got := ask(t, r, f, d, input, Directives{}); got.Hit != hit {
+				if got := ask(t, r, f, d, input, faas.CacheDirectives{}); got.Hit != hit {
 					t.Errorf("the generation of %q is lost: got hit %v, want %v", tag, got.Hit, hit)
 				}
 			}
@@ -187,7 +187,7 @@ func TestSeveralTags(t *testing.T) {
 		if err := r.Invalidate(t.Context(), "thing:43", "owner:8", "thing"); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, r, f, d, input, Directives{}); !got.Hit {
+		if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit {
 			t.Errorf("after tags of other results: got %+v, want a hit", got)
 		}
 	})
@@ -204,8 +204,8 @@ func TestLongTimes(t *testing.T) {
 			func(p *faas.CachePolicy) { p.TTL, p.StaleWhileRevalidate = 30*24*time.Hour, year },
 		} {
 			d, body := with(change), fmt.Sprintf(`{"id":"%d"}`, i)
-			first := ask(t, r, &function{}, d, body, Directives{})
-			if got := ask(t, r, &function{}, d, body, Directives{}); !got.Hit || got.TTL > first.TTL || first.TTL > generationTTL {
+			first := ask(t, r, &function{}, d, body, faas.CacheDirectives{})
+			if got := ask(t, r, &function{}, d, body, faas.CacheDirectives{}); !got.Hit || got.TTL > first.TTL || first.TTL > generationTTL {
 				t.Errorf("%+v: got %+v after %+v, want a hit", d.Cache, got, first)
 			}
 		}
@@ -217,9 +217,9 @@ func TestLongTimes(t *testing.T) {
 func TestInvalidateDuringFill(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		slow := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
-		done := make(chan Result)
+		done := make(chan faas.CacheResult)
 		go func() { // ends with the call
-			result, _ := r.Call(t.Context(), slow, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			result, _ := r.Call(t.Context(), slow, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
 			done <- result
 		}()
 		<-slow.started
@@ -228,15 +228,15 @@ func TestInvalidateDuringFill(t *testing.T) {
 		}
 		f := &function{}
 		f.version.Store(1)
-		if got := ask(t, r, f, descriptor, input, Directives{NoStore: true}); got.Hit || got.Collapsed || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{NoStore: true}); got.Hit || got.Collapsed || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
 			t.Errorf("while the old call runs: got %+v, %s; want a call of its own", got, got.Body)
 		}
-		ask(t, r, f, descriptor, `{"id":"42","n":1}`, Directives{}) // which gives the tag another generation
+		ask(t, r, f, descriptor, `{"id":"42","n":1}`, faas.CacheDirectives{}) // which gives the tag another generation
 		close(slow.release)
 		if old := <-done; !bytes.HasPrefix(old.Body, []byte("v0 ")) || !old.Stored {
 			t.Fatalf("the old call: got %+v, %s", old, old.Body)
 		}
-		if got := ask(t, r, f, descriptor, input, Directives{}); got.Hit || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
 			t.Errorf("after the old call: got %+v, %s; want v1", got, got.Body)
 		}
 	})
@@ -245,9 +245,9 @@ func TestInvalidateDuringFill(t *testing.T) {
 func TestNewcomersDoNotJoinOldFlights(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 2), release: make(chan struct{})}
-		results := make(chan Result, 2)
+		results := make(chan faas.CacheResult, 2)
 		call := func() {
-			result, _ := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			result, _ := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
 			results <- result
 		}
 		go call()
@@ -270,12 +270,12 @@ func TestNewcomersDoNotJoinOldFlights(t *testing.T) {
 func TestLostGeneration(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
-		ask(t, r, f, descriptor, input, Directives{})
+		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
 		evict(t, r, generationKey(r.namespace, "thing:42"))
-		if got := ask(t, r, f, descriptor, input, Directives{}); got.Hit {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit {
 			t.Error("an entry was trusted though its tag's generation is lost")
 		}
-		if got := ask(t, r, f, descriptor, input, Directives{}); !got.Hit {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); !got.Hit {
 			t.Errorf("after a fresh generation: got %+v, want a hit", got)
 		}
 	})
@@ -300,7 +300,7 @@ func evict(t *testing.T, r *Results, key string) {
 
 func TestIsolation(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
-		ask(t, r, &function{}, descriptor, input, Directives{})
+		ask(t, r, &function{}, descriptor, input, faas.CacheDirectives{})
 		change := func(fn func(*faas.Descriptor)) *faas.Descriptor {
 			d := *descriptor
 			fn(&d)
@@ -311,18 +311,18 @@ func TestIsolation(t *testing.T) {
 			"version":  change(func(d *faas.Descriptor) { d.Version = "2" }),
 			"border":   change(func(d *faas.Descriptor) { d.Name, d.Version = "get1", "" }),
 		} {
-			if got := ask(t, r, &function{}, d, input, Directives{}); got.Hit {
+			if got := ask(t, r, &function{}, d, input, faas.CacheDirectives{}); got.Hit {
 				t.Errorf("another %s: got a hit", name)
 			}
 		}
 		other := &Results{namespace: r.namespace + "x", store: r.store, codec: r.codec, news: r.news}
-		if got := ask(t, other, &function{}, descriptor, input, Directives{}); got.Hit {
+		if got := ask(t, other, &function{}, descriptor, input, faas.CacheDirectives{}); got.Hit {
 			t.Error("another namespace: got a hit")
 		}
 		if err := other.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, r, &function{}, descriptor, input, Directives{}); !got.Hit {
+		if got := ask(t, r, &function{}, descriptor, input, faas.CacheDirectives{}); !got.Hit {
 			t.Error("an invalidation in another namespace: got no hit")
 		}
 	})
@@ -337,13 +337,13 @@ func TestOddInputs(t *testing.T) {
 		}
 		for _, id := range ids {
 			body := `{"id":"` + id + `"}`
-			if got := ask(t, r, f, descriptor, body, Directives{}); got.Hit || !got.Stored {
+			if got := ask(t, r, f, descriptor, body, faas.CacheDirectives{}); got.Hit || !got.Stored {
 				t.Errorf("%.30q, first: got %+v", id, got.Forward)
 			}
 		}
 		for _, id := range ids {
 			body := `{"id":"` + id + `"}`
-			if got := ask(t, r, f, descriptor, body, Directives{}); !got.Hit || string(got.Body) != "v0 "+body {
+			if got := ask(t, r, f, descriptor, body, faas.CacheDirectives{}); !got.Hit || string(got.Body) != "v0 "+body {
 				t.Errorf("%.30q, second: got hit %v, %.60s", id, got.Hit, got.Body)
 			}
 		}
@@ -352,7 +352,7 @@ func TestOddInputs(t *testing.T) {
 		}
 		for i, id := range ids {
 			gone := i == 0 || i == 3 || len(id) == 10_000
-			if got := ask(t, r, f, descriptor, `{"id":"`+id+`"}`, Directives{}); got.Hit == gone {
+			if got := ask(t, r, f, descriptor, `{"id":"`+id+`"}`, faas.CacheDirectives{}); got.Hit == gone {
 				t.Errorf("%.30q, after invalidations: got hit %v", id, got.Hit)
 			}
 		}
@@ -363,7 +363,7 @@ func TestWhatIsNotStored(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		failing := &function{fail: faas.NotFound("nothing here")}
 		for range 2 {
-			if _, err := r.Call(t.Context(), failing, descriptor, faas.Request{Body: []byte(input)}, Directives{}); !errors.Is(err, faas.ErrNotFound) {
+			if _, err := r.Call(t.Context(), failing, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{}); !errors.Is(err, faas.ErrNotFound) {
 				t.Errorf("got %v, want the function's error", err)
 			}
 		}
@@ -401,7 +401,7 @@ func TestWhatIsNotStored(t *testing.T) {
 		} {
 			f := &function{pad: c.pad}
 			for range 2 {
-				if got := ask(t, r, f, c.d, c.body, Directives{}); got.Hit || got.Stored {
+				if got := ask(t, r, f, c.d, c.body, faas.CacheDirectives{}); got.Hit || got.Stored {
 					t.Errorf("%s: got hit %v, stored %v", name, got.Hit, got.Stored)
 				}
 			}
@@ -412,31 +412,31 @@ func TestWhatIsNotStored(t *testing.T) {
 func TestDirectives(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
-		if _, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{OnlyIfCached: true}); !errors.Is(err, faas.ErrUnavailable) || f.calls.Load() != 0 {
+		if _, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{OnlyIfCached: true}); !errors.Is(err, faas.ErrUnavailable) || f.calls.Load() != 0 {
 			t.Errorf("only-if-cached and nothing stored: got %v after %d runs", err, f.calls.Load())
 		}
-		if got := ask(t, r, f, descriptor, input, Directives{NoStore: true}); got.Stored || got.Hit {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{NoStore: true}); got.Stored || got.Hit {
 			t.Errorf("no-store: got %+v", got)
 		}
-		ask(t, r, f, descriptor, input, Directives{})
-		if got := ask(t, r, f, descriptor, input, Directives{OnlyIfCached: true}); !got.Hit {
+		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{OnlyIfCached: true}); !got.Hit {
 			t.Errorf("only-if-cached: got %+v, want a hit", got)
 		}
 		f.version.Add(1)
-		if got := ask(t, r, f, descriptor, input, Directives{NoCache: true, NoStore: true}); got.Hit || got.Stored || got.Forward != forwardRequest {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{NoCache: true, NoStore: true}); got.Hit || got.Stored || got.Forward != forwardRequest {
 			t.Errorf("no-cache, no-store: got %+v", got)
 		}
-		if got := ask(t, r, f, descriptor, input, Directives{MaxAge: time.Hour}); !got.Hit {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{MaxAge: time.Hour}); !got.Hit {
 			t.Errorf("max-age of an hour: got %+v, want a hit", got)
 		}
-		if got := ask(t, r, f, descriptor, input, Directives{MaxAge: time.Nanosecond}); got.Hit || got.Forward != forwardRequest {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{MaxAge: time.Nanosecond}); got.Hit || got.Forward != forwardRequest {
 			t.Errorf("max-age of next to nothing: got %+v", got)
 		}
 		f.version.Add(1)
-		if got := ask(t, r, f, descriptor, input, Directives{NoCache: true}); got.Hit || !got.Stored {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{NoCache: true}); got.Hit || !got.Stored {
 			t.Errorf("no-cache: got %+v", got)
 		}
-		if got := ask(t, r, f, descriptor, input, Directives{}); !got.Hit || !bytes.HasPrefix(got.Body, []byte("v2 ")) {
+		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); !got.Hit || !bytes.HasPrefix(got.Body, []byte("v2 ")) {
 			t.Errorf("after no-cache: got %+v, %s; want what it stored", got, got.Body)
 		}
 	})
@@ -449,7 +449,7 @@ func TestSingleFlight(t *testing.T) {
 		leader, leave := context.WithCancel(t.Context())
 		left := make(chan error)
 		go func() { // ends when the leader leaves
-			_, err := r.Call(leader, f, descriptor, request, Directives{})
+			_, err := r.Call(leader, f, descriptor, request, faas.CacheDirectives{})
 			left <- err
 		}()
 		<-f.started
@@ -458,7 +458,7 @@ func TestSingleFlight(t *testing.T) {
 		var collapsed, hits atomic.Int32
 		for range callers {
 			all.Go(func() {
-				result, err := r.Call(t.Context(), f, descriptor, request, Directives{})
+				result, err := r.Call(t.Context(), f, descriptor, request, faas.CacheDirectives{})
 				if err != nil {
 					t.Error(err)
 				}
@@ -492,12 +492,12 @@ func TestDeadlineWhileWaiting(t *testing.T) {
 		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
 		patient := make(chan error)
 		go func() { // ends with the call
-			_, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, Directives{})
+			_, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
 			patient <- err
 		}()
 		<-f.started
 		hurried := faas.Request{Body: []byte(input), Deadline: time.Now().Add(20 * time.Millisecond)}
-		if _, err := r.Call(t.Context(), f, descriptor, hurried, Directives{}); !errors.Is(err, faas.ErrExpired) {
+		if _, err := r.Call(t.Context(), f, descriptor, hurried, faas.CacheDirectives{}); !errors.Is(err, faas.ErrExpired) {
 			t.Errorf("got %v, want %v", err, faas.ErrExpired)
 		}
 		close(f.release)

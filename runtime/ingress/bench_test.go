@@ -54,6 +54,6 @@ func BenchmarkNotModified(b *testing.B) {
 // hits is an ingress that finds everything in its cache.
 func hits() http.Handler {
 	broker, _ := cached(nil)
-	hit := &fakeResults{result: &Result{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"EjRWeJq83v8SNFZ4mrze"`, TTL: time.Minute}}
+	hit := &fakeResults{result: &faas.CacheResult{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"EjRWeJq83v8SNFZ4mrze"`, TTL: time.Minute}}
 	return New(Config{Broker: broker, Results: hit})
 }

@@ -12,12 +12,12 @@ import (
 )
 
 // stored is what the fake cache has: seven seconds old, with 30 to go.
-var stored = Result{
+var stored = faas.CacheResult{
 	Reply: faas.Reply{Body: []byte(`{"x":1}`)}, Hit: true, ETag: `"1"`, Age: 7900 * time.Millisecond, TTL: 30*time.Second + 1,
 }
 
 // changed is stored, but for what change does to it.
-func changed(change func(*Result)) *Result {
+func changed(change func(*faas.CacheResult)) *faas.CacheResult {
 	r := stored
 	change(&r)
 	return &r
@@ -27,12 +27,12 @@ func changed(change func(*Result)) *Result {
 // 5861 (stale) and 9211 (Cache-Status) ask of a response, one case each.
 func TestCachingByTheBook(t *testing.T) {
 	fresh := &stored
-	miss := changed(func(r *Result) { r.Hit, r.Stored, r.Forward, r.Age = false, true, "uri-miss", 0 })
+	miss := changed(func(r *faas.CacheResult) { r.Hit, r.Stored, r.Forward, r.Age = false, true, "uri-miss", 0 })
 	edge := faas.CachePolicy{TTL: time.Minute, Edge: 2 * time.Second}
 	for _, c := range []struct {
 		section, name string
 		policy        faas.CachePolicy // a TTL of a minute if there is none
-		result        *Result
+		result        *faas.CacheResult
 		request       string // method, path, and header fields, one a line; GET /cached/42 if empty
 		status        int    // 200 if zero
 		want          string // header fields of the response, one a line; "Name:" for one that must not be there
@@ -50,11 +50,11 @@ func TestCachingByTheBook(t *testing.T) {
 		{"9111 5.2.2.10", "the edge gets a time of its own", edge, fresh, "", 0, "Cache-Control: max-age=0, must-revalidate, s-maxage=2"},
 		{"9111 5.2.2.10", "of a new result, too", edge, miss, "", 0, "Cache-Control: max-age=0, must-revalidate, s-maxage=2"},
 		{"9111 5.2.2.10", "for everybody, where it is public", faas.CachePolicy{Edge: time.Second, Public: true}, miss, "GET /cached/42\nAuthorization: Bearer x", 0, "Cache-Control: public, max-age=0, must-revalidate, s-maxage=1"},
-		{"9111 5.2.2.10", "nothing for the edge about to go stale here", edge, changed(func(r *Result) { r.TTL = 1900 * time.Millisecond }), "", 0, "Cache-Control: no-cache"},
-		{"9111 5.2.2.10", "nothing stale for the edge", edge, changed(func(r *Result) { r.TTL = -time.Second }), "", 0, "Cache-Control: no-cache"},
+		{"9111 5.2.2.10", "nothing for the edge about to go stale here", edge, changed(func(r *faas.CacheResult) { r.TTL = 1900 * time.Millisecond }), "", 0, "Cache-Control: no-cache"},
+		{"9111 5.2.2.10", "nothing stale for the edge", edge, changed(func(r *faas.CacheResult) { r.TTL = -time.Second }), "", 0, "Cache-Control: no-cache"},
 		{"9111 5.2.2.10", "nothing with Authorization for the edge", edge, miss, "GET /cached/42\nAuthorization: Bearer x", 0, "Cache-Control: no-store"},
 		{"9111 5.2.2.10", "nothing called by name for the edge", edge, miss, "POST /functions/cached", 0, "Cache-Control: no-cache"},
-		{"9111 3.5", "nothing is kept with Authorization", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Forward = false, "request" }), "GET /cached/42\nAuthorization: Bearer x", 0, "Cache-Control: no-store\nCache-Status: Rabbet; fwd=bypass"},
+		{"9111 3.5", "nothing is kept with Authorization", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.Hit, r.Forward = false, "request" }), "GET /cached/42\nAuthorization: Bearer x", 0, "Cache-Control: no-store\nCache-Status: Rabbet; fwd=bypass"},
 		{"9111 5.2.1.5", "nor where the client says so", faas.CachePolicy{}, fresh, "GET /cached/42\nCache-Control: no-store", 0, "Cache-Control: no-store"},
 		{"9111 5.2.1.5", "the client outranks the edge", edge, fresh, "GET /cached/42\nCache-Control: no-store", 0, "Cache-Control: no-store"},
 		{"9111 5.2.1.7", "only-if-cached, and it is", faas.CachePolicy{}, fresh, "GET /cached/42\nCache-Control: only-if-cached", 0, "Age: 7"},
@@ -67,15 +67,15 @@ func TestCachingByTheBook(t *testing.T) {
 
 		// RFC 9211, Cache-Status
 		{"9211 2.1", "hit", faas.CachePolicy{}, fresh, "", 0, "Cache-Status: Rabbet; hit; ttl=30"},
-		{"9211 2.4", "stale hit", faas.CachePolicy{}, changed(func(r *Result) { r.TTL = -5 * time.Second }), "", 0, "Cache-Status: Rabbet; hit; ttl=-5"},
+		{"9211 2.4", "stale hit", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.TTL = -5 * time.Second }), "", 0, "Cache-Status: Rabbet; hit; ttl=-5"},
 		{"9211 2.2", "miss", faas.CachePolicy{}, miss, "", 0, "Cache-Status: Rabbet; fwd=uri-miss; stored"},
-		{"9211 2.2", "a miss that was not stored", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Forward = false, "uri-miss" }), "", 0, "Cache-Status: Rabbet; fwd=uri-miss"},
-		{"9211 2.2", "stale, and the function failed", faas.CachePolicy{}, changed(func(r *Result) { r.Forward, r.TTL = "stale", -9*time.Second }), "", 0, "Cache-Status: Rabbet; fwd=stale; ttl=-9; detail=stale-if-error\nAge: 7"},
-		{"9211 2.2", "stale", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Forward = false, "stale" }), "", 0, "Cache-Status: Rabbet; fwd=stale"},
-		{"9211 2.2", "at the client's request", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Stored, r.Forward = false, true, "request" }), "", 0, "Cache-Status: Rabbet; fwd=request; stored"},
-		{"9211 2.2", "the cache is out of reach", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Forward = false, "bypass" }), "", 0, "Cache-Status: Rabbet; fwd=bypass"},
-		{"9211 2.2", "for no reason given", faas.CachePolicy{}, changed(func(r *Result) { r.Hit = false }), "", 0, "Cache-Status: Rabbet; fwd=miss"},
-		{"9211 2.6", "collapsed", faas.CachePolicy{}, changed(func(r *Result) { r.Hit, r.Collapsed, r.Forward = false, true, "uri-miss" }), "", 0, "Cache-Status: Rabbet; fwd=uri-miss; collapsed"},
+		{"9211 2.2", "a miss that was not stored", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.Hit, r.Forward = false, "uri-miss" }), "", 0, "Cache-Status: Rabbet; fwd=uri-miss"},
+		{"9211 2.2", "stale, and the function failed", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.Forward, r.TTL = "stale", -9*time.Second }), "", 0, "Cache-Status: Rabbet; fwd=stale; ttl=-9; detail=stale-if-error\nAge: 7"},
+		{"9211 2.2", "stale", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.Hit, r.Forward = false, "stale" }), "", 0, "Cache-Status: Rabbet; fwd=stale"},
+		{"9211 2.2", "at the client's request", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.Hit, r.Stored, r.Forward = false, true, "request" }), "", 0, "Cache-Status: Rabbet; fwd=request; stored"},
+		{"9211 2.2", "the cache is out of reach", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.Hit, r.Forward = false, "bypass" }), "", 0, "Cache-Status: Rabbet; fwd=bypass"},
+		{"9211 2.2", "for no reason given", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.Hit = false }), "", 0, "Cache-Status: Rabbet; fwd=miss"},
+		{"9211 2.6", "collapsed", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.Hit, r.Collapsed, r.Forward = false, true, "uri-miss" }), "", 0, "Cache-Status: Rabbet; fwd=uri-miss; collapsed"},
 
 		// RFC 9110, HTTP Semantics
 		{"9110 8.8.3", "the entity tag", faas.CachePolicy{}, fresh, "", 0, `Etag: "1"`},
@@ -85,14 +85,14 @@ func TestCachingByTheBook(t *testing.T) {
 		{"9110 13.1.2", "If-None-Match compares weakly", faas.CachePolicy{}, fresh, "GET /cached/42\nIf-None-Match: W/\"1\"", 304, ""},
 		{"9110 13.1.2", "of several", faas.CachePolicy{}, fresh, "GET /cached/42\nIf-None-Match: \"0\", W/\"a,b\" ,\"1\"", 304, ""},
 		{"9110 13.1.2", "on several lines", faas.CachePolicy{}, fresh, "GET /cached/42\nIf-None-Match: \"0\"\nIf-None-Match: \"1\"", 304, ""},
-		{"9211 2.2", "the ttl of what has just become stale is negative", faas.CachePolicy{}, changed(func(r *Result) { r.TTL = -time.Millisecond }), "GET /cached/42", 200, "Cache-Status: Rabbet; hit; ttl=-1"},
+		{"9211 2.2", "the ttl of what has just become stale is negative", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.TTL = -time.Millisecond }), "GET /cached/42", 200, "Cache-Status: Rabbet; hit; ttl=-1"},
 		{"9110 13.1.2", "any", faas.CachePolicy{}, fresh, "GET /cached/42\nIf-None-Match: *", 304, ""},
 		{"9110 13.1.2", "HEAD, too", faas.CachePolicy{}, fresh, "HEAD /cached/42\nIf-None-Match: \"1\"", 304, ""},
 		{"9110 13.1.2", "a result of just now, too", faas.CachePolicy{}, miss, "GET /cached/42\nIf-None-Match: \"1\"", 304, "Cache-Status: Rabbet; fwd=uri-miss; stored"},
 		{"9110 13.1.2", "another", faas.CachePolicy{}, fresh, "GET /cached/42\nIf-None-Match: \"2\"", 200, ""},
 		{"9110 13.1.2", "without quotes", faas.CachePolicy{}, fresh, "GET /cached/42\nIf-None-Match: 1", 200, ""},
 		{"9110 13.1.2", "cut off", faas.CachePolicy{}, fresh, "GET /cached/42\nIf-None-Match: \"1", 200, ""},
-		{"9110 13.1.2", "nothing to compare with", faas.CachePolicy{}, changed(func(r *Result) { r.ETag = "" }), "GET /cached/42\nIf-None-Match: \"1\"", 200, "Etag:"},
+		{"9110 13.1.2", "nothing to compare with", faas.CachePolicy{}, changed(func(r *faas.CacheResult) { r.ETag = "" }), "GET /cached/42\nIf-None-Match: \"1\"", 200, "Etag:"},
 		{"9110 13.1.1", "If-Match with a POST by name, too", faas.CachePolicy{}, fresh, "POST /functions/cached\nIf-Match: \"0\"", 412, ""},
 		{"9110 13.1.2", "a POST by name has been answered already", faas.CachePolicy{}, fresh, "POST /functions/cached\nIf-None-Match: *", 200, `Etag: "1"`},
 		{"9110 13.1.1", "If-Match, and it does", faas.CachePolicy{}, fresh, "GET /cached/42\nIf-Match: \"1\"", 200, ""},
@@ -152,34 +152,34 @@ func doLines(h http.Handler, lines string) *http.Response {
 func TestDirectivesByTheBook(t *testing.T) {
 	for _, c := range []struct {
 		section, fields string
-		want            Directives
+		want            faas.CacheDirectives
 	}{
-		{"5.2", "Accept: */*", Directives{}},
-		{"5.2", "Cache-Control: unknown, x=\"no-store, no-cache\\\", no-store\", y=1", Directives{}},
-		{"5.2", "Cache-Control: ,, No-Cache ,", Directives{NoCache: true}},
-		{"5.2", "Cache-Control: no-store\nCache-Control: no-cache", Directives{NoStore: true, NoCache: true}},
-		{"5.2.1.1", "Cache-Control: max-age=5", Directives{MaxAge: 5 * time.Second}},
-		{"5.2.1.1", "Cache-Control: max-age=0", Directives{NoCache: true}},
-		{"5.2", "Cache-Control: max-age=\"5\"", Directives{MaxAge: 5 * time.Second}},
-		{"4.2.1", "Cache-Control: max-age=9, max-age=5, max-age=7", Directives{MaxAge: 5 * time.Second}},
-		{"4.2.1", "Cache-Control: max-age=soon", Directives{NoCache: true}},
-		{"4.2.1", "Cache-Control: max-age=-1", Directives{NoCache: true}},
-		{"4.2.1", "Cache-Control: max-age", Directives{NoCache: true}},
-		{"1.2.2", "Cache-Control: max-age=99999999999999999999", Directives{MaxAge: 1 << 31 * time.Second}},
-		{"5.2.1.2", "Cache-Control: max-stale=10", Directives{MaxStale: 10 * time.Second}},
-		{"5.2.1.2", "Cache-Control: max-stale", Directives{MaxStale: math.MaxInt64}},
-		{"5.2.1.2", "Cache-Control: max-stale, max-stale=1", Directives{MaxStale: time.Second}},
-		{"5.2.1.2", "Cache-Control: max-stale=much", Directives{}},
-		{"5.2.1.3", "Cache-Control: min-fresh=20", Directives{MinFresh: 20 * time.Second}},
-		{"5.2.1.3", "Cache-Control: min-fresh=20, min-fresh=30", Directives{MinFresh: 30 * time.Second}},
-		{"5.2.1.3", "Cache-Control: min-fresh=very", Directives{NoCache: true}},
-		{"5.2.1.4", "Cache-Control: no-cache", Directives{NoCache: true}},
-		{"5.2.1.5", "Cache-Control: no-store", Directives{NoStore: true}},
-		{"5.2.1.6", "Cache-Control: no-transform", Directives{}},
-		{"5.2.1.7", "Cache-Control: only-if-cached, max-age=9", Directives{OnlyIfCached: true, MaxAge: 9 * time.Second}},
-		{"5.4", "Pragma: no-cache", Directives{NoCache: true}},
-		{"5.4", "Pragma: no-cache\nCache-Control: max-age=5", Directives{MaxAge: 5 * time.Second}},
-		{"3.5", "Authorization: Bearer x", Directives{NoStore: true, NoCache: true}},
+		{"5.2", "Accept: */*", faas.CacheDirectives{}},
+		{"5.2", "Cache-Control: unknown, x=\"no-store, no-cache\\\", no-store\", y=1", faas.CacheDirectives{}},
+		{"5.2", "Cache-Control: ,, No-Cache ,", faas.CacheDirectives{NoCache: true}},
+		{"5.2", "Cache-Control: no-store\nCache-Control: no-cache", faas.CacheDirectives{NoStore: true, NoCache: true}},
+		{"5.2.1.1", "Cache-Control: max-age=5", faas.CacheDirectives{MaxAge: 5 * time.Second}},
+		{"5.2.1.1", "Cache-Control: max-age=0", faas.CacheDirectives{NoCache: true}},
+		{"5.2", "Cache-Control: max-age=\"5\"", faas.CacheDirectives{MaxAge: 5 * time.Second}},
+		{"4.2.1", "Cache-Control: max-age=9, max-age=5, max-age=7", faas.CacheDirectives{MaxAge: 5 * time.Second}},
+		{"4.2.1", "Cache-Control: max-age=soon", faas.CacheDirectives{NoCache: true}},
+		{"4.2.1", "Cache-Control: max-age=-1", faas.CacheDirectives{NoCache: true}},
+		{"4.2.1", "Cache-Control: max-age", faas.CacheDirectives{NoCache: true}},
+		{"1.2.2", "Cache-Control: max-age=99999999999999999999", faas.CacheDirectives{MaxAge: 1 << 31 * time.Second}},
+		{"5.2.1.2", "Cache-Control: max-stale=10", faas.CacheDirectives{MaxStale: 10 * time.Second}},
+		{"5.2.1.2", "Cache-Control: max-stale", faas.CacheDirectives{MaxStale: math.MaxInt64}},
+		{"5.2.1.2", "Cache-Control: max-stale, max-stale=1", faas.CacheDirectives{MaxStale: time.Second}},
+		{"5.2.1.2", "Cache-Control: max-stale=much", faas.CacheDirectives{}},
+		{"5.2.1.3", "Cache-Control: min-fresh=20", faas.CacheDirectives{MinFresh: 20 * time.Second}},
+		{"5.2.1.3", "Cache-Control: min-fresh=20, min-fresh=30", faas.CacheDirectives{MinFresh: 30 * time.Second}},
+		{"5.2.1.3", "Cache-Control: min-fresh=very", faas.CacheDirectives{NoCache: true}},
+		{"5.2.1.4", "Cache-Control: no-cache", faas.CacheDirectives{NoCache: true}},
+		{"5.2.1.5", "Cache-Control: no-store", faas.CacheDirectives{NoStore: true}},
+		{"5.2.1.6", "Cache-Control: no-transform", faas.CacheDirectives{}},
+		{"5.2.1.7", "Cache-Control: only-if-cached, max-age=9", faas.CacheDirectives{OnlyIfCached: true, MaxAge: 9 * time.Second}},
+		{"5.4", "Pragma: no-cache", faas.CacheDirectives{NoCache: true}},
+		{"5.4", "Pragma: no-cache\nCache-Control: max-age=5", faas.CacheDirectives{MaxAge: 5 * time.Second}},
+		{"3.5", "Authorization: Bearer x", faas.CacheDirectives{NoStore: true, NoCache: true}},
 	} {
 		results := &fakeResults{result: &stored}
 		_, h := cached(results)
@@ -206,17 +206,17 @@ func TestOnlyIfCached(t *testing.T) { // RFC 9111, section 5.2.1.7
 }
 
 func TestNegativeResults(t *testing.T) {
-	kept := &Result{Hit: true, Age: 3 * time.Second, TTL: 9 * time.Second}
+	kept := &faas.CacheResult{Hit: true, Age: 3 * time.Second, TTL: 9 * time.Second}
 	for _, c := range []struct {
 		name, field, status, age string
-		result                   *Result
+		result                   *faas.CacheResult
 		executed                 faas.Executed
 		attempt                  int
 	}{
 		{"kept", "Accept: */*", "Rabbet; hit; ttl=9; detail=negative", "3", kept, faas.ExecutedNo, 0},
 		{"kept, and only that", "Cache-Control: only-if-cached", "Rabbet; hit; ttl=9; detail=negative", "3", kept, faas.ExecutedNo, 0},
-		{"kept from now on", "Accept: */*", "Rabbet; fwd=uri-miss; stored; detail=negative", "", &Result{Forward: "uri-miss", Stored: true}, faas.ExecutedYes, 1},
-		{"not kept", "Accept: */*", "Rabbet; fwd=uri-miss", "", &Result{Forward: "uri-miss"}, faas.ExecutedYes, 1},
+		{"kept from now on", "Accept: */*", "Rabbet; fwd=uri-miss; stored; detail=negative", "", &faas.CacheResult{Forward: "uri-miss", Stored: true}, faas.ExecutedYes, 1},
+		{"not kept", "Accept: */*", "Rabbet; fwd=uri-miss", "", &faas.CacheResult{Forward: "uri-miss"}, faas.ExecutedYes, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, h := cached(&fakeResults{result: c.result, err: faas.NotFound("no profile")})
@@ -258,7 +258,7 @@ func TestIdentity(t *testing.T) {
 	}
 	for _, fields := range []string{"Accept: */*", "X-User: ", "Cookie: id=", "Cookie: other=a", "Authorization: Bearer x"} {
 		r := doLines(h, "GET /cached/42\n"+fields)
-		if want := (Directives{NoStore: true, NoCache: true}); results.request.Identity != "" || results.want != want || r.Header.Get("Cache-Control") != "no-store" {
+		if want := (faas.CacheDirectives{NoStore: true, NoCache: true}); results.request.Identity != "" || results.want != want || r.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%q: identity %q, %+v, %v; want it to get past the cache", fields, results.request.Identity, results.want, r.Header)
 		}
 	}

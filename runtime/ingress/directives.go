@@ -6,11 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // directives reads Cache-Control, or Pragma where that is all there is (RFC
 // 9111, sections 5.2.1 and 5.4). What it does not know it ignores.
-func directives(h http.Header) (want Directives) {
+func directives(h http.Header) (want faas.CacheDirectives) {
 	values := h["Cache-Control"]
 	if len(values) == 0 {
 		want.NoCache = len(h["Pragma"]) > 0 && strings.EqualFold(h["Pragma"][0], "no-cache")
@@ -21,7 +23,7 @@ func directives(h http.Header) (want Directives) {
 			var directive string
 			directive, value = cutItem(value)
 			name, argument, _ := strings.Cut(directive, "=")
-			want.take(name, strings.Trim(argument, `"`))
+			take(&want, name, strings.Trim(argument, `"`))
 		}
 	}
 	return want
@@ -29,7 +31,7 @@ func directives(h http.Header) (want Directives) {
 
 // take adds one directive. Of two that differ the stricter one counts (RFC
 // 9111, section 4.2.1).
-func (want *Directives) take(name, argument string) {
+func take(want *faas.CacheDirectives, name, argument string) {
 	switch strings.ToLower(name) {
 	case "no-store":
 		want.NoStore = true

@@ -9,38 +9,11 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// Caller makes a call; a Broker is one.
-type Caller interface {
-	Call(ctx context.Context, r faas.Request) (faas.Reply, error)
-}
-
 // Results serves the results of functions that say faas.Cached, from a cache
 // where it can and through next otherwise. A cache that is down is no error. A
 // call waits no longer than r.Deadline, for others' calls either.
 type Results interface {
-	Call(ctx context.Context, next Caller, f *faas.Descriptor, r faas.Request, want Directives) (Result, error)
-}
-
-// Directives is what the client asks of the cache (RFC 9111, section 5.2.1).
-type Directives struct {
-	NoStore      bool          // do not store the result
-	NoCache      bool          // run the function whatever is stored
-	OnlyIfCached bool          // do not run it: an absent result is faas.ErrUnavailable, not executed
-	MaxAge       time.Duration // a stored result may be no older; zero is any
-	MinFresh     time.Duration // it must stay fresh for at least this long
-	MaxStale     time.Duration // it may have been stale for as long, where the store still has it
-}
-
-// Result is an answer and how it came about.
-type Result struct {
-	faas.Reply
-	Hit       bool          // it was stored; with an error, that was (see faas.CachePolicy.Negative)
-	Stored    bool          // it is now
-	Collapsed bool          // it was made for another request at the same time
-	Forward   string        // why the function was called: "uri-miss", "stale", "request", "bypass", "miss" (RFC 9211); with Hit, in vain
-	ETag      string        // strong, quoted; "" for none
-	Age       time.Duration // since the function ran
-	TTL       time.Duration // for how long it is still fresh; negative: it is stale
+	Call(ctx context.Context, next faas.Caller, f *faas.Descriptor, r faas.Request, want faas.CacheDirectives) (faas.CacheResult, error)
 }
 
 // nobody is the Caller of a function that no worker hosts: what is stored can
@@ -63,7 +36,7 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 		x.fail(onlyIfCached())
 		return
 	}
-	var next Caller = x.ingress.cfg.Broker
+	var next faas.Caller = x.ingress.cfg.Broker
 	if len(f.Workers) == 0 {
 		next = nobody{}
 	}
@@ -101,7 +74,7 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 
 // failCached writes the error of a call through the cache: one that was kept,
 // or one of just now.
-func (x *exchange) failCached(f *function, result *Result, want Directives, err error) {
+func (x *exchange) failCached(f *function, result *faas.CacheResult, want faas.CacheDirectives, err error) {
 	if want.OnlyIfCached && !result.Hit {
 		x.sent = false
 		x.fail(onlyIfCached())
@@ -121,7 +94,7 @@ func onlyIfCached() *problem {
 }
 
 // describe says how the result came about, and who else may keep it.
-func (x *exchange) describe(f *function, result *Result, want Directives, took time.Duration) {
+func (x *exchange) describe(f *function, result *faas.CacheResult, want faas.CacheDirectives, took time.Duration) {
 	if result.ETag != "" {
 		x.set("Etag", result.ETag)
 	}
@@ -138,7 +111,7 @@ func (x *exchange) describe(f *function, result *Result, want Directives, took t
 }
 
 // cacheStatus says what the cache did (RFC 9211).
-func (x *exchange) cacheStatus(result *Result, err error) {
+func (x *exchange) cacheStatus(result *faas.CacheResult, err error) {
 	b := append(make([]byte, 0, 64), "Rabbet"...)
 	ttl := int64(result.TTL / time.Second)
 	if result.TTL < 0 {

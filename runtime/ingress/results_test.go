@@ -12,23 +12,23 @@ import (
 
 // fakeResults answers with result and err, or lets the call through if it has neither.
 type fakeResults struct {
-	result *Result
+	result *faas.CacheResult
 	err    error
 
-	want    Directives   // of the last call
-	request faas.Request // likewise
+	want    faas.CacheDirectives // of the last call
+	request faas.Request         // likewise
 }
 
-func (r *fakeResults) Call(ctx context.Context, next Caller, f *faas.Descriptor, q faas.Request, want Directives) (Result, error) {
+func (r *fakeResults) Call(ctx context.Context, next faas.Caller, f *faas.Descriptor, q faas.Request, want faas.CacheDirectives) (faas.CacheResult, error) {
 	r.want, r.request = want, q
 	if r.result != nil {
 		return *r.result, r.err
 	}
 	if r.err != nil {
-		return Result{}, r.err
+		return faas.CacheResult{}, r.err
 	}
 	reply, err := next.Call(ctx, q)
-	return Result{Reply: reply, Stored: true, Forward: "uri-miss", ETag: `"1"`}, err
+	return faas.CacheResult{Reply: reply, Stored: true, Forward: "uri-miss", ETag: `"1"`}, err
 }
 
 // cached is an ingress with one cached function, GET /cached/{id}.
@@ -53,7 +53,7 @@ const localizedSchema = `{"type":"object","additionalProperties":false,"properti
 
 // What is stored is served whether a worker is there or not; what is not cannot be made.
 func TestCachedWithoutAWorker(t *testing.T) {
-	fresh := Result{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"1"`, TTL: time.Minute}
+	fresh := faas.CacheResult{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"1"`, TTL: time.Minute}
 	for name, c := range map[string]struct {
 		results *fakeResults
 		fields  string

@@ -87,7 +87,7 @@ func (c *caching) shares(r *http.Request, call *faas.Request) bool {
 }
 
 // controlOf is the Cache-Control of a result.
-func (c *caching) controlOf(r *http.Request, result *Result, want Directives) string {
+func (c *caching) controlOf(r *http.Request, result *faas.CacheResult, want faas.CacheDirectives) string {
 	switch {
 	case want.NoStore:
 		return "no-store"

@@ -125,7 +125,7 @@ func invalidations(ctx context.Context, s settings, url string, n int) (returned
 		Cache: &faas.CachePolicy{TTL: time.Hour, Tags: []string{"thing:{id}"}},
 	}
 	sees := func(r *cache.Results) (int64, error) {
-		result, err := r.Call(ctx, f, d, faas.Request{Body: []byte(`{"id":"42"}`)}, cache.Directives{})
+		result, err := r.Call(ctx, f, d, faas.Request{Body: []byte(`{"id":"42"}`)}, faas.CacheDirectives{})
 		if err != nil {
 			return 0, err
 		}

@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
-	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/ingress"
 	"github.com/rabbet-fn/rabbet/runtime/session"
 )
@@ -72,7 +71,7 @@ func newIngress(c *config, b broker, results *cache.Results, sessions *session.S
 	proxies, _ := c.trustedProxies() // readConfig has tried them
 	cfg := ingress.Config{Broker: b, Cookie: c.cookie(), TrustProxy: proxies, Log: log}
 	if results != nil {
-		cfg.Results = cachedResults{results}
+		cfg.Results = results
 	}
 	if sessions != nil {
 		cfg.Sessions = sessions
@@ -114,12 +113,4 @@ func serveIngress(front *ingress.Ingress, l net.Listener, grace time.Duration, l
 		<-served
 		<-routed
 	}
-}
-
-// cachedResults lets the ingress use a results cache: it knows only what it needs of one.
-type cachedResults struct{ *cache.Results }
-
-func (c cachedResults) Call(ctx context.Context, next ingress.Caller, f *faas.Descriptor, r faas.Request, want ingress.Directives) (ingress.Result, error) {
-	result, err := c.Results.Call(ctx, next, f, r, cache.Directives(want))
-	return ingress.Result(result), err
 }

@@ -129,7 +129,7 @@ func TestInProcessLevelOverRabbitMQ(t *testing.T) {
 	d := &faas.Descriptor{Name: "get", Kind: faas.KindRequest, Keys: []string{"get"}, Version: "1", Cache: &faas.CachePolicy{TTL: time.Hour, Tags: []string{"thing"}}}
 	read := func() string {
 		t.Helper()
-		result, err := reader.Call(t.Context(), function, d, faas.Request{Key: "get"}, cache.Directives{})
+		result, err := reader.Call(t.Context(), function, d, faas.Request{Key: "get"}, faas.CacheDirectives{})
 		if err != nil {
 			t.Fatal(err)
 		}
