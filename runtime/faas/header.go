@@ -88,7 +88,7 @@ func ofConnection(name string) bool {
 // says what nobody but a trusted proxy may say.
 func ofIngress(name string) bool {
 	switch name {
-	case "Cache-Control", "Pragma", "Age", "Vary", "If-None-Match", "If-Modified-Since", "Range", "If-Range",
+	case "Cache-Control", "Pragma", "Age", "Vary", "If-Modified-Since", "Range", "If-Range",
 		"Request-Timeout", "Forwarded", "X-Real-Ip":
 		return true
 	}

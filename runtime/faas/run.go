@@ -113,9 +113,13 @@ func ofRun(ctx context.Context, err error) error {
 		return &Error{Code: CodeExpired, Detail: "the deadline passed while the function ran", Cause: err, Executed: ExecutedUnknown}
 	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Executed != "" && e.Executed != ExecutedYes {
-		own := *e // of a call that the function made: this function has run, whatever became of that one
-		own.Executed, own.Cause = ExecutedYes, err
-		return &own
+		// Of a publish or a call that the function made. Whatever became of
+		// that one, this function has run, and does not say so itself.
+		own := &Error{Code: CodeInternal, Detail: "the function failed", After: e.After, Executed: ExecutedYes, Cause: err}
+		if e.Permanent() {
+			own.Code = CodePermanent
+		}
+		return own
 	}
 	return err
 }

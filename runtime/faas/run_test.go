@@ -3,6 +3,7 @@ package faas
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,10 +24,18 @@ func TestRun(t *testing.T) {
 		{"panic", func(context.Context, *Event) ([]byte, error) { panic("why") }, CodePanic, ""},
 		{"plain error", func(context.Context, *Event) ([]byte, error) { return nil, plain }, CodeInternal, ""},
 		{"declared error", func(context.Context, *Event) ([]byte, error) { return nil, NotFound("no") }, CodeNotFound, ""},
-		// The error of a call that the function made says "not executed" of that call only.
+		// The error of a call that the function made says what became of that
+		// call: "not executed", or that its input does not fit.
 		{"error of an inner call", func(context.Context, *Event) ([]byte, error) {
 			return nil, &Error{Code: CodeUnroutable, Executed: ExecutedNo}
-		}, CodeUnroutable, ExecutedYes},
+		}, CodeInternal, ExecutedYes},
+		{"error of an inner publish", func(context.Context, *Event) ([]byte, error) {
+			return nil, fmt.Errorf("tell others: %w", &Error{Code: CodeInvalid, Executed: ExecutedNo})
+		}, CodePermanent, ExecutedYes},
+		{"what an inner call answered", func(context.Context, *Event) ([]byte, error) {
+			return nil, &Error{Code: CodeNotFound, Executed: ExecutedYes}
+		}, CodeNotFound, ExecutedYes},
+		{"try later", func(context.Context, *Event) ([]byte, error) { return nil, RetryAfter(time.Second, plain) }, CodeUnavailable, ExecutedYes},
 		{"postponed", func(context.Context, *Event) ([]byte, error) { return nil, Postpone(time.Second, plain) }, CodeUnavailable, ExecutedNo},
 		{"sentinel", func(context.Context, *Event) ([]byte, error) { return nil, ErrConflict }, CodeConflict, ""},
 	} {

@@ -67,7 +67,7 @@ func (x *exchange) call(f *function, params []string) {
 	}
 	request := faas.Request{
 		Key: f.Keys[0], Function: f.Name, ID: x.id, Deadline: began.Add(patience),
-		Repeatable: f.Repeatable, Body: body, Correlation: x.id, Trace: traceOf(r.Header),
+		Repeatable: f.Repeatable, Body: body, Correlation: x.correlation(), Trace: traceOf(r.Header),
 	}
 	if f.Session {
 		x.callInSession(f, status, request)

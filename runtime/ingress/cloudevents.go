@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -117,7 +118,7 @@ func (x *exchange) cloudEvents() (events []faas.Event, batch bool, p *problem) {
 	trace := traceOf(r.Header)
 	for n := range found {
 		e := found[n].event(trace)
-		e.Correlation, e.NotBefore = x.id, notBefore
+		e.Correlation, e.NotBefore = x.correlation(), notBefore
 		events = append(events, e)
 	}
 	return events, batch, nil
@@ -187,10 +188,12 @@ func structuredEvent(raw json.RawMessage, at string) (cloudEvent, []faas.FieldEr
 		case name == "data" || name == "data_base64" || text == "null":
 		case value[0] == '"':
 			e.attributes[name] = unquote(value)
-		case text == "true" || text == "false" || kindInteger.mistake(text) == "":
+		case isText(name):
+			wrong(name, "it is a string")
+		case text == "true" || text == "false" || isInt32(text):
 			e.attributes[name] = text
 		default:
-			wrong(name, "an attribute is a string, an integer, true or false")
+			wrong(name, "an attribute is a string, an integer of 32 bits, true or false")
 		}
 	}
 	if t, ok := e.attributes["datacontenttype"]; ok {
@@ -219,6 +222,21 @@ func structuredEvent(raw json.RawMessage, at string) (cloudEvent, []faas.FieldEr
 	return e, e.mistakes(at, mistakes)
 }
 
+// isText reports whether an attribute is a string by the specification; an
+// extension may be something else.
+func isText(attribute string) bool {
+	switch attribute {
+	case "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema":
+		return true
+	}
+	return false
+}
+
+func isInt32(text string) bool {
+	_, err := strconv.ParseInt(text, 10, 32)
+	return err == nil
+}
+
 // mistakes adds what CloudEvents 1.0 does not allow.
 func (e *cloudEvent) mistakes(at string, found []faas.FieldError) []faas.FieldError {
 	wrong := func(name, detail string) {
@@ -239,8 +257,8 @@ func (e *cloudEvent) mistakes(at string, found []faas.FieldError) []faas.FieldEr
 	}
 	if _, _, err := mime.ParseMediaType(e.dataType); err != nil && e.dataType != "" || len(e.dataType) > maxShort {
 		wrong("datacontenttype", "want a media type of at most 255 bytes")
-	} else if (e.dataType == "" || isJSON(e.dataType)) && len(e.data) > 0 && !json.Valid(e.data) {
-		wrong("data", "it is not JSON, which its content type says")
+	} else if (e.dataType == "" || isJSON(e.dataType)) && len(e.data) > 0 && malformed(e.data) != nil {
+		wrong("data", "it is not JSON in UTF-8, which its content type says")
 	}
 	if p := checkKey(e.key()); e.attributes["type"] != "" && p != nil {
 		wrong("type", p.Detail)

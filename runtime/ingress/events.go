@@ -20,7 +20,7 @@ type accepted struct {
 // must be JSON if that is what its content type says, or if it has none.
 func (x *exchange) publish(*routes) {
 	r := x.request
-	e := faas.Event{Key: r.PathValue("key"), ID: eventID(r.Header), Correlation: x.id, Trace: traceOf(r.Header)}
+	e := faas.Event{Key: r.PathValue("key"), ID: eventID(r.Header), Correlation: x.correlation(), Trace: traceOf(r.Header)}
 	p := checkKey(e.Key)
 	if p == nil && r.URL.RawQuery != "" {
 		p = refuse(http.StatusUnprocessableEntity, "an event takes no query parameters: put them into the body")
@@ -154,7 +154,7 @@ func deliverAt(h http.Header) (time.Time, *problem) {
 		t = time.Now().Add(time.Duration(min(seconds, 2*faas.MaxDelay.Seconds()) * float64(time.Second)))
 	default:
 		var err error
-		if t, err = time.Parse(time.RFC3339Nano, at[0]); err != nil {
+		if t, err = parseTime(at[0]); err != nil {
 			return t, refuse(http.StatusBadRequest, "Deliver-At: %q: write a time such as 2030-01-31T09:00:00Z", limited(at[0]))
 		}
 	}
@@ -170,6 +170,11 @@ func eventTime(text string) (time.Time, bool) {
 	if text == "" {
 		return time.Time{}, true
 	}
-	t, err := time.Parse(time.RFC3339Nano, text)
-	return t, err == nil
+	t, err := parseTime(text)
+	return t, err == nil && jsonTime(t)
+}
+
+// parseTime reads a time as in RFC 3339, whose letters may be small.
+func parseTime(text string) (time.Time, error) {
+	return time.Parse(time.RFC3339Nano, strings.ToUpper(text))
 }

@@ -27,10 +27,14 @@ func TestPublish(t *testing.T) {
 	if e := b.published()[1]; string(e.Body) != "\x00\xff" || e.ContentType != "application/octet-stream" {
 		t.Errorf("bytes became %+v", e)
 	}
+	do(h, "POST", "/events/a", "{}", "X-Request-Id: r0", "X-Call-Id: e2")
+	if e := b.published()[2]; e.ID != "e2" || e.Correlation != "r0" {
+		t.Errorf("with both ids: %+v", e)
+	}
 	for range 2 { // of one request, which is the client's
 		do(h, "POST", "/events/a", "{}", "X-Request-Id: r1")
 	}
-	if one, other := b.published()[2], b.published()[3]; one.ID == other.ID || one.ID == "r1" || one.Correlation != "r1" || other.Correlation != "r1" {
+	if one, other := b.published()[3], b.published()[4]; one.ID == other.ID || one.ID == "r1" || one.Correlation != "r1" || other.Correlation != "r1" {
 		t.Errorf("two events of one request: %+v and %+v, want two ids and one correlation", one, other)
 	}
 }
@@ -79,6 +83,7 @@ func TestPublishLater(t *testing.T) {
 		{"/events/a", "{}", "X: y", time.Time{}},
 		{"/events/a", "{}", "Deliver-At: " + tomorrow.UTC().Format(time.RFC3339), tomorrow},
 		{"/events/a", "{}", "Deliver-In: 86400.5", time.Now().Add(86400500 * time.Millisecond)},
+		{"/events/a", "{}", "Deliver-At: " + strings.ToLower(tomorrow.UTC().Format(time.RFC3339)), tomorrow},
 		{"/events", event, "Deliver-At: " + tomorrow.Format(time.RFC3339), tomorrow},
 	} {
 		b := newBroker()
@@ -197,6 +202,11 @@ func TestMalformedCloudEvents(t *testing.T) {
 		{`{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":"?"}`, "/data_base64"},
 		{`{"specversion":"1.0","id":"1","source":"s","type":"t.#"}`, "/type"},
 		{`{"specversion":"1.0","id":"1","source":"s","type":"` + strings.Repeat("t", 256) + `"}`, "/type"},
+		{`{"specversion":"1.0","id":1,"source":"s","type":"t"}`, "/id"},
+		{`{"specversion":"1.0","id":"1","source":"s","type":"t","datacontenttype":5}`, "/datacontenttype"},
+		{`{"specversion":"1.0","id":"1","source":"s","type":"t","x":2147483648}`, "/x"},
+		{`{"specversion":"1.0","id":"1","source":"s","type":"t","time":"9999-12-31T23:59:59-01:00"}`, "/time"},
+		{"{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"data\":\"\xff\"}", "/data"},
 		{`[]`, ""},
 		{`null`, ""},
 	} {

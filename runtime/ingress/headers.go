@@ -19,6 +19,15 @@ func callID(h http.Header) string { return givenID(h, "X-Call-Id", "X-Request-Id
 // the X-Request-Id of the request that they serve.
 func eventID(h http.Header) string { return givenID(h, "X-Call-Id") }
 
+// correlation is what the chain of calls and events began with: the client's
+// X-Request-Id, if it is well formed, else the id of this call.
+func (x *exchange) correlation() string {
+	if v := x.request.Header["X-Request-Id"]; len(v) == 1 && wellFormedID(v[0]) {
+		return v[0]
+	}
+	return x.id
+}
+
 // givenID is the first well-formed id in the header fields of these canonical
 // names, else a fresh one.
 func givenID(h http.Header, names ...string) string {

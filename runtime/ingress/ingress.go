@@ -43,6 +43,8 @@ type Config struct {
 	Sessions Sessions // of functions that say faas.UsesSession; nil: they are refused, 503
 	Cookie   Cookie   // holds a session's token
 
+	Hidden func(*faas.Descriptor) bool // says which functions are not for HTTP; nil: none
+
 	MaxBody     int64 // bytes of a request body; 1 MiB, at most 8 MiB
 	MaxURI      int   // bytes of path and query; 8 KiB
 	MaxInFlight int   // calls and publishes at once, 503 above; 4096

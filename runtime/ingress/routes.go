@@ -74,6 +74,9 @@ func (i *Ingress) newRoutes(before *routes, list []faas.Live, changed <-chan str
 		changed: changed, mux: http.NewServeMux(),
 		functions: make(map[string]*function, len(list)), own: map[string]string{}, refused: map[string]bool{},
 	}
+	if i.cfg.Hidden != nil {
+		list = slices.DeleteFunc(slices.Clone(list), func(f faas.Live) bool { return i.cfg.Hidden(&f.Descriptor) })
+	}
 	t.openAPI = sync.OnceValue(func() []byte { return t.describe(list, i.cfg.Cookie.Name) })
 	t.mount()
 
@@ -132,9 +135,24 @@ func (i *Ingress) mountOwn(t, before *routes, f *function) {
 	}
 	t.refused[f.Name+" "+p] = true
 	if before == nil || !before.refused[f.Name+" "+p] {
-		i.cfg.Log.Warn("a route is not served: change it; the function can be called by its name",
+		if other := t.clashes(p); other != "" {
+			err = fmt.Errorf("it clashes with %s of %s, which was there first", t.own[other], other)
+		}
+		i.cfg.Log.Warn("a route is not served: change it, unless the other function is about to go; meanwhile the function can be called by its name",
 			zap.String("function", f.Name), zap.String("route", p), zap.Error(err))
 	}
+}
+
+// clashes returns the name of the function whose route leaves no room for
+// pattern; "" if there is none.
+func (t *routes) clashes(pattern string) string {
+	for name, own := range t.own {
+		two := routes{mux: http.NewServeMux()}
+		if two.try(own, http.NotFoundHandler()) == nil && two.try(pattern, http.NotFoundHandler()) != nil {
+			return name
+		}
+	}
+	return ""
 }
 
 // try mounts h, and returns ServeMux's panic about a clash or a pattern that

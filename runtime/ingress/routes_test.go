@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -65,8 +68,14 @@ func TestClashingRoutes(t *testing.T) {
 	if r := do(h, "POST", "/functions/ant", "{}"); r.StatusCode != 200 {
 		t.Errorf("by name: %d, want 200", r.StatusCode)
 	}
-	if n := lines.FilterMessageSnippet("route is not served").Len(); n != 7 {
+	complaints := lines.FilterMessageSnippet("route is not served")
+	if n := complaints.Len(); n != 7 {
 		t.Errorf("%d complaints, want 7, each once", n)
+	}
+	if !slices.ContainsFunc(complaints.All(), func(e observer.LoggedEntry) bool {
+		return e.ContextMap()["function"] == "ant" && e.ContextMap()["error"] == "it clashes with GET /x/{id} of zebra, which was there first"
+	}) {
+		t.Errorf("nothing says what the route of ant clashes with: %v", complaints.All())
 	}
 	b.announce("w1")
 	b.announce("w5", request("zebra", ""))
@@ -98,6 +107,19 @@ func TestRenamedFunctionKeepsItsRoute(t *testing.T) {
 	}
 	if n := lines.FilterMessageSnippet("route is not served").Len(); n != 2 {
 		t.Errorf("%d complaints, want 2: while the old and the new one were both there", n)
+	}
+}
+
+func TestHiddenFunctions(t *testing.T) {
+	h := New(Config{Broker: newBroker(), Hidden: func(d *faas.Descriptor) bool { return d.Name == "get" }})
+	for target, want := range map[string]int{"GET /profiles/42": 405, "POST /functions/get": 404, "POST /functions/plain": 200} {
+		method, path, _ := strings.Cut(target, " ")
+		if r := do(h, method, path, ""); r.StatusCode != want {
+			t.Errorf("%s: %d, want %d", target, r.StatusCode, want)
+		}
+	}
+	if doc := text(t, do(h, "GET", "/openapi.json", "")); strings.Contains(doc, `"operationId":"get"`) || !strings.Contains(doc, `"operationId":"plain"`) {
+		t.Errorf("the document has what is hidden: %s", doc)
 	}
 }
 

@@ -65,6 +65,16 @@ func TestTailStreamsEvents(t *testing.T) {
 	if got, want := next(), `{"key":"profile.raw","id":"2","data_base64":"Cgr/"}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
+	feed <- faas.Event{Key: "profile.odd", ID: "3", Body: []byte("\"\xff\"")} // JSON has to be UTF-8, and so has the stream
+	if got, want := next(), `{"key":"profile.odd","id":"3","data_base64":"Iv8i"}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	for _, year := range []int{-1, 10_000} { // AMQP can say what JSON cannot
+		feed <- faas.Event{Key: "profile.updated", ID: "4", Body: []byte("1"), Time: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)}
+		if got, want := next(), `{"key":"profile.updated","id":"4","data":1}`; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
 	leave()
 	<-ended // the broker's tail ends with the client
 }

@@ -56,3 +56,6 @@ func (h *hosting) Close() error { return h.close() }
 // devKeys is how the keys of the functions begin that `rabbet dev` hosts for
 // the workers that it starts.
 const devKeys = "rabbet.dev."
+
+// ofDev reports whether it is one of these.
+func ofDev(d *faas.Descriptor) bool { return strings.HasPrefix(d.Keys[0], devKeys) }

@@ -69,7 +69,7 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 
 func newIngress(c *config, b broker, results *cache.Results, sessions *session.Sessions, log *zap.Logger) *ingress.Ingress {
 	proxies, _ := c.trustedProxies() // readConfig has tried them
-	cfg := ingress.Config{Broker: b, Cookie: c.cookie(), TrustProxy: proxies, Log: log}
+	cfg := ingress.Config{Broker: b, Hidden: ofDev, Cookie: c.cookie(), TrustProxy: proxies, Log: log}
 	if results != nil {
 		cfg.Results = results
 	}

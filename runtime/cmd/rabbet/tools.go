@@ -117,7 +117,7 @@ func (cmd functionsCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer b.Close()
 	list := slices.DeleteFunc(slices.Clone(b.Directory().Functions()), func(f faas.Live) bool {
-		return strings.HasPrefix(f.Keys[0], devKeys) // `rabbet dev` itself
+		return ofDev(&f.Descriptor)
 	})
 	if cmd.JSON {
 		out := json.NewEncoder(os.Stdout)
