@@ -2,6 +2,7 @@ package faas
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -41,8 +42,7 @@ type Live struct {
 type Directory struct {
 	mu      sync.Mutex
 	workers map[string]seen
-	known   map[string]Descriptor
-	owner   map[string]time.Time // start of the worker that known's descriptor came from
+	known   map[string]Descriptor // of the newest worker that hosts it, or did last
 	list    []Live
 	changed chan struct{}
 }
@@ -52,22 +52,21 @@ type seen struct {
 	at time.Time
 }
 
+func (s *seen) newerThan(o *seen) bool {
+	return cmp.Or(s.Started.Compare(o.Started), strings.Compare(s.Worker, o.Worker)) > 0
+}
+
 // Hear takes an announcement in, at time now.
 func (d *Directory) Hear(a Announcement, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.workers == nil {
-		d.workers, d.known, d.owner = map[string]seen{}, map[string]Descriptor{}, map[string]time.Time{}
+		d.workers, d.known = map[string]seen{}, map[string]Descriptor{}
 	}
 	if a.Leaving {
 		delete(d.workers, a.Worker)
 	} else {
 		d.workers[a.Worker] = seen{a, now}
-		for _, f := range a.Functions {
-			if !a.Started.Before(d.owner[f.Name]) {
-				d.known[f.Name], d.owner[f.Name] = f, a.Started
-			}
-		}
 	}
 	d.update()
 }
@@ -123,6 +122,14 @@ func (d *Directory) Find(nameOrKey string) (Live, bool) {
 
 // update makes the list anew and tells who waits if it differs.
 func (d *Directory) update() {
+	newest := map[string]seen{}
+	for _, w := range d.workers {
+		for _, f := range w.Functions {
+			if n, ok := newest[f.Name]; !ok || w.newerThan(&n) {
+				newest[f.Name], d.known[f.Name] = w, f
+			}
+		}
+	}
 	list := make([]Live, 0, len(d.known))
 	for _, f := range d.known {
 		live := Live{Descriptor: f, Batch: true}

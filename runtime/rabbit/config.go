@@ -31,6 +31,7 @@ type Config struct {
 
 	pace         pace          // of connecting again; 100 ms to 5 s
 	hearing      time.Duration // how often to look whether broadcasts are heard; as often as workers announce themselves
+	declaring    time.Duration // how often to declare again what functions need; 10 s
 	copyPace     pace          // of publishing a copy again that the broker did not take; 100 ms to 30 s
 	copyPatience time.Duration // how long a delivery is held whose copy the broker does not take; 10 min
 }
@@ -41,6 +42,7 @@ func (c Config) withDefaults() Config {
 	c.Grace = cmp.Or(c.Grace, 25*time.Second)
 	c.pace = cmp.Or(c.pace, pace{first: 100 * time.Millisecond, longest: 5 * time.Second})
 	c.hearing = cmp.Or(c.hearing, faas.AnnounceInterval)
+	c.declaring = cmp.Or(c.declaring, 10*time.Second)
 	c.copyPace = cmp.Or(c.copyPace, pace{first: 100 * time.Millisecond, longest: 30 * time.Second})
 	c.copyPatience = cmp.Or(c.copyPatience, 10*time.Minute) // well below the broker's consumer_timeout of 30 min
 	if c.Observe == nil {
@@ -52,11 +54,17 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// maxProcess keeps the names that a process id is part of within AMQP's 255 bytes.
+const maxProcess = 100
+
 var namespacePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
 func (c Config) validate() error {
 	if !namespacePattern.MatchString(c.Namespace) {
 		return fmt.Errorf("namespace %q: choose 1 to 100 letters, digits, dots, hyphens and underscores, the first a letter or a digit", c.Namespace)
+	}
+	if len(c.Process) > maxProcess {
+		return fmt.Errorf("process id %.20q…: it has %d bytes: choose at most %d", c.Process, len(c.Process), maxProcess)
 	}
 	if c.Grace < 0 {
 		return fmt.Errorf("grace %v: choose zero or more", c.Grace)

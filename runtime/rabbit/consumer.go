@@ -120,10 +120,10 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	if err != nil {
 		return fmt.Errorf("consume from %q: %w", c.queue, err)
 	}
-	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	closed, gone := ch.NotifyClose(make(chan *amqp.Error, 1)), ch.NotifyClose(make(chan *amqp.Error, 1))
 	c.bound = true
 	c.live()
-	if cancelled := c.intake(serving, ch, tag, deliveries, &runs); !cancelled {
+	if cancelled := c.intake(serving, ch, gone, tag, deliveries, &runs); !cancelled {
 		<-conn.Done()
 		return nil
 	}
@@ -151,8 +151,8 @@ func (c *consumer) close(ch *amqp.Channel) {
 }
 
 // intake starts a run for each delivery, until serving is done (false), or the
-// broker ends the consumer (true).
-func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string, deliveries <-chan amqp.Delivery, runs *sync.WaitGroup) bool {
+// broker ends the consumer (true). gone ends with ch.
+func (c *consumer) intake(serving context.Context, ch *amqp.Channel, gone <-chan *amqp.Error, tag string, deliveries <-chan amqp.Delivery, runs *sync.WaitGroup) bool {
 	var unstarted []amqp.Delivery
 	for {
 		select {
@@ -165,7 +165,7 @@ func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string,
 			case c.slots <- struct{}{}:
 				runs.Go(func() {
 					defer func() { <-c.slots }()
-					c.run(ch, &d, arrived)
+					c.run(ch, gone, &d, arrived)
 				})
 				continue
 			case <-serving.Done():
@@ -192,7 +192,7 @@ func (c *consumer) intake(serving context.Context, ch *amqp.Channel, tag string,
 }
 
 // run runs the function on one delivery and settles it.
-func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
+func (c *consumer) run(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delivery, arrived time.Time) {
 	if ch.IsClosed() { // the broker delivers it again, and perhaps has already
 		return
 	}
@@ -201,11 +201,8 @@ func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
 		c.putOff(ch, d, &e, wait)
 		return
 	}
-	if !c.fn.Has(e.Key) {
-		if live, ok := c.b.directory.Find(c.fn.Name); ok && live.Has(e.Key) {
-			c.passOn(d)
-			return
-		}
+	if !c.fn.Has(e.Key) && c.passOn(ch, gone, d, &e) {
+		return
 	}
 	if c.fn.Ordered {
 		e.Attempt = orderedAttempt(d)
@@ -219,7 +216,7 @@ func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
 		c.giveBack(d)
 		verdict = faas.Verdict{Outcome: faas.Again, Err: faas.AsError(err)}
 	case c.fn.Ordered && verdict.Outcome == faas.Again:
-		c.holdBack(d, &e, &verdict)
+		c.holdBack(gone, d, &e, &verdict)
 	default:
 		c.settle(ch, d, &e, &verdict)
 	}
@@ -229,23 +226,35 @@ func (c *consumer) run(ch *amqp.Channel, d *amqp.Delivery, arrived time.Time) {
 	})
 }
 
-// passOnPause keeps a delivery from going round between workers that cannot
-// take it.
+// passOnPause keeps an event from going round between workers that cannot take it.
 const passOnPause = time.Second
 
-// passOn gives a delivery back that a newer version of the function bound the
-// queue for, while both versions are out: a worker of that version is to get it.
-func (c *consumer) passOn(d *amqp.Delivery) {
-	pause := time.NewTimer(passOnPause)
-	defer pause.Stop()
-	if c.fn.Ordered { // nobody else gets anything before this worker stops
-		pause.Reset(longestHold)
-	}
-	select {
-	case <-pause.C:
-		_ = d.Nack(false, true)
-	case <-c.stop:
-		c.giveBack(d)
+// passOn leaves an event to a newer version of the function, which bound the
+// queue for it, while both versions are out. It reports false if there is none,
+// or no longer. The event waits apart: up to RabbitMQ 4.2 the broker counts what
+// is given back, and takes an event that it has delivered too often for lost.
+func (c *consumer) passOn(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delivery, e *faas.Event) bool {
+	hold := time.NewTimer(longestHold)
+	defer hold.Stop()
+	for {
+		changed := c.b.directory.Changed()
+		if newest, ok := c.b.directory.Find(c.fn.Name); !ok || !newest.Has(e.Key) || len(newest.Workers) == 0 {
+			return false
+		}
+		if !c.fn.Ordered {
+			c.putOff(ch, d, e, passOnPause)
+			return true
+		}
+		select { // nobody else gets anything before this worker stops
+		case <-changed:
+		case <-hold.C:
+			_ = d.Nack(false, true)
+			return true
+		case <-c.stop:
+			return true
+		case <-gone:
+			return true
+		}
 	}
 }
 

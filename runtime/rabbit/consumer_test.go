@@ -291,3 +291,130 @@ func TestVersionsOfAFunctionShareItsQueue(t *testing.T) {
 		}
 	}
 }
+
+// An event that only a newer version knows waits for it, without being
+// delivered in vain until it counts as lost.
+func TestEventsOfANewKeyWaitForTheNewVersion(t *testing.T) {
+	old := openBroker(t)
+	type told struct {
+		version, id string
+		redelivered bool
+	}
+	ran, begun, busy := make(chan told, 100), make(chan bool), make(chan bool)
+	version := func(name string, keys ...string) faas.Function {
+		fn := onEvent("shared", "", func(_ context.Context, e *faas.Event) error {
+			if e.ID == "long" {
+				close(begun)
+				<-busy
+				return nil
+			}
+			ran <- told{name, e.ID, e.Redelivered}
+			return nil
+		})
+		fn.Keys, fn.Version, fn.Concurrency = keys, name, 1
+		return fn
+	}
+	serve(t, old, version("old", "is.wanted"))
+	recent := openBroker(t, func(c *Config) { c.Namespace = old.cfg.Namespace })
+	serve(t, recent, version("new", "is.wanted", "will.be"))
+	until(t, "the newer version is announced", func(context.Context) bool {
+		live, _ := old.Directory().Find("shared")
+		time.Sleep(10 * time.Millisecond)
+		return live.Version == "new"
+	})
+	for _, id := range []string{"long", "1", "2", "3"} {
+		if err := old.Publish(t.Context(), faas.Event{Key: "will.be", ID: id}); err != nil {
+			t.Fatal(err)
+		}
+		if id == "long" {
+			receive(t, "the begin of a long run", begun)
+		}
+	}
+	// The old worker is free for what it knows meanwhile.
+	time.Sleep(2 * passOnPause)
+	if err := old.Publish(t.Context(), faas.Event{Key: "is.wanted", ID: "old"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, "a run of the old version", ran); got != (told{"old", "old", false}) {
+		t.Errorf("got %+v, want the old version to run what it knows", got)
+	}
+	close(busy)
+	for range 3 {
+		if got := receive(t, "a run of the new version", ran); got.version != "new" || got.redelivered {
+			t.Errorf("got %+v, want a first delivery to the new version", got)
+		}
+	}
+}
+
+// When a release is rolled back, an event that only it knew is not waited for:
+// an ordered function would be stuck behind it.
+func TestRolledBackVersionHoldsUpNothing(t *testing.T) {
+	old := openBroker(t)
+	ran := make(chan string, 100)
+	version := func(name string, keys ...string) faas.Function {
+		fn := onEvent("ordered", "", func(_ context.Context, e *faas.Event) error { ran <- name + " " + e.ID; return nil })
+		fn.Keys, fn.Version, fn.Concurrency, fn.Ordered = keys, name, 1, true
+		return fn
+	}
+	serve(t, old, version("old", "is.wanted"))
+	recent := openBroker(t, func(c *Config) { c.Namespace = old.cfg.Namespace })
+	stop := serve(t, recent, version("new", "is.wanted", "will.be"))
+	find := func(version string) {
+		until(t, "the version is "+version, func(context.Context) bool {
+			live, _ := old.Directory().Find("ordered")
+			time.Sleep(10 * time.Millisecond)
+			return live.Version == version
+		})
+	}
+	find("new")
+	// The old worker is the active one, and waits for the new one to take this.
+	if err := old.Publish(t.Context(), faas.Event{Key: "will.be", ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	find("old")
+	if err := old.Publish(t.Context(), faas.Event{Key: "is.wanted", ID: "2"}); err != nil {
+		t.Fatal(err)
+	}
+	for got := ""; got != "old 2"; {
+		got = receive(t, "a run of the event behind", ran)
+	}
+}
+
+// A binding that somebody deletes comes back; the broker tells nobody of it.
+func TestDeletedBindingComesBack(t *testing.T) {
+	b := openBroker(t, func(c *Config) { c.declaring = 200 * time.Millisecond })
+	ran := make(chan string, 10)
+	serve(t, b, onEvent("listener", "a.b", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil }))
+	if err := foreignChannel(t).QueueUnbind(b.names.eventQueue("listener"), "a.b", b.names.events(), nil); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the event is routed", func(context.Context) bool {
+		return b.Publish(t.Context(), faas.Event{Key: "a.b", ID: "1"}) == nil
+	})
+	receive(t, "a run", ran)
+}
+
+// A foreign id that AMQP has no room for does no harm, and is the same each time.
+func TestForeignIDThatIsTooLong(t *testing.T) {
+	b := openBroker(t)
+	ran := make(chan string, 10)
+	serve(t, b, onEvent("listener", "a.b", func(_ context.Context, e *faas.Event) error {
+		ran <- e.ID
+		if e.Attempt == 1 {
+			return errors.New("again")
+		}
+		return nil
+	}))
+	id := strings.Repeat("q", 300)
+	if err := foreignChannel(t).Publish(b.names.events(), "a.b", false, false, amqp.Publishing{Headers: amqp.Table{"cloudEvents:id": id}}); err != nil {
+		t.Fatal(err)
+	}
+	first, second := receive(t, "the first run", ran), receive(t, "the second run", ran)
+	if first != second || len(first) > maxShort || first == "" {
+		t.Errorf("the id was %q, and then %q", first, second)
+	}
+}

@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"math"
@@ -135,7 +136,7 @@ func fillFromCloudEvent(e *faas.Event) {
 		s, _ := e.Headers[cloudEventsPrefix+name].(string)
 		return s
 	}
-	e.ID = cmp.Or(e.ID, attribute("id"), faas.NewID())
+	e.ID = cmp.Or(e.ID, shortID(attribute("id")), faas.NewID())
 	e.Type = cmp.Or(e.Type, attribute("type"))
 	if e.Time.IsZero() {
 		e.Time, _ = time.Parse(time.RFC3339Nano, attribute("time"))
@@ -143,6 +144,15 @@ func fillFromCloudEvent(e *faas.Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
+}
+
+// shortID is an id that fits into AMQP's message-id: a longer one is the same
+// one each time, but not as it was.
+func shortID(id string) string {
+	if len(id) <= maxShort {
+		return id
+	}
+	return fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(id)))
 }
 
 // cloudEventsName gives the spellings of a CloudEvents attribute one form.

@@ -92,7 +92,11 @@ func explainDeclare(what string, err error) error {
 		differs := "other arguments (" + e.Reason + ")"
 		if d, ok := parseDrift(e.Reason); ok {
 			differs = d.String()
-			if d.argument == "x-expires" {
+			switch {
+			case d.argument != "x-expires":
+			case d.wanted == "none":
+				differs += " (so processes that declare for themselves made it: set RABBET_DECLARE=false for all of them first)"
+			default:
 				differs += " (so it was made by 'rabbet topology apply': then set RABBET_DECLARE=false)"
 			}
 		}

@@ -37,7 +37,7 @@ func orderedAttempt(d *amqp.Delivery) int {
 // holdBack keeps the event that failed, and with it all behind it, for the
 // time of v. Then it goes back to the head of its queue, and comes again: by
 // reject, so that the broker counts it.
-func (c *consumer) holdBack(d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
+func (c *consumer) holdBack(gone <-chan *amqp.Error, d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
 	if c.failing.id != e.ID {
 		c.failing = failing{e.ID, time.Now().UnixMilli()}
 	}
@@ -47,6 +47,7 @@ func (c *consumer) holdBack(d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
 	case <-wait.C:
 		_ = d.Reject(true)
 	case <-c.stop: // who takes over tries at once
+	case <-gone: // so does whom the broker gave it meanwhile
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -46,8 +47,9 @@ func (b *Broker) restore(ctx context.Context) {
 	}
 }
 
-// keepDeclared declares again what fn needs whenever a process of the namespace
-// asks for it, until ctx is done.
+// keepDeclared declares again what fn needs, until ctx is done: whenever a
+// process of the namespace asks for it, and every now and then, for the broker
+// tells nobody when a binding is deleted.
 func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
 	asked := make(chan struct{}, 1)
 	defer b.Listen(topicDeclare, func([]byte) {
@@ -56,11 +58,16 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
 		default:
 		}
 	})()
+	ticker := time.NewTicker(b.cfg.declaring)
+	defer ticker.Stop()
 	for {
+		log := b.log.Warn
 		select {
 		case <-ctx.Done():
 			return
 		case <-asked:
+		case <-ticker.C:
+			log = b.log.Debug // what is wrong with the broker shows elsewhere
 		}
 		if live, ok := b.directory.Find(fn.Name); ok && live.Version != fn.Version {
 			continue // a newer one knows better which keys it wants
@@ -70,7 +77,7 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
 			t = b.names.eventFunction(fn, cmp.Or(fn.Exchange, b.names.events()))
 		}
 		if err := b.consume.declare(ctx, t.declare); err != nil && ctx.Err() == nil {
-			b.log.Warn("cannot declare again what a function needs", zap.String("function", fn.Name), zap.Error(err))
+			log("cannot declare again what a function needs", zap.String("function", fn.Name), zap.Error(err))
 		}
 	}
 }

@@ -136,6 +136,9 @@ func (c *config) validate() error {
 	if !namespaceForm.MatchString(c.Namespace) {
 		return unusable("NAMESPACE", c.Namespace, "use at most 40 letters, digits, - and _, a letter first")
 	}
+	if len(c.Process) > 100 || strings.ContainsFunc(c.Process, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return unusable("PROCESS", c.Process, "use at most 100 printable ASCII characters without spaces")
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return unusable("LOG_LEVEL", c.LogLevel, "choose debug, info, warn or error")
 	}

@@ -150,7 +150,10 @@ func (d *desk) find(ctx context.Context, c *deadChoice, visit func(*faas.DeadLet
 	}
 	counts = map[string]int{}
 	found := 0
-	for _, name := range names {
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			continue
+		}
 		err := d.broker.VisitDead(ctx, name, func(l *faas.DeadLetter) (faas.Fate, error) {
 			if c.Limit > 0 && found == c.Limit {
 				return faas.Enough, nil
