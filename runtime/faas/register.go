@@ -49,7 +49,12 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 			return body, nil
 		}
 	}
-	register(set, d, options, status, func(*settings) (func(*D) Handler, error) { return bind, checkHeaders(inType.typ) })
+	register(set, d, options, status, func(*settings) (func(*D) Handler, error) {
+		if fn == nil {
+			return nil, errNoFunction
+		}
+		return bind, errors.Join(checkType(inType.typ, "the message"), checkType(reflect.TypeFor[Out](), "the reply"), checkHeaders(inType.typ))
+	})
 }
 
 // OnEvent registers fn as the event function called name. In's routing key is
@@ -72,6 +77,9 @@ func OnEvent[D any, In Message](set *Set[D], name string, fn func(context.Contex
 		}
 		s.keys = nil
 		for _, r := range reactions {
+			if r.wrong != nil {
+				return nil, r.wrong
+			}
 			s.keys = append(s.keys, r.keys...)
 			s.reactions = append(s.reactions, Reaction{Keys: r.keys, Input: r.input})
 		}
@@ -98,6 +106,7 @@ func Also[D any, In Message](fn func(context.Context, *D, In) error) Option {
 type reactionTo[D any] struct {
 	keys  []string
 	input json.RawMessage // nil for undecoded events
+	wrong error           // why it cannot work
 	run   func(context.Context, *D, *Event) error
 }
 
@@ -113,6 +122,9 @@ func (r reactionTo[D]) has(key string) bool {
 func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactionTo[D] {
 	var in In
 	r := reactionTo[D]{}
+	if fn == nil {
+		r.wrong = errNoFunction
+	}
 	if key := in.RoutingKey(); key != "" {
 		r.keys = []string{key}
 	}
@@ -122,6 +134,7 @@ func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactio
 	}
 	inType := newInput(reflect.TypeFor[In](), tolerant)
 	r.input = inType.schema
+	r.wrong = cmp.Or(r.wrong, checkType(inType.typ, "the message"))
 	r.run = func(ctx context.Context, deps *D, e *Event) error {
 		var in In
 		if err := inType.decode(e.Body, &in); err != nil {
@@ -131,6 +144,8 @@ func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactio
 	}
 	return r
 }
+
+var errNoFunction = errors.New("there is nothing to run: the function is nil")
 
 var kebab = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
@@ -161,6 +176,9 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 			fail(err)
 		}
 	}
+	if d.Route == nil && s.status != status {
+		fail(errors.New("faas.Status is for a route of a request function: add faas.HTTP"))
+	}
 	d.Repeatable = s.repeatable || d.Route != nil && repeatableMethod(d.Route.Method)
 	d.Version = cmp.Or(s.version, versionOf(d.Input, d.Output))
 	if err := check(&d, &s); err != nil {
@@ -183,9 +201,17 @@ func check(d *Descriptor, s *settings) error {
 	if len(d.Keys) == 0 {
 		return fmt.Errorf("it has no routing key: return one from RoutingKey, or add faas.Keys")
 	}
-	for _, k := range d.Keys {
+	for i, k := range d.Keys {
+		if slices.Contains(d.Keys[:i], k) {
+			return fmt.Errorf("routing key %q: it is there twice, and the first part of the function gets all of it", k)
+		}
 		if k == "" || len(k) > 255 {
 			return fmt.Errorf("routing key %.40q: AMQP allows 1 to 255 bytes", k)
+		}
+		for word := range strings.SplitSeq(k, ".") {
+			if len(word) > 1 && strings.ContainsAny(word, "*#") {
+				return fmt.Errorf("routing key %q: * and # stand for whole words: write order.* or order.#", k)
+			}
 		}
 		if d.Kind == KindRequest && strings.ContainsAny(k, "*#") {
 			return fmt.Errorf("routing key %q: a request function answers one key, not a pattern", k)
@@ -196,6 +222,9 @@ func check(d *Descriptor, s *settings) error {
 	}
 	if d.Kind == KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
 		return fmt.Errorf("faas.HTTP, faas.Cached and faas.UsesSession are for request functions")
+	}
+	if d.Route != nil && d.Route.Status == http.StatusNoContent && string(d.Output) != string(schemaOf(reflect.TypeFor[struct{}]())) {
+		return fmt.Errorf("faas.Status(204) says that there is no reply: return struct{}, or choose another status")
 	}
 	if d.Session && d.Cache != nil {
 		return fmt.Errorf("faas.UsesSession and faas.Cached: one client's session must not end up in another's result; keep one of them")

@@ -35,6 +35,21 @@ type pattern struct{}
 
 func (pattern) RoutingKey() string { return "thing.*" }
 
+type unwritable struct {
+	List []struct {
+		C chan int `json:"c"`
+	} `json:"list"`
+}
+
+func (unwritable) RoutingKey() string { return "thing.unwritable" }
+
+type twice struct {
+	ID    string
+	Other string `json:"ID"`
+}
+
+func (twice) RoutingKey() string { return "thing.twice" }
+
 func onGet(context.Context, *deps, get) (get, error) { return get{}, nil }
 func onPut(context.Context, *deps, put) (put, error) { return put{}, nil }
 func onEvent(context.Context, *deps, get) error      { return nil }
@@ -107,6 +122,21 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		"event with route":   {func(s *Set[deps]) { OnEvent(s, "f", onEvent, HTTP("GET /f")) }, "request functions"},
 		"event with cache":   {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Cached(time.Minute)) }, "request functions"},
 		"no concurrency":     {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Concurrency(0)) }, "1 to 10000"},
+		"nothing to run":     {func(s *Set[deps]) { OnRequest[deps, get, get](s, "f", nil) }, "function is nil"},
+		"nothing to react":   {func(s *Set[deps]) { OnEvent[deps, get](s, "f", nil) }, "function is nil"},
+		"half a word":        {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Keys("order#")) }, "order.#"},
+		"one key twice":      {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Also(onEvent)) }, "there twice"},
+		"status, no route":   {func(s *Set[deps]) { OnRequest(s, "f", onGet, Status(201)) }, "add faas.HTTP"},
+		"204 and a reply":    {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /f/{id}"), Status(204)) }, "return struct{}"},
+		"no JSON in": {func(s *Set[deps]) {
+			OnEvent(s, "f", func(context.Context, *deps, unwritable) error { return nil })
+		}, "the message.list.c: JSON has no chan int"},
+		"no JSON out": {func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, get) (map[string]func(), error) { return nil, nil })
+		}, "the reply: JSON has no func()"},
+		"one name twice": {func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, twice) (get, error) { return get{}, nil })
+		}, `two fields have the JSON name "ID"`},
 		"tiny timeout":       {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Timeout(1)) }, "millisecond"},
 		"bad retry":          {func(s *Set[deps]) { OnEvent(s, "f", onEvent, Retry{Factor: 0.5}) }, "Factor"},
 		"route w/o method":   {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("/f")) }, "a method and a path"},

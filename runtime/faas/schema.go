@@ -40,6 +40,8 @@ var (
 	timeType        = reflect.TypeFor[time.Time]()
 	unmarshalerType = reflect.TypeFor[json.Unmarshaler]()
 	textType        = reflect.TypeFor[encoding.TextUnmarshaler]()
+	marshalerType   = reflect.TypeFor[json.Marshaler]()
+	textOutType     = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
 // opaque reports whether t decodes itself, so that its fields say nothing.
@@ -144,6 +146,33 @@ func fieldsOf(t reflect.Type) []field {
 		})
 	}
 	return fields
+}
+
+// checkType says what of t encoding/json cannot write or read.
+func checkType(t reflect.Type, where string) error { return checkPart(t, where, nil) }
+
+func checkPart(t reflect.Type, where string, above []reflect.Type) error {
+	if slices.Contains(above, t) || t == timeType || opaque(t) || reflect.PointerTo(t).Implements(marshalerType) || reflect.PointerTo(t).Implements(textOutType) {
+		return nil
+	}
+	above = append(above, t)
+	switch t.Kind() {
+	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
+		return fmt.Errorf("%s: JSON has no %v: leave it out with `json:\"-\"`", where, t)
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return checkPart(t.Elem(), where, above)
+	case reflect.Struct:
+		fields := fieldsOf(t)
+		for i, f := range fields {
+			if slices.ContainsFunc(fields[:i], func(o field) bool { return o.name == f.name && len(o.index) == len(f.index) }) {
+				return fmt.Errorf("%s: two fields have the JSON name %q, of which encoding/json leaves out one or both: rename one", where, f.name)
+			}
+			if err := checkPart(f.typ, where+"."+f.name, above); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // writtenAs is a string for a number or a boolean with the option "string" of

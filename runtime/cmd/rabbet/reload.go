@@ -122,12 +122,12 @@ func (w *crew) watch(ctx context.Context) error {
 	for {
 		select {
 		case e := <-watcher.Events:
-			if info, err := os.Stat(e.Name); err == nil && info.IsDir() && e.Has(fsnotify.Create) {
+			if info, err := os.Stat(e.Name); err == nil && info.IsDir() && e.Has(fsnotify.Create) && filepath.Dir(e.Name) != filepath.Clean(w.root) {
 				if err := watcher.Add(e.Name); err != nil {
 					w.log.Warn("changes in this folder go unnoticed", zap.String("folder", e.Name), zap.Error(err))
 				}
 			}
-			if strings.HasSuffix(e.Name, ".go") && !e.Has(fsnotify.Chmod) {
+			if ext := filepath.Ext(e.Name); (ext == ".go" || ext == ".sql") && !e.Has(fsnotify.Chmod) || isModule(e.Name) {
 				quiet = time.After(settle)
 			}
 		case err := <-watcher.Errors:
@@ -145,8 +145,16 @@ func (w *crew) watch(ctx context.Context) error {
 	}
 }
 
-// sources are the folders whose change means new functions.
+// isModule reports whether the file says which modules there are, as go get
+// writes it.
+func isModule(file string) bool {
+	name := filepath.Base(file)
+	return name == "go.mod" || name == "go.sum"
+}
+
+// sources are the folders whose change means new functions, and the one of go.mod.
 func (w *crew) sources() (dirs []string, err error) {
+	dirs = []string{w.root}
 	for _, top := range []string{"functions", "events"} {
 		err := filepath.WalkDir(filepath.Join(w.root, top), func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
@@ -232,7 +240,7 @@ func (w *crew) start(ctx context.Context, binary string) (*child, error) {
 	cmd := exec.Command(binary, "worker", "--attached")
 	cmd.Env = append(os.Environ(),
 		envPrefix+"PROCESS="+id, envPrefix+"SMTP_URL="+w.config.SMTPURL, envPrefix+"ADMIN_ADDR=none")
-	cmd.Stderr = os.Stderr
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
