@@ -33,7 +33,7 @@ func TestDirectoryFollowsWorkers(t *testing.T) {
 	d.Hear(announce("old", epoch, "1"), epoch.Add(AnnounceInterval)) // an old worker's voice changes nothing
 	want("2", "new", "old")
 	d.Lapse(epoch.Add(AnnounceLapse + time.Nanosecond)) // new has been silent since
-	want("1", "old") // as after a release that was rolled back
+	want("1", "old")                                    // as after a release that was rolled back
 	d.Hear(Announcement{Worker: "old", Leaving: true}, epoch)
 	want("1")
 }

@@ -252,7 +252,7 @@ func (c *consumer) passOn(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Del
 			return true
 		case <-c.stop:
 			return true
-		case <-gone:
+		case <-gone: //nolint:errcheck // when, not why
 			return true
 		}
 	}

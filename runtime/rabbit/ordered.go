@@ -47,7 +47,7 @@ func (c *consumer) holdBack(gone <-chan *amqp.Error, d *amqp.Delivery, e *faas.E
 	case <-wait.C:
 		_ = d.Reject(true)
 	case <-c.stop: // who takes over tries at once
-	case <-gone: // so does whom the broker gave it meanwhile
+	case <-gone: //nolint:errcheck // whom the broker gave it meanwhile tries at once, too
 	}
 }
 
