@@ -91,7 +91,7 @@ func TestEdgeCache(t *testing.T) {
 		if second.body != first.body || second.status != "Rabbet; fwd=uri-miss; stored, NGINX; hit" {
 			t.Fatalf("the second response: %+v, want the first one's from NGINX", second)
 		}
-		if second.call != "" || second.timing != "" {
+		if second.call == "" || second.call == first.call || second.timing != "" {
 			t.Errorf("%+v tells of another request's call", second)
 		}
 	})
@@ -137,8 +137,11 @@ func TestEdgeCache(t *testing.T) {
 		if r := n.get("/edge/4", "If-None-Match: "+tag); r.code != 304 || !strings.HasSuffix(r.status, "NGINX; hit") {
 			t.Errorf("a result of the edge: %+v, want a 304 of the edge", r)
 		}
-		if r := n.get("/edge/4", `If-Match: "other"`); r.code != 412 {
-			t.Errorf("a result of the edge: %+v, want a 412", r)
+		if r := n.get("/edge/4", `If-Match: "other"`); r.code != 412 || !strings.Contains(r.body, `"status":412`) {
+			t.Errorf("a result of the edge: %+v, want a 412 that says why", r)
+		}
+		if r := n.get("/edge/4", "If-Unmodified-Since: Wed, 01 Jan 2020 00:00:00 GMT"); r.code != 200 {
+			t.Errorf("nothing here has a date: %+v, want a 200", r)
 		}
 		tag = n.get("/brief/4").etag
 		n.eventually("the edge has forgotten it", func() bool {

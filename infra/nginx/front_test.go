@@ -158,17 +158,33 @@ func TestFront(t *testing.T) {
 			t.Errorf("the client was believed: %v", lies.All())
 		}
 	})
+	t.Run("needs no Host of HTTP/1.0", func(t *testing.T) {
+		c, err := net.Dial("tcp", strings.TrimPrefix(n.in(t).base, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "GET /livez HTTP/1.0\r\nX-Request-Id: mine\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || r.StatusCode != 200 || r.Header.Get("X-Request-Id") != "mine" {
+			t.Errorf("%v, %v; want a 200 of the request \"mine\"", r, err)
+		}
+	})
 	for name, c := range map[string]struct {
 		method, path, body string
 		field              string
 		status             int
 	}{
-		"body too large":     {"POST", "/notes", strings.Repeat("a", 1<<20+1), "", 413},
-		"URI too long":       {"GET", "/" + strings.Repeat("a", 9<<10), "", "", 414},
-		"field too long":     {"GET", "/", "", "X-Long: " + strings.Repeat("a", 9<<10), 431},
-		"NUL in the path":    {"GET", "/profiles/%00", "", "", 400},
-		"nothing there":      {"GET", "/nothing", "", "", 404},
-		"static file absent": {"GET", "/static/nothing", "", "", 404},
+		"body too large":      {"POST", "/notes", strings.Repeat("a", 1<<20+1), "", 413},
+		"URI too long":        {"GET", "/" + strings.Repeat("a", 9<<10), "", "", 414},
+		"field too long":      {"GET", "/", "", "X-Long: " + strings.Repeat("a", 9<<10), 431},
+		"NUL in the path":     {"GET", "/profiles/%00", "", "", 400},
+		"nothing there":       {"GET", "/nothing", "", "", 404},
+		"static file absent":  {"GET", "/static/nothing", "", "", 404},
+		"range of a file":     {"GET", "/static/rabbet.css", "", "Range: bytes=999999-", 416},
+		"condition on a file": {"GET", "/static/rabbet.css", "", `If-Match: "other"`, 412},
 	} {
 		t.Run("explains: "+name, func(t *testing.T) {
 			var fields []string
@@ -257,13 +273,14 @@ func TestFrontOfFailingIngresses(t *testing.T) {
 func wantProblem(t *testing.T, r *result, status int, executed string) {
 	t.Helper()
 	var problem struct {
-		Title, Detail, Executed string
-		Status                  int
+		Title, Detail, Executed, CallID string
+		Status                          int
 	}
 	if err := json.Unmarshal([]byte(r.text), &problem); err != nil {
 		t.Fatalf("got %d %s, want a problem document: %v", r.StatusCode, r.text, err)
 	}
 	if r.StatusCode != status || problem.Status != status || problem.Executed != executed || problem.Title == "" || problem.Detail == "" ||
+		problem.CallID == "" || problem.CallID != r.Header.Get("X-Request-Id") ||
 		r.Header.Get("Content-Type") != "application/problem+json" {
 		t.Errorf("got %d %s %s, want %d, executed %q", r.StatusCode, r.Header.Get("Content-Type"), r.text, status, executed)
 	}
