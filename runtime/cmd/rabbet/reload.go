@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -37,9 +38,10 @@ type crew struct {
 	root   string          // of the source; "" does not reload
 
 	generation int
-	retire     func() // lets the present host drain, and waits for it
-	worker     *child // the present host, if it is a process of its own
-	binary     string // which it runs
+	retire     func(*child)   // lets the present host drain, worker if it is one, and waits for it
+	retiring   sync.WaitGroup // hosts of before that still drain
+	worker     *child         // the present host, if it is a process of its own
+	binary     string         // which it runs
 }
 
 // child is a worker process of this one.
@@ -53,8 +55,12 @@ type child struct {
 func (w *crew) run(ctx context.Context) error {
 	stopExtra := w.serve(w.extra)
 	defer stopExtra()
-	w.retire = w.serve(w.first)
-	defer func() { w.retire() }()
+	stopFirst := w.serve(w.first)
+	w.retire = func(*child) { stopFirst() }
+	defer func() {
+		w.retire(w.worker)
+		w.retiring.Wait()
+	}()
 	if w.root == "" {
 		<-ctx.Done()
 		return nil
@@ -170,7 +176,7 @@ func (w *crew) sources() (dirs []string, err error) {
 }
 
 // reload compiles the source, starts a worker with the result, and lets the
-// present host go once the new one is live.
+// present host drain once the new one is live.
 func (w *crew) reload(ctx context.Context) error {
 	began := time.Now()
 	fmt.Fprintln(os.Stderr, "The source has changed: compiling …")
@@ -189,11 +195,12 @@ func (w *crew) reload(ctx context.Context) error {
 		os.Remove(binary)
 		return err
 	}
-	w.retire()
+	retire, before := w.retire, w.worker
+	w.retiring.Go(func() { retire(before) }) // a run that takes its time holds nothing up
 	w.worker, w.binary = worker, binary
-	w.retire = func() {
-		if w.worker != nil {
-			w.worker.end(w.log)
+	w.retire = func(worker *child) {
+		if worker != nil {
+			worker.end(w.log)
 		}
 		os.Remove(binary)
 	}
@@ -216,13 +223,14 @@ const revivePause = time.Second
 
 // revive starts a worker process anew that has ended by itself.
 func (w *crew) revive(ctx context.Context) {
-	w.log.Error("the functions' process has ended by itself: it is started anew", zap.Error(w.worker.err))
+	ended := w.worker
 	w.worker = nil
 	select {
 	case <-time.After(revivePause):
-	case <-ctx.Done():
+	case <-ctx.Done(): // Ctrl-C ends both
 		return
 	}
+	w.log.Error("the functions' process has ended by itself: it is started anew", zap.Error(ended.err))
 	worker, err := w.start(ctx, w.binary)
 	if err != nil {
 		if ctx.Err() == nil {
