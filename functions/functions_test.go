@@ -89,7 +89,7 @@ func problemOf(t *testing.T, path string, names []string) string {
 	}
 	want := strings.ReplaceAll(strings.TrimSuffix(file, ".go"), "_", "-")
 	if !slices.Equal(names, []string{want}) {
-		return fmt.Sprintf("it registers %q, want the one function %q", names, want)
+		return fmt.Sprintf("it registers %q, want the one function %q (what functions share goes into functions.go, or into a package below functions/)", names, want)
 	}
 	return ""
 }
