@@ -57,6 +57,16 @@ func TestHeaderFieldsThatCannotWork(t *testing.T) {
 	}
 }
 
+// A function that changes things checks the client's condition itself.
+func TestConditionsAreForFunctions(t *testing.T) {
+	if err := checkHeaders(reflect.TypeFor[struct {
+		A string `header:"If-Match"`
+		B string `header:"If-None-Match"`
+	}]()); err != nil {
+		t.Error(err)
+	}
+}
+
 type localized struct {
 	ID       string    `json:"id"`
 	Language string    `json:"language,omitempty" header:"accept-language"`

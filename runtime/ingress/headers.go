@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"mime"
 	"net/http"
 	"strconv"
@@ -21,22 +22,25 @@ func eventID(h http.Header) string { return givenID(h, "X-Call-Id") }
 
 // correlation is what the chain of calls and events began with: the client's
 // X-Request-Id, if it is well formed, else the id of this call.
-func (x *exchange) correlation() string {
-	if v := x.request.Header["X-Request-Id"]; len(v) == 1 && wellFormedID(v[0]) {
-		return v[0]
-	}
-	return x.id
-}
+func (x *exchange) correlation() string { return cmp.Or(idIn(x.request.Header, "X-Request-Id"), x.id) }
 
 // givenID is the first well-formed id in the header fields of these canonical
 // names, else a fresh one.
 func givenID(h http.Header, names ...string) string {
 	for _, name := range names {
-		if v := h[name]; len(v) == 1 && wellFormedID(v[0]) {
-			return v[0]
+		if id := idIn(h, name); id != "" {
+			return id
 		}
 	}
 	return faas.NewID()
+}
+
+// idIn is the id in that header field; "" without one, or if it is not well formed.
+func idIn(h http.Header, name string) string {
+	if v := h[name]; len(v) == 1 && wellFormedID(v[0]) {
+		return v[0]
+	}
+	return ""
 }
 
 // wellFormedID accepts 1 to 128 characters that need no quoting anywhere.

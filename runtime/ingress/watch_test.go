@@ -25,16 +25,10 @@ import (
 
 // startQuick serves h as a process does, over connections whose last answer was quick.
 func startQuick(t *testing.T, h http.Handler) *httptest.Server {
-	server := httptest.NewUnstartedServer(nil)
-	server.Config = &NewServer(h, nil).Server
-	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+	return startWith(t, h, func(ctx context.Context, c net.Conn) context.Context {
 		c.(*clientConn).answered(0)
 		return withClientConn(ctx, c)
-	}
-	server.Listener = clientListener{server.Listener}
-	server.Start()
-	t.Cleanup(server.Close)
-	return server
+	})
 }
 
 // A client that leaves ends its call, whether net/http watches or the call looks itself.
@@ -281,14 +275,10 @@ func TestFailureAfterTheClientHasLeft(t *testing.T) {
 // An idle connection keeps nothing of its last request.
 func TestIdleConnectionsKeepNothing(t *testing.T) {
 	conns := make(chan *clientConn, 1)
-	server := httptest.NewUnstartedServer(nil)
-	server.Config = &NewServer(New(Config{Broker: newBroker()}), nil).Server
-	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+	server := startWith(t, New(Config{Broker: newBroker()}), func(ctx context.Context, c net.Conn) context.Context {
 		conns <- c.(*clientConn)
 		return withClientConn(ctx, c)
-	}
-	server.Listener = clientListener{server.Listener}
-	server.Start()
+	})
 	r, err := server.Client().Get(server.URL + "/profiles/42")
 	if err != nil {
 		t.Fatal(err)

@@ -254,6 +254,22 @@ func TestBroadcastReachesEverybody(t *testing.T) {
 	}
 }
 
+// awaitVersion waits until that version of the function is the one that b knows.
+func awaitVersion(t testing.TB, b *Broker, fn, version string) {
+	t.Helper()
+	until(t, fn+" is of version "+version, func(ctx context.Context) bool {
+		changed := b.Directory().Changed()
+		if live, _ := b.Directory().Find(fn); live.Version == version {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		return false
+	})
+}
+
 func TestVersionsOfAFunctionShareItsQueue(t *testing.T) {
 	old := openBroker(t)
 	ran := make(chan string, 100)
@@ -265,17 +281,7 @@ func TestVersionsOfAFunctionShareItsQueue(t *testing.T) {
 	serve(t, old, version("old", "was.wanted", "is.wanted"))
 	recent := openBroker(t, func(c *Config) { c.Namespace = old.cfg.Namespace })
 	serve(t, recent, version("new", "is.wanted", "will.be"))
-	until(t, "the newer version is announced", func(ctx context.Context) bool {
-		changed := old.Directory().Changed()
-		if live, _ := old.Directory().Find("shared"); live.Version == "new" {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		}
-		return false
-	})
+	awaitVersion(t, old, "shared", "new")
 	if err := old.Publish(t.Context(), faas.Event{Key: "was.wanted"}); !errors.Is(err, faas.ErrUnroutable) {
 		t.Errorf("publish to the key that the newer version dropped: got %v, want %v", err, faas.ErrUnroutable)
 	}
@@ -317,11 +323,7 @@ func TestEventsOfANewKeyWaitForTheNewVersion(t *testing.T) {
 	serve(t, old, version("old", "is.wanted"))
 	recent := openBroker(t, func(c *Config) { c.Namespace = old.cfg.Namespace })
 	serve(t, recent, version("new", "is.wanted", "will.be"))
-	until(t, "the newer version is announced", func(context.Context) bool {
-		live, _ := old.Directory().Find("shared")
-		time.Sleep(10 * time.Millisecond)
-		return live.Version == "new"
-	})
+	awaitVersion(t, old, "shared", "new")
 	for _, id := range []string{"long", "1", "2", "3"} {
 		if err := old.Publish(t.Context(), faas.Event{Key: "will.be", ID: id}); err != nil {
 			t.Fatal(err)
@@ -359,14 +361,7 @@ func TestRolledBackVersionHoldsUpNothing(t *testing.T) {
 	serve(t, old, version("old", "is.wanted"))
 	recent := openBroker(t, func(c *Config) { c.Namespace = old.cfg.Namespace })
 	stop := serve(t, recent, version("new", "is.wanted", "will.be"))
-	find := func(version string) {
-		until(t, "the version is "+version, func(context.Context) bool {
-			live, _ := old.Directory().Find("ordered")
-			time.Sleep(10 * time.Millisecond)
-			return live.Version == version
-		})
-	}
-	find("new")
+	awaitVersion(t, old, "ordered", "new")
 	// The old worker is the active one, and waits for the new one to take this.
 	if err := old.Publish(t.Context(), faas.Event{Key: "will.be", ID: "1"}); err != nil {
 		t.Fatal(err)
@@ -375,7 +370,7 @@ func TestRolledBackVersionHoldsUpNothing(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	find("old")
+	awaitVersion(t, old, "ordered", "old")
 	if err := old.Publish(t.Context(), faas.Event{Key: "is.wanted", ID: "2"}); err != nil {
 		t.Fatal(err)
 	}

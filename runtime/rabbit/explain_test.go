@@ -1,6 +1,11 @@
 package rabbit
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
 
 func TestParseDrift(t *testing.T) {
 	for reason, want := range map[string]string{
@@ -17,6 +22,19 @@ func TestParseDrift(t *testing.T) {
 	for _, reason := range []string{"", "inequivalent arg 'durable' for queue 'q' in vhost '/': rec", "something else"} {
 		if got, ok := parseDrift(reason); ok {
 			t.Errorf("%q: got %q, want it left alone", reason, got)
+		}
+	}
+}
+
+// Who finds a queue that processes which declare for themselves have made is
+// told something else than who finds one of 'rabbet topology apply'.
+func TestAdviceGoesByWhoMadeTheQueue(t *testing.T) {
+	for reason, want := range map[string]string{
+		"inequivalent arg 'x-expires' for queue 'q' in vhost '/': received the value '60000' of type 'long' but current is none": "it was made by 'rabbet topology apply'",
+		"inequivalent arg 'x-expires' for queue 'q' in vhost '/': received none but current is the value '60000' of type 'long'": "processes that declare for themselves made it",
+	} {
+		if err := explainDeclare("queue", &amqp.Error{Code: amqp.PreconditionFailed, Reason: reason}); !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", reason, err, want)
 		}
 	}
 }

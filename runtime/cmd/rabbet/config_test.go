@@ -44,6 +44,8 @@ func TestConfigSaysWhatToMend(t *testing.T) {
 		{"RABBET_HTTP_ADDR", "8080", "host:port"},
 		{"RABBET_ADMIN_ADDR", "localhost", "host:port"},
 		{"RABBET_NAMESPACE", "a.b", "letters"},
+		{"RABBET_PROCESS", "a b", "without spaces"},
+		{"RABBET_PROCESS", strings.Repeat("p", 101), "at most 100"},
 		{"RABBET_LOG_LEVEL", "loud", "debug, info"},
 		{"RABBET_LOG_FORMAT", "xml", "json or console"},
 		{"RABBET_GRACE", "soon", "duration such as 25s"},

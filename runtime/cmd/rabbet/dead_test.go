@@ -195,6 +195,11 @@ func TestDeadList(t *testing.T) {
 	if len(records) != 2 || records[0].ID != "b" || records[1].ID != "c" || records[0].Code != faas.CodeNotFound || records[0].Attempts != 1 {
 		t.Errorf("got %+v, want b and c", records)
 	}
+	g.out.Reset()
+	if err := (deadListCommand{deadChoice: deadChoice{Function: []string{"bill", "bill"}}}).run(t.Context(), g.desk); err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, "bill, named twice", g.out.String(), "bill ", " 3 ")
 	if err := (deadListCommand{deadChoice: deadChoice{IDs: []string{"a", "nobody"}}}).run(t.Context(), g.desk); err == nil || !strings.Contains(err.Error(), `"nobody"`) {
 		t.Errorf("an id that does not exist: got %v, want an error that names it", err)
 	}

@@ -133,7 +133,7 @@ func (w *crew) watch(ctx context.Context) error {
 					w.log.Warn("changes in this folder go unnoticed", zap.String("folder", e.Name), zap.Error(err))
 				}
 			}
-			if ext := filepath.Ext(e.Name); (ext == ".go" || ext == ".sql") && !e.Has(fsnotify.Chmod) || isModule(e.Name) {
+			if isSource(e.Name) && !e.Has(fsnotify.Chmod) {
 				quiet = time.After(settle)
 			}
 		case err := <-watcher.Errors:
@@ -151,11 +151,14 @@ func (w *crew) watch(ctx context.Context) error {
 	}
 }
 
-// isModule reports whether the file says which modules there are, as go get
-// writes it.
-func isModule(file string) bool {
-	name := filepath.Base(file)
-	return name == "go.mod" || name == "go.sum"
+// isSource reports whether what is built depends on the file: code, what it
+// embeds, and which modules there are.
+func isSource(file string) bool {
+	switch filepath.Ext(file) {
+	case ".go", ".sql", ".mod", ".sum":
+		return true
+	}
+	return false
 }
 
 // sources are the folders whose change means new functions, and the one of go.mod.
