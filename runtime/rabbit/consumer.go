@@ -196,7 +196,7 @@ func (c *consumer) run(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delive
 	if ch.IsClosed() { // the broker delivers it again, and perhaps has already
 		return
 	}
-	e := fromDelivery(d)
+	e := c.b.names.fromDelivery(d)
 	if wait := time.Until(e.NotBefore); !e.NotBefore.IsZero() && wait > 0 {
 		c.putOff(ch, d, &e, wait)
 		return

@@ -17,7 +17,7 @@ import (
 // Rabbet with its headers, the broker with its own, or somebody by hand.
 func (n names) letterOf(d *amqp.Delivery, fn string) faas.DeadLetter {
 	l := faas.DeadLetter{
-		Function: fn, Event: fromDelivery(d),
+		Function: fn, Event: n.fromDelivery(d),
 		Code: faas.Code(stringOf(d.Headers, headerDeadReason)), Error: stringOf(d.Headers, headerDeadError),
 		Worker: stringOf(d.Headers, headerDeadWorker), Stack: stringOf(d.Headers, headerDeadStack),
 	}

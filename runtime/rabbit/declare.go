@@ -15,7 +15,7 @@ func (t topology) declare(ch *amqp.Channel) error {
 		return nil
 	}
 	for _, x := range t.exchanges {
-		if err := ch.ExchangeDeclare(x.name, x.kind, true, false, false, false, nil); err != nil {
+		if err := ch.ExchangeDeclare(x.name, x.kind, true, false, false, false, x.arguments()); err != nil {
 			return explainDeclare(x.String(), err)
 		}
 	}

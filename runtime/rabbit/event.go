@@ -98,7 +98,7 @@ func toPublishing(e *faas.Event) (amqp.Publishing, error) {
 
 // fromDelivery reads a delivery, whoever published it. Nothing in it can make
 // it fail: what does not fit is left out, what is missing is filled in.
-func fromDelivery(d *amqp.Delivery) faas.Event {
+func (n names) fromDelivery(d *amqp.Delivery) faas.Event {
 	e := faas.Event{
 		Key: d.RoutingKey, Exchange: d.Exchange, ID: d.MessageId, ContentType: cmp.Or(d.ContentType, "application/json"),
 		Type: d.Type, Time: d.Timestamp, Body: d.Body, Correlation: d.CorrelationId,
@@ -109,7 +109,8 @@ func fromDelivery(d *amqp.Delivery) faas.Event {
 		Attempt:     int(min(max(intOf(d.Headers, headerAttempt), 1), math.MaxInt32)),
 		Redelivered: d.Redelivered,
 	}
-	if d.Exchange == "" { // it comes back from a delay
+	switch d.Exchange {
+	case n.due(), n.stranded(), "": // it comes back from a delay, or is replayed
 		if key := stringOf(d.Headers, headerKey); key != "" {
 			e.Key, e.Exchange = key, stringOf(d.Headers, headerExchange)
 		}

@@ -345,3 +345,27 @@ func TestConsumerTimeout(t *testing.T) {
 	}
 	a.balance(t, 1, 0)
 }
+
+// Nobody publishes to the exchange that events come back over, so nobody
+// notices that it is gone but those who declare again every now and then.
+func TestDeletedDueExchangeComesBack(t *testing.T) {
+	b := openBroker(t, func(c *Config) { c.declaring = 100 * time.Millisecond })
+	came := make(chan struct{}, 100)
+	serve(t, b, onEvent("due", "due.again", func(context.Context, *faas.Event) error {
+		came <- struct{}{}
+		return nil
+	}))
+	management(t, http.MethodDelete, "/api/exchanges/%2F/"+url.PathEscape(b.names.due()), nil)
+	until(t, "a delayed event comes", func(ctx context.Context) bool {
+		// One that is due before the exchange is back comes minutes later.
+		if err := b.Publish(ctx, faas.Event{Key: "due.again", NotBefore: time.Now().Add(200 * time.Millisecond)}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-came:
+			return true
+		case <-time.After(500 * time.Millisecond):
+			return false
+		}
+	})
+}

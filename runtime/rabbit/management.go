@@ -19,9 +19,15 @@ type surveyed struct {
 }
 
 type surveyedExchange struct {
-	Name    string `json:"name"`
-	Kind    string `json:"type"`
-	Durable bool   `json:"durable"`
+	Name      string         `json:"name"`
+	Kind      string         `json:"type"`
+	Durable   bool           `json:"durable"`
+	Arguments map[string]any `json:"arguments"`
+}
+
+func (x surveyedExchange) alternate() string {
+	name, _ := x.Arguments[argumentAlternate].(string)
+	return name
 }
 
 type surveyedQueue struct {
@@ -54,7 +60,7 @@ func survey(ctx context.Context, address, vhost string) (*surveyed, error) {
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
 	for path, into := range map[string]any{
-		"/api/exchanges/%s?columns=name,type,durable":                                        &exchanges,
+		"/api/exchanges/%s?columns=name,type,durable,arguments":                              &exchanges,
 		"/api/queues/%s?columns=name,durable,auto_delete,arguments":                          &queues,
 		"/api/bindings/%s?columns=source,destination,destination_type,routing_key,arguments": &bindings,
 	} {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,9 @@ func (b *Broker) Serve(ctx context.Context, fns []faas.Function) error {
 	h := b.system.hosts()
 	var serving sync.WaitGroup
 	failures := make([]error, len(fns))
+	if slices.ContainsFunc(fns, func(fn faas.Function) bool { return fn.Kind == faas.KindEvent }) {
+		serving.Go(func() { b.consume.use(ctx, "stranded events", b.rescueStranded) })
+	}
 	for i, fn := range fns {
 		serving.Go(func() { b.keepDeclared(ctx, &fn.Descriptor) })
 		serving.Go(func() { failures[i] = b.serve(ctx, fn, func() { b.system.add(h, fn.Descriptor) }) })
@@ -76,8 +80,10 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
 		if fn.Kind == faas.KindEvent {
 			t = b.names.eventFunction(fn, cmp.Or(fn.Exchange, b.names.events()))
 		}
-		if err := b.consume.declare(ctx, t.declare); err != nil && ctx.Err() == nil {
-			log("cannot declare again what a function needs", zap.String("function", fn.Name), zap.Error(err))
+		for _, t := range []topology{b.names.common(), t} {
+			if err := b.consume.declare(ctx, t.declare); err != nil && ctx.Err() == nil {
+				log("cannot declare again what a function needs", zap.String("function", fn.Name), zap.Error(err))
+			}
 		}
 	}
 }

@@ -58,24 +58,29 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 		})
 		return
 	}
-	own := amqp.Table{
-		headerDeadReason:   string(v.Err.Code),
-		headerDeadError:    clip(v.Err.Error()),
-		headerDeadAttempts: int64(e.Attempt),
-		headerDeadFirst:    time.UnixMilli(first).UTC().Format(time.RFC3339Nano),
-		headerDeadLast:     now.UTC().Format(time.RFC3339Nano),
-		headerDeadWorker:   c.b.cfg.Process,
-	}
-	if len(v.Err.Stack) > 0 {
-		own[headerDeadStack] = clip(string(v.Err.Stack))
-	}
 	c.move(ch, d, e, func(ctx context.Context) error {
-		err := c.b.publisher.publish(ctx, c.b.names.dead(), c.fn.Name, copyOf(d, e, own))
-		if errors.Is(err, faas.ErrUnroutable) { // somebody has deleted the queue
-			return errors.Join(err, c.b.consume.declare(ctx, c.b.names.deadLetters(c.fn.Name).declare))
-		}
-		return err
+		return c.b.bury(ctx, c.fn.Name, d, e, time.UnixMilli(first), now, v.Err)
 	})
+}
+
+// bury publishes the dead letter that d becomes.
+func (b *Broker) bury(ctx context.Context, function string, d *amqp.Delivery, e *faas.Event, first, last time.Time, reason *faas.Error) error {
+	own := amqp.Table{
+		headerDeadReason:   string(reason.Code),
+		headerDeadError:    clip(reason.Error()),
+		headerDeadAttempts: int64(e.Attempt),
+		headerDeadFirst:    first.UTC().Format(time.RFC3339Nano),
+		headerDeadLast:     last.UTC().Format(time.RFC3339Nano),
+		headerDeadWorker:   b.cfg.Process,
+	}
+	if len(reason.Stack) > 0 {
+		own[headerDeadStack] = clip(string(reason.Stack))
+	}
+	err := b.publisher.publish(ctx, b.names.dead(), function, copyOf(d, e, own))
+	if errors.Is(err, faas.ErrUnroutable) { // somebody has deleted the queue
+		return errors.Join(err, b.consume.declare(ctx, b.names.deadLetters(function).declare))
+	}
+	return err
 }
 
 // putOff sends a delivery that comes too early to wait.

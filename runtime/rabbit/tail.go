@@ -38,7 +38,7 @@ func (b *Broker) Tail(ctx context.Context, pattern string, fn func(faas.Event)) 
 					return fmt.Errorf("the broker ended the consumer that follows %q", pattern)
 				}
 				_ = d.Ack(false)
-				fn(fromDelivery(&d))
+				fn(b.names.fromDelivery(&d))
 			}
 		}
 	})

@@ -38,6 +38,8 @@ func (n names) events() string                { return n.namespace + ".events" }
 func (n names) dead() string                  { return n.namespace + ".dead" }
 func (n names) system() string                { return n.namespace + ".system" }
 func (n names) expired() string               { return n.namespace + ".expired" } // an exchange and a queue
+func (n names) due() string                   { return n.namespace + ".due" }
+func (n names) stranded() string              { return n.namespace + ".stranded" } // an exchange and a queue
 func (n names) requestQueue(fn string) string { return n.namespace + ".request." + fn }
 func (n names) deadFunctions() string         { return n.namespace + ".dead-functions" } // a queue
 func (n names) eventQueue(fn string) string   { return n.namespace + ".event." + fn }
@@ -61,8 +63,18 @@ type topology struct {
 
 type exchange struct {
 	name, kind string
-	foreign    bool // used as it stands, whatever its kind
+	alternate  string // gets what no queue is bound for; "" for none
+	foreign    bool   // used as it stands, whatever its kind
 }
+
+func (x exchange) arguments() amqp.Table {
+	if x.alternate == "" {
+		return amqp.Table{} // RabbitMQ's import takes no null
+	}
+	return amqp.Table{argumentAlternate: x.alternate}
+}
+
+const argumentAlternate = "alternate-exchange"
 
 type queue struct {
 	name      string
@@ -80,6 +92,8 @@ func (n names) common() topology {
 		{name: n.dead(), kind: amqp.ExchangeDirect},
 		{name: n.system(), kind: amqp.ExchangeTopic},
 		{name: n.expired(), kind: amqp.ExchangeFanout},
+		{name: n.due(), kind: amqp.ExchangeDirect, alternate: n.stranded()},
+		{name: n.stranded(), kind: amqp.ExchangeFanout},
 	}}
 }
 
@@ -124,7 +138,7 @@ func (n names) expiring(after time.Duration, arguments amqp.Table) amqp.Table {
 // source is an exchange, not of the namespace, that functions listen on. One
 // that exists is used as it stands.
 func (n names) source(name string) topology {
-	return topology{fixed: n.fixed, exchanges: []exchange{{name, amqp.ExchangeTopic, true}}}
+	return topology{fixed: n.fixed, exchanges: []exchange{{name: name, kind: amqp.ExchangeTopic, foreign: true}}}
 }
 
 // eventFunction is what an event function reacts by, and the dead letters that
@@ -145,6 +159,7 @@ func (n names) eventFunction(d *faas.Descriptor, source string) topology {
 		arguments["x-single-active-consumer"] = true
 	}
 	t.queues = append(t.queues, queue{name, arguments})
+	t.bindings = append(t.bindings, binding{name, name, n.due()})
 	for _, key := range d.Keys {
 		t.bindings = append(t.bindings, binding{name, key, source})
 	}
@@ -172,8 +187,8 @@ func (n names) deadRegister() topology {
 	}}}}
 }
 
-// delayTier is where messages wait for so long. The routing key is the queue to
-// come back to, so the default exchange brings them there and no key is named.
+// delayTier is where events wait for so long. The routing key is the queue to
+// come back to, so no key is named.
 func (n names) delayTier(tier string, wait time.Duration) topology {
 	name := n.delay(tier)
 	return topology{
@@ -182,10 +197,20 @@ func (n names) delayTier(tier string, wait time.Duration) topology {
 		queues: []queue{{name, amqp.Table{
 			"x-queue-type":           "quorum",
 			"x-message-ttl":          wait.Milliseconds(),
-			"x-dead-letter-exchange": "",
+			"x-dead-letter-exchange": n.due(),
 			"x-dead-letter-strategy": "at-least-once",
 			"x-overflow":             "reject-publish",
 		}}},
 		bindings: []binding{{name, "", name}},
+	}
+}
+
+// strandedEvents is where the broker puts events that come back from a delay
+// when their queue is gone: see rescue.
+func (n names) strandedEvents() topology {
+	return topology{
+		fixed:    n.fixed,
+		queues:   []queue{{n.stranded(), amqp.Table{"x-queue-type": "quorum", "x-overflow": "reject-publish"}}},
+		bindings: []binding{{n.stranded(), "", n.stranded()}},
 	}
 }

@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,6 +87,8 @@ func (t Topology) diffByManagement(ctx context.Context, cfg Config, url string) 
 			list = append(list, Difference{What: x.String(), Argument: "type", Found: there.Kind, Wanted: x.kind})
 		case !there.Durable:
 			list = append(list, Difference{What: x.String(), Argument: "durable", Found: "false", Wanted: "true"})
+		case there.alternate() != x.alternate:
+			list = append(list, Difference{What: x.String(), Argument: argumentAlternate, Found: cmp.Or(there.alternate(), "none"), Wanted: cmp.Or(x.alternate, "none")})
 		}
 	}
 	for _, q := range t.queues {

@@ -93,6 +93,8 @@ func TestApplyAndDiff(t *testing.T) {
 	steps := []error{
 		ch.ExchangeDelete(n.expired(), false, false),
 		ch.ExchangeDeclare(n.expired(), amqp.ExchangeTopic, true, false, false, false, nil),
+		ch.ExchangeDelete(n.due(), false, false),
+		ch.ExchangeDeclare(n.due(), amqp.ExchangeDirect, true, false, false, false, nil),
 		ch.QueueUnbind(n.eventQueue("fail"), "fail.it", n.events(), nil),
 		ch.QueueBind(n.eventQueue("fail"), "old.key", n.events(), false, nil),
 	}
@@ -103,18 +105,20 @@ func TestApplyAndDiff(t *testing.T) {
 	other := n.eventFunction(&faas.Descriptor{Name: "fail", Keys: []string{"old.key"}}, n.events())
 	other.queues[1].arguments["x-delivery-limit"] = int64(3)
 	other.queues[1].arguments["x-max-length-bytes"] = int64(1 << 30)
-	other.queues, other.bindings, other.fixed = other.queues[1:], other.bindings[1:], false
+	other.queues, other.bindings, other.fixed = other.queues[1:], other.bindings[2:], false
 	if err := errors.Join(append(steps, other.declare(ch))...); err != nil {
 		t.Fatal(err)
 	}
 	queue := fmt.Sprintf("queue %q", n.eventQueue("fail"))
 	wantAll := []string{
 		fmt.Sprintf("differs  exchange %q: type topic where fanout is wanted", n.expired()),
+		fmt.Sprintf("differs  exchange %q: alternate-exchange none where %s is wanted", n.due(), n.stranded()),
 		"differs  " + queue + ": x-delivery-limit 3 where 20 is wanted",
 		"differs  " + queue + ": x-max-length-bytes 1073741824 where none is wanted",
 		fmt.Sprintf("missing  queue %q", n.deadQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail", n.dead(), n.deadQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail.it", n.events(), n.eventQueue("fail")),
+		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", n.eventQueue("fail"), n.due(), n.eventQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "", n.expired(), n.expired()),
 		fmt.Sprintf("extra    binding %q from exchange %q to queue %q", "old.key", n.events(), n.eventQueue("fail")),
 	}
@@ -125,8 +129,8 @@ func TestApplyAndDiff(t *testing.T) {
 		t.Errorf("by management: got\n%s\nwant\n%s", strings.Join(list, "\n"), strings.Join(wantAll, "\n"))
 	}
 	list, _ = diff(t, whole, cfg, false)
-	if len(list) != 3 || !slices.ContainsFunc(list, func(s string) bool { return strings.HasPrefix(s, "differs  "+queue+": x-") }) {
-		t.Errorf("by AMQP: got\n%s\nwant an exchange and a queue that differ, and a queue that is missing", strings.Join(list, "\n"))
+	if len(list) != 4 || !slices.ContainsFunc(list, func(s string) bool { return strings.HasPrefix(s, "differs  "+queue+": x-") }) {
+		t.Errorf("by AMQP: got\n%s\nwant two exchanges and a queue that differ, and a queue that is missing", strings.Join(list, "\n"))
 	}
 
 	// What is missing is declared again; what differs stands as it is, and is named.
@@ -140,7 +144,7 @@ func TestApplyAndDiff(t *testing.T) {
 	}
 	list, _ = diff(t, whole, cfg, true)
 	slices.Sort(list)
-	if want := append(wantAll[:3:3], wantAll[3]); !slices.Equal(list, want) {
+	if want := wantAll[:5]; !slices.Equal(list, want) {
 		t.Errorf("after Apply over drift: got\n%s\nwant what it may not change:\n%s", strings.Join(list, "\n"), strings.Join(want, "\n"))
 	}
 }
@@ -222,7 +226,7 @@ func TestNothingMayBeDeclared(t *testing.T) {
 	limited := asUser(t, cfg,
 		`^(amq\.gen-.*|`+ns+`\.reply\..*)$`,
 		`^(amq\.(default|gen-.*)|`+ns+`\.(requests|events|dead|system|delay\..*))$`,
-		`^(amq\.gen-.*|`+ns+`\.(system|expired|reply\..*|request\..*|event\..*))$`)
+		`^(amq\.gen-.*|`+ns+`\.(system|expired|stranded|reply\..*|request\..*|event\..*))$`)
 	limited.NoDeclare = true
 	keeper := asUser(t, cfg,
 		`^(amq\.gen-.*|`+ns+`\.reply\..*)$`,

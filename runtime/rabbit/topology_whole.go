@@ -26,7 +26,7 @@ func TopologyOf(namespace string, fns []faas.Descriptor) (Topology, error) {
 	}
 	n := names{namespace: cfg.Namespace, fixed: true}
 	t := Topology{names: n}
-	t.add(n.common(), n.expiredCalls(), n.deadRegister())
+	t.add(n.common(), n.expiredCalls(), n.deadRegister(), n.strandedEvents())
 	for _, tier := range tierWaits {
 		t.add(n.delayTier(tier.name, tier.wait))
 	}
@@ -62,7 +62,7 @@ func (t Topology) Definitions(vhost string) ([]byte, error) {
 	exchanges, queues, bindings := []table{}, []table{}, []table{}
 	for _, x := range t.exchanges {
 		exchanges = append(exchanges, table{
-			"name": x.name, "vhost": vhost, "type": x.kind, "durable": true, "auto_delete": false, "internal": false, "arguments": table{},
+			"name": x.name, "vhost": vhost, "type": x.kind, "durable": true, "auto_delete": false, "internal": false, "arguments": x.arguments(),
 		})
 	}
 	for _, q := range t.queues {
