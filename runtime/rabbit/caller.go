@@ -190,6 +190,10 @@ func (c *caller) refusal(s *callSession, w *waiter) *faas.Error {
 			Detail: fmt.Sprintf("%d calls of this process, of %d bytes, wait for their replies already", len(c.waiting), c.bytes),
 		}
 	}
+	// A broker that blocks tells each connection only once that has published.
+	if reason, blocked := c.b.publish.blocking(); blocked != nil {
+		return blockedError(reason)
+	}
 	return nil
 }
 

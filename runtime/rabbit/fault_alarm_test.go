@@ -180,6 +180,51 @@ func TestStopDuringAlarm(t *testing.T) {
 	}
 }
 
+// What a broker that blocks keeps workers from saying is not taken for their
+// death. Also a process that has nothing to say learns of the block, and refuses
+// its first call already.
+func TestAlarmForgetsNoWorker(t *testing.T) {
+	n := ownNode(t)
+	cfg := faultConfig(t, n)
+	cfg.hearing = 100 * time.Millisecond
+	b := startCaller(t, cfg)
+	worker, _ := startWorker(t, cfg, []*Broker{b}, function("echo", echo))
+	ctl(t, n, "set_vm_memory_high_watermark", "0.000001")
+	t.Cleanup(func() { ctl(t, n, "set_vm_memory_high_watermark", "0.4") })
+	until(t, "both processes know of the block", func(context.Context) bool {
+		time.Sleep(pollInterval)
+		return b.Health() != nil && worker.Health() != nil
+	})
+	began := time.Now()
+	_, err := b.Call(within(t, 10*time.Second), faas.Request{Key: "echo"})
+	if took := time.Since(began); !errors.Is(err, faas.ErrBlocked) || executedOf(err) != faas.ExecutedNo || took > time.Second {
+		t.Errorf("the first call: got %v (executed %q) after %v, want blocked at once", err, executedOf(err), took)
+	}
+	hosted := func() bool {
+		live, _ := b.Directory().Find("echo")
+		return len(live.Workers) == 1
+	}
+	if b.system.lapse(time.Now().Add(time.Hour)); !hosted() {
+		t.Error("the worker was forgotten during the alarm")
+	}
+	ctl(t, n, "set_vm_memory_high_watermark", "0.4")
+	until(t, "a call succeeds", func(ctx context.Context) bool {
+		time.Sleep(pollInterval)
+		_, err := b.Call(ctx, faas.Request{Key: "echo"})
+		if errors.Is(err, faas.ErrUnroutable) {
+			t.Errorf("after the alarm: %v", err)
+		}
+		return err == nil
+	})
+	freed := time.Now()
+	if b.system.lapse(freed.Add(faas.AnnounceLapse - time.Second)); !hosted() {
+		t.Error("the worker was forgotten before it could say anything")
+	}
+	if b.system.lapse(freed.Add(time.Hour)); hosted() {
+		t.Error("the worker is remembered for ever")
+	}
+}
+
 // queueLength is how many messages wait in the queue of the broker there.
 func queueLength(t testing.TB, url, queue string) int {
 	t.Helper()

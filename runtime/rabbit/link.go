@@ -42,6 +42,7 @@ type link struct {
 	problems map[string]error // by user: why it cannot do its work
 	blocked  string           // the broker's reason to take nothing; "" when it does
 	unblock  chan struct{}    // closed when blocked ends; nil when it is not blocked
+	freed    time.Time        // when it last ended
 }
 
 // session is the life of one connection.

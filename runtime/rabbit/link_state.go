@@ -69,7 +69,7 @@ func (l *link) endBlock() bool {
 		return false
 	}
 	close(l.unblock)
-	l.blocked, l.unblock = "", nil
+	l.blocked, l.unblock, l.freed = "", nil, time.Now()
 	return true
 }
 
@@ -79,6 +79,13 @@ func (l *link) blocking() (reason string, ends <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.blocked, l.unblock
+}
+
+// blockedSince reports whether the broker blocks, or did at any time after t.
+func (l *link) blockedSince(t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unblock != nil || l.freed.After(t)
 }
 
 func (l *link) setProblem(user string, err error) {

@@ -22,6 +22,7 @@ const (
 	topicAnnounce = "announce" // a faas.Announcement
 	topicDiscover = "discover" // asks every worker to announce itself
 	topicDeclare  = "declare"  // asks every worker to declare again what its functions need
+	topicProbe    = "probe"    // asks nobody for anything: its sender listens for it
 )
 
 // maxUnheard is how many broadcasts of its own in a row a process may miss
@@ -92,12 +93,13 @@ func (s *system) run(ctx context.Context) {
 }
 
 // lapse forgets silent workers; not while this process is the one that is
-// deaf, nor right after.
+// deaf, or the broker blocks, nor right after.
 func (s *system) lapse(now time.Time) {
 	s.mu.Lock()
 	since := s.consuming
 	s.mu.Unlock()
-	if !since.IsZero() && now.Sub(since) > faas.AnnounceInterval {
+	deaf := since.IsZero() || now.Sub(since) <= faas.AnnounceInterval
+	if !deaf && !s.b.publish.blockedSince(now.Add(-faas.AnnounceLapse)) {
 		s.b.directory.Lapse(now)
 	}
 }
@@ -137,12 +139,15 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 				return errors.New("the broker ended the consumer of broadcasts")
 			}
 			_ = d.Ack(false)
-			heard, asked = true, 0
+			if d.AppId == s.b.cfg.Process {
+				heard, asked = true, 0
+			}
 			s.dispatch(d.RoutingKey, d.Body)
 		case <-silence.C:
 			// Nobody says when the exchange or the binding is deleted, but what
-			// this process says itself must come back.
-			if !heard && s.broadcast(topicDiscover, nil) == nil {
+			// this process says itself must come back. And only to who publishes
+			// the broker says that it blocks: lapse has to know in time.
+			if !heard && s.broadcast(topicProbe, nil) == nil {
 				asked++
 			}
 			if heard = false; asked > maxUnheard {
