@@ -15,7 +15,7 @@ func (x *exchange) callByName(t *routes) {
 	f, known := t.functions[name]
 	switch {
 	case !known:
-		x.fail(refuse(http.StatusNotFound, "there is no function %q; /openapi.json lists what there is", limited(name)))
+		x.unknown(t, "there is no function %q; /openapi.json lists what there is", limited(name))
 	case f.Kind == faas.KindEvent:
 		x.function = f
 		x.fail(refuse(http.StatusNotFound, "%s reacts to events and cannot be called: publish one with POST /events/{routing key}; it listens to %s",

@@ -199,7 +199,7 @@ func (x *exchange) notFound(t *routes) {
 	allowed := t.allowed(x.request)
 	switch {
 	case len(allowed) == 0:
-		x.fail(refuse(http.StatusNotFound, "there is nothing at this path; /openapi.json lists what there is"))
+		x.unknown(t, "there is nothing at this path; /openapi.json lists what there is")
 	case x.request.Method == http.MethodOptions:
 		x.set("Allow", strings.Join(append(allowed, http.MethodOptions), ", "))
 		x.WriteHeader(http.StatusNoContent)
@@ -208,6 +208,18 @@ func (x *exchange) notFound(t *routes) {
 		p.allow = strings.Join(append(allowed, http.MethodOptions), ", ")
 		x.fail(p)
 	}
+}
+
+// unknown answers 404. An ingress that has not heard of any function yet says so
+// instead, while the broker keeps it from asking.
+func (x *exchange) unknown(t *routes, format string, a ...any) {
+	if err := x.ingress.cfg.Broker.Health(); err != nil && len(t.functions) == 0 {
+		p := notReady("which functions there are is not known yet: the broker cannot be used at present")
+		p.cause = err
+		x.fail(p)
+		return
+	}
+	x.fail(refuse(http.StatusNotFound, format, a...))
 }
 
 // allowed lists the methods for which the request's path leads somewhere.

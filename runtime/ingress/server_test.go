@@ -10,6 +10,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // start serves the ingress as a process does.
@@ -78,6 +80,32 @@ func numbered(n int) string {
 		fmt.Fprintf(&b, "X-%d: z\r\n", i)
 	}
 	return b.String()
+}
+
+// Before it has heard of any function, an ingress cannot know what there is not.
+func TestNothingKnownYet(t *testing.T) {
+	b := &fakeBroker{health: errors.New("cannot reach RabbitMQ at 10.1.2.3")}
+	h := New(Config{Broker: b})
+	missing := [][2]string{{"GET", "/profiles/42"}, {"POST", "/functions/get"}}
+	for _, request := range missing {
+		r := do(h, request[0], request[1], "")
+		if p := readProblem(t, r); p.Status != 503 || p.Executed != faas.ExecutedNo || !p.Retryable || r.Header.Get("Retry-After") == "" || strings.Contains(p.Detail, "10.1.2.3") {
+			t.Errorf("%v without a broker: got %+v, want a 503 to come back after", request, p)
+		}
+	}
+	b.health = nil
+	for _, request := range missing {
+		if r := do(h, request[0], request[1], ""); r.StatusCode != 404 {
+			t.Errorf("%v of no function: got %d, want 404", request, r.StatusCode)
+		}
+	}
+	b.announce("w1", request("other", ""))
+	b.health = errors.New("down")
+	for _, request := range missing {
+		if r := do(h, request[0], request[1], ""); r.StatusCode != 404 {
+			t.Errorf("%v beside a known function: got %d, want 404", request, r.StatusCode)
+		}
+	}
 }
 
 func TestHealth(t *testing.T) {
