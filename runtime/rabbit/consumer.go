@@ -3,7 +3,6 @@ package rabbit
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -102,7 +101,7 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 			c.close(ch)
 		}()
 	}()
-	if err := c.declare(conn, ch, amqpConn); err != nil {
+	if err := c.declare(conn, ch); err != nil {
 		return err
 	}
 	// No more than what can run: what waits here could run elsewhere.
@@ -268,7 +267,7 @@ func (c *consumer) giveBack(d *amqp.Delivery) {
 
 // declare declares the function's queue and binds it to its keys, and to no
 // other key that it had on the same broker before, as far as that is known.
-func (c *consumer) declare(ctx context.Context, ch *amqp.Channel, conn *amqp.Connection) error {
+func (c *consumer) declare(ctx context.Context, ch *amqp.Channel) error {
 	exchange := cmp.Or(c.fn.Exchange, c.b.names.events())
 	for _, t := range []topology{c.b.names.common(), c.b.names.deadRegister()} {
 		if err := t.declare(ch); err != nil {
@@ -280,7 +279,7 @@ func (c *consumer) declare(ctx context.Context, ch *amqp.Channel, conn *amqp.Con
 			return fmt.Errorf("register the function %q: %w", c.fn.Name, err)
 		}
 	}
-	if err := c.declareSource(conn, exchange); err != nil {
+	if err := c.b.declareSource(ctx, exchange); err != nil {
 		return err
 	}
 	if err := c.b.names.eventFunction(&c.fn.Descriptor, exchange).declare(ch); err != nil {
@@ -290,31 +289,6 @@ func (c *consumer) declare(ctx context.Context, ch *amqp.Channel, conn *amqp.Con
 		return nil
 	}
 	return c.unbindOld(ch, exchange)
-}
-
-// declareSource makes sure that the exchange exists: as it stands, or as a
-// topic exchange. It tries on channels of its own, which a failure closes.
-func (c *consumer) declareSource(conn *amqp.Connection, source string) error {
-	if source == c.b.names.events() || c.b.names.fixed {
-		return nil
-	}
-	ch, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("open a channel to look for exchange %q: %w", source, err)
-	}
-	err = ch.ExchangeDeclarePassive(source, amqp.ExchangeTopic, true, false, false, false, nil)
-	_ = ch.Close()
-	if e, ok := errors.AsType[*amqp.Error](err); !ok || e.Code != amqp.NotFound {
-		if err != nil {
-			return explainDeclare(fmt.Sprintf("exchange %q", source), err)
-		}
-		return nil
-	}
-	if ch, err = conn.Channel(); err != nil {
-		return fmt.Errorf("open a channel to declare exchange %q: %w", source, err)
-	}
-	defer ch.Close()
-	return c.b.names.source(source).declare(ch)
 }
 
 // unbindOld removes the bindings that other versions of the function, announced

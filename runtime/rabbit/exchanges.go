@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,6 +61,38 @@ func (x *exchanges) forget(name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.seen, name)
+}
+
+// declareSource makes sure that the exchange exists that a function listens on:
+// as it stands, or as a topic exchange.
+func (b *Broker) declareSource(ctx context.Context, source string) error {
+	if source == b.names.events() || b.names.fixed {
+		return nil
+	}
+	t := b.names.source(source)
+	err := b.consume.declare(ctx, t.look)
+	if e, ok := errors.AsType[*amqp.Error](err); !ok || e.Code != amqp.NotFound {
+		return err
+	}
+	return b.consume.declare(ctx, t.declare)
+}
+
+// checkSource fails if the foreign exchange that fn listens on is of the type
+// that takes its patterns for plain keys. Only a declaration can tell.
+func (b *Broker) checkSource(ctx context.Context, fn *faas.Descriptor) error {
+	i := slices.IndexFunc(fn.Keys, func(key string) bool { return strings.ContainsAny(key, "*#") })
+	if fn.Exchange == "" || fn.Exchange == b.names.events() || i < 0 || b.names.fixed {
+		return nil
+	}
+	err := b.consume.declare(ctx, b.names.source(fn.Exchange).declare)
+	e, ok := errors.AsType[*amqp.Error](err)
+	if !ok {
+		return err
+	}
+	if d, ok := parseDrift(e.Reason); !ok || d.argument != "type" || d.found != amqp.ExchangeDirect {
+		return nil // it is used as it stands
+	}
+	return &declareError{fmt.Sprintf("exchange %q is a direct one, where nothing has the key %q: make it a topic exchange, or name keys without patterns", fn.Exchange, fn.Keys[i]), e}
 }
 
 // declare runs fn on a channel of its own, which an error may close.

@@ -182,6 +182,54 @@ func TestDeletedExchangesComeBack(t *testing.T) {
 	})
 }
 
+// A foreign exchange that a function listens on, and that somebody deletes, comes
+// back with its bindings. One of a type that has no patterns is told of, until
+// it is mended.
+func TestDeletedForeignExchangeComesBack(t *testing.T) {
+	b := openBroker(t, func(c *Config) { c.declaring = 200 * time.Millisecond })
+	source := b.cfg.Namespace + "-shop" // goes with the namespace
+	ran := make(chan string, 10)
+	fn := onEvent("listener", "order.#", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil })
+	fn.Exchange = source
+	serve(t, b, fn)
+	routed := func(id string) {
+		t.Helper()
+		until(t, id, func(ctx context.Context) bool {
+			time.Sleep(pollInterval)
+			err := b.Publish(ctx, faas.Event{Exchange: source, Key: "order.made", ID: id})
+			if err != nil && !errors.Is(err, faas.ErrUnroutable) {
+				t.Errorf("%s: got %v, want unroutable", id, err)
+			}
+			return err == nil
+		})
+		if got := receive(t, "a run", ran); got != id {
+			t.Errorf("got a run of %q, want %q", got, id)
+		}
+	}
+	replace := func(kind string) {
+		t.Helper()
+		until(t, "the exchange is "+kind, func(context.Context) bool { // the worker may be faster
+			ch := foreignChannel(t)
+			return ch.ExchangeDelete(source, false, false) == nil && ch.ExchangeDeclare(source, kind, true, false, false, false, nil) == nil
+		})
+	}
+	routed("before")
+	if err := foreignChannel(t).ExchangeDelete(source, false, false); err != nil {
+		t.Fatal(err)
+	}
+	routed("deleted")
+
+	replace(amqp.ExchangeDirect)
+	until(t, "the process says what is wrong", func(context.Context) bool {
+		time.Sleep(pollInterval)
+		err := b.Health()
+		return err != nil && strings.Contains(err.Error(), source) && strings.Contains(err.Error(), "direct") && strings.Contains(err.Error(), "order.#")
+	})
+	replace(amqp.ExchangeFanout)
+	routed("of another type")
+	until(t, "health", func(context.Context) bool { time.Sleep(pollInterval); return b.Health() == nil })
+}
+
 // user is a broker user of the test's own, with full permissions at first.
 type user struct{ name, password string }
 

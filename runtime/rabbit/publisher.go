@@ -40,20 +40,26 @@ func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 	if err != nil {
 		return err
 	}
-	if e.Exchange != b.names.events() {
-		if err := b.publisher.exchanges.check(ctx, e.Exchange); err != nil {
-			return err
-		}
-	}
-	err = b.publisher.publish(ctx, e.Exchange, e.Key, p)
+	err = b.publishTo(ctx, &e, p)
 	for pause := firstRouteWait; errors.Is(err, faas.ErrUnroutable) && pause <= lastRouteWait && b.isHeard(&e); pause *= 2 {
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return err
 		}
-		err = b.publisher.publish(ctx, e.Exchange, e.Key, p)
+		err = b.publishTo(ctx, &e, p)
 	}
+	return err
+}
+
+// publishTo publishes p as e, once.
+func (b *Broker) publishTo(ctx context.Context, e *faas.Event, p amqp.Publishing) error {
+	if e.Exchange != b.names.events() {
+		if err := b.publisher.exchanges.check(ctx, e.Exchange); err != nil {
+			return err
+		}
+	}
+	err := b.publisher.publish(ctx, e.Exchange, e.Key, p)
 	if errors.Is(err, faas.ErrUnroutable) {
 		b.publisher.exchanges.forget(e.Exchange)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -53,7 +54,8 @@ func (b *Broker) restore(ctx context.Context) {
 
 // keepDeclared declares again what fn needs, until ctx is done: whenever a
 // process of the namespace asks for it, and every now and then, for the broker
-// tells nobody when a binding is deleted.
+// tells nobody when a binding is deleted. What it refuses is this process's
+// problem until it is mended: the function may get nothing meanwhile.
 func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
 	asked := make(chan struct{}, 1)
 	defer b.Listen(topicDeclare, func([]byte) {
@@ -62,30 +64,50 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
 		default:
 		}
 	})()
+	user := "declare " + fn.Name
+	defer b.consume.setProblem(user, nil)
 	ticker := time.NewTicker(b.cfg.declaring)
 	defer ticker.Stop()
+	var last string
 	for {
-		log := b.log.Warn
 		select {
 		case <-ctx.Done():
 			return
 		case <-asked:
 		case <-ticker.C:
-			log = b.log.Debug // what is wrong with the broker shows elsewhere
 		}
 		if live, ok := b.directory.Find(fn.Name); ok && live.Version != fn.Version {
 			continue // a newer one knows better which keys it wants
 		}
-		t := b.names.requestFunction(fn)
-		if fn.Kind == faas.KindEvent {
-			t = b.names.eventFunction(fn, cmp.Or(fn.Exchange, b.names.events()))
+		err := b.declareAgain(ctx, fn)
+		if refusal, ok := errors.AsType[*amqp.Error](err); err != nil && (!ok || !refusal.Server) {
+			continue // what is wrong with the connection shows elsewhere
 		}
-		for _, t := range []topology{b.names.common(), t} {
-			if err := b.consume.declare(ctx, t.declare); err != nil && ctx.Err() == nil {
-				log("cannot declare again what a function needs", zap.String("function", fn.Name), zap.Error(err))
-			}
+		b.consume.setProblem(user, err)
+		if err == nil {
+			last = ""
+		} else if err.Error() != last { // the same trouble over and over is one line
+			last = err.Error()
+			b.log.Warn("cannot declare again what a function needs", zap.String("function", fn.Name), zap.Error(err))
 		}
 	}
+}
+
+func (b *Broker) declareAgain(ctx context.Context, fn *faas.Descriptor) error {
+	if err := b.consume.declare(ctx, b.names.common().declare); err != nil {
+		return err
+	}
+	if fn.Kind == faas.KindRequest {
+		return b.consume.declare(ctx, b.names.requestFunction(fn).declare)
+	}
+	source := cmp.Or(fn.Exchange, b.names.events())
+	if err := b.declareSource(ctx, source); err != nil {
+		return err
+	}
+	if err := b.consume.declare(ctx, b.names.eventFunction(fn, source).declare); err != nil {
+		return err
+	}
+	return b.checkSource(ctx, fn)
 }
 
 // serve hosts one function; live is told whenever it begins to consume.
