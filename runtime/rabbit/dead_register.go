@@ -3,6 +3,7 @@ package rabbit
 import (
 	"context"
 	"errors"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -23,8 +24,19 @@ func (b *Broker) registerDead(ctx context.Context, function string) error {
 	if !errors.Is(err, faas.ErrNotFound) {
 		return err
 	}
-	return b.publisher.publish(ctx, "", b.names.deadFunctions(), registration(function))
+	pause := backoff{pace: registerPace}
+	for {
+		err = b.publisher.publish(ctx, "", b.names.deadFunctions(), registration(function))
+		if !errors.Is(err, faas.ErrRefused) || pause.now == pause.longest || !pause.wait(ctx) {
+			return err
+		}
+	}
 }
+
+// registerPace is of trying again to register: of several that declare a quorum
+// queue at the same moment, all but one are told that it is there before it can
+// take anything (probed on 3.10.8).
+var registerPace = pace{first: 50 * time.Millisecond, longest: time.Second}
 
 func registration(function string) amqp.Publishing {
 	return amqp.Publishing{MessageId: function, AppId: "rabbet", DeliveryMode: amqp.Persistent}

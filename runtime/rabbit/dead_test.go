@@ -433,3 +433,28 @@ func TestReplayProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A register that others declare at the same moment takes nothing at first.
+func TestRegisterThatTakesNothingYet(t *testing.T) {
+	b := openBroker(t)
+	ch := foreignChannel(t)
+	if _, err := ch.QueueDeclare(b.names.deadFunctions(), true, false, false, false, amqp.Table{
+		"x-max-length": 1, "x-overflow": "reject-publish", "x-message-ttl": 500, // so long it is full
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	first, err := ch.PublishWithDeferredConfirm("", b.names.deadFunctions(), false, false, amqp.Publishing{})
+	if err != nil || !first.Wait() {
+		t.Fatalf("fill the register: %v", err)
+	}
+	if err := b.registerDead(t.Context(), "late"); err != nil {
+		t.Fatal(err)
+	}
+	d, ok, err := ch.Get(b.names.deadFunctions(), true)
+	if err != nil || !ok || d.MessageId != "late" {
+		t.Errorf("on the register: got %q (%v, %v), want the function", d.MessageId, ok, err)
+	}
+}
