@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -158,11 +159,13 @@ func (db *database) explain(err error) error {
 	return fmt.Errorf("%s: %w", db.name, err)
 }
 
-// refused reports whether err says that there is no connection to the server.
+// refused reports whether err says that there is no connection to the server,
+// or none any more.
 func refused(err error) bool {
 	_, connecting := errors.AsType[*pgconn.ConnectError](err)
 	_, network := errors.AsType[*net.OpError](err)
-	return connecting || network || errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
+	lost := errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, pgconn.ErrConnClosed)
+	return connecting || network || lost || errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
 }
 
 // Close frees the connections.

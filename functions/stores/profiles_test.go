@@ -6,11 +6,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rabbet-fn/rabbet/events"
@@ -120,6 +123,88 @@ func TestSeedKeepsWhatIsThere(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A connection that breaks, at whatever moment, is nothing that the same call in
+// a moment would not mend.
+func TestBrokenConnections(t *testing.T) {
+	u, err := url.Parse(postgresURL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	way := newBreakable(t, u.Host)
+	u.Host = way.address()
+	p := mustOpen(t, u.String())
+	var worked, lost atomic.Int64
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for lost.Load() < 50 {
+				profile := events.Profile{ID: fmt.Sprint(i), Name: "n", Email: "e"}
+				err := p.Save(t.Context(), profile)
+				if err == nil {
+					_, err = p.ByID(t.Context(), profile.ID)
+				}
+				if err == nil {
+					if worked.Add(1)%20 == 0 {
+						way.breakAll()
+					}
+					continue
+				}
+				if lost.Add(1); !errors.Is(err, ErrUnavailable) {
+					t.Errorf("got %v, want ErrUnavailable", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// breakable is a way to a server whose connections can be broken.
+type breakable struct {
+	listener net.Listener
+	mu       sync.Mutex
+	conns    []net.Conn
+}
+
+func newBreakable(t *testing.T, to string) *breakable {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &breakable{listener: listener}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", to)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			b.mu.Lock()
+			b.conns = append(b.conns, client, server)
+			b.mu.Unlock()
+			running.Go(func() { io.Copy(server, client); server.Close() })
+			running.Go(func() { io.Copy(client, server); client.Close() })
+		}
+	})
+	t.Cleanup(func() { listener.Close(); b.breakAll(); running.Wait() })
+	return b
+}
+
+func (b *breakable) address() string { return b.listener.Addr().String() }
+
+func (b *breakable) breakAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		c.Close()
+	}
+	b.conns = nil
 }
 
 // Each Open has connections of its own, as separate processes have.
