@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,22 +19,29 @@ import (
 const defaultAdminAddr = "127.0.0.1:8081"
 
 // workerHealth serves /livez and /readyz for a worker: it is ready once the
-// broker is and others can know that it hosts fns.
-func workerHealth(b broker, process string, fns []faas.Function) http.Handler {
-	hosted := func() error {
+// broker and the database of what it hosts are, and others can know that it
+// hosts that. Until then there is no host.
+func workerHealth(b broker, process string, host *atomic.Pointer[hosting]) http.Handler {
+	hosted := func(ctx context.Context) error {
+		h := host.Load()
+		if h == nil {
+			return errNotHosting
+		}
 		list := b.Directory().Functions()
-		for _, f := range fns {
+		for _, f := range h.functions {
 			i := slices.IndexFunc(list, func(l faas.Live) bool { return l.Name == f.Name })
 			if i < 0 || !slices.Contains(list[i].Workers, process) {
 				return fmt.Errorf("function %q is not announced", f.Name)
 			}
 		}
-		return nil
+		ctx, cancel := context.WithTimeout(ctx, pingPatience)
+		defer cancel()
+		return h.profiles.Ping(ctx)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := cmp.Or(b.Health(), hosted()); err != nil {
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := cmp.Or(b.Health(), hosted(r.Context())); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -41,6 +49,11 @@ func workerHealth(b broker, process string, fns []faas.Function) http.Handler {
 	})
 	return mux
 }
+
+var errNotHosting = errors.New("no function is hosted yet: the database is not open; the log says what is in the way")
+
+// pingPatience is how long the database may take to answer a question for health.
+const pingPatience = time.Second
 
 // serveAdmin serves h at the admin address until stop is called. The default
 // address is given up with a warning when another process has it; one that was

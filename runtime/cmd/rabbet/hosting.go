@@ -6,6 +6,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -25,10 +26,9 @@ type hosting struct {
 // openHosting opens what stands behind the functions and binds them to it.
 // Without a STATE_URL, memory is where it is kept which events were handled.
 func openHosting(ctx context.Context, c *config, bus faas.Bus, results functions.Results, memory inbox.Store, log *zap.Logger) (*hosting, error) {
-	databaseURL := cmp.Or(c.DatabaseURL, "sqlite://"+filepath.Join(c.Dir, "dev", "rabbet.db"))
-	profiles, err := stores.Open(ctx, databaseURL)
+	profiles, err := openProfiles(ctx, c, log)
 	if err != nil {
-		return nil, unusable("DATABASE_URL", databaseURL, "%v", err)
+		return nil, err
 	}
 	mail, err := stores.OpenMail(cmp.Or(c.SMTPURL, "smtp://127.0.0.1:25"))
 	if err != nil {
@@ -48,6 +48,38 @@ func openHosting(ctx context.Context, c *config, bus faas.Bus, results functions
 		return nil, err
 	}
 	return &hosting{fns, profiles, func() error { return errors.Join(closeInbox(), profiles.Close()) }}, nil
+}
+
+// errStopped says that the process was told to stop before it hosted anything.
+var errStopped = errors.New("stopped")
+
+// databasePause is how long a start waits before it looks for its database again.
+const databasePause = 2 * time.Second
+
+// openProfiles opens the database. One that is not there yet it waits for, as
+// long as it takes: a worker that gave up would stay away for as long as its
+// supervisor likes, after the database is back.
+func openProfiles(ctx context.Context, c *config, log *zap.Logger) (*stores.Profiles, error) {
+	databaseURL := cmp.Or(c.DatabaseURL, "sqlite://"+filepath.Join(c.Dir, "dev", "rabbet.db"))
+	var last string
+	for {
+		profiles, err := stores.Open(ctx, databaseURL)
+		switch {
+		case err == nil:
+			return profiles, nil
+		case ctx.Err() != nil:
+			return nil, errStopped
+		case !errors.Is(err, stores.ErrUnavailable):
+			return nil, unusable("DATABASE_URL", databaseURL, "%v", err)
+		case err.Error() != last: // the same trouble over and over is one line
+			last = err.Error()
+			log.Warn("no function is hosted yet: the database is not there, trying again", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(databasePause):
+		}
+	}
 }
 
 // Close frees it once no function runs any more.

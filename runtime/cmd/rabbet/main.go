@@ -69,7 +69,7 @@ func run(args []string) int {
 	}
 	ctx := untilSignal()
 	command.BindTo(ctx, (*context.Context)(nil))
-	if err := command.Run(cfg); err != nil {
+	if err := command.Run(cfg); err != nil && !errors.Is(err, errStopped) {
 		fmt.Fprintf(os.Stderr, "rabbet: %v\n", err)
 		_, unusable := errors.AsType[*unusableError](err)
 		if _, usage := errors.AsType[*usageError](err); usage || unusable {

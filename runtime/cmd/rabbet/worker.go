@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -59,17 +60,18 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	if c.embedded() {
 		memory = remoteInbox{bus}
 	}
+	var health atomic.Pointer[hosting]
+	stopAdmin, err := serveAdmin(c, workerHealth(broker, c.Process, &health), log)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
 	host, err := openHosting(ctx, c, bus, results, memory, log)
 	if err != nil {
 		return err
 	}
 	defer host.Close()
-
-	stopAdmin, err := serveAdmin(c, workerHealth(broker, c.Process, host.functions), log)
-	if err != nil {
-		return err
-	}
-	defer stopAdmin()
+	health.Store(host)
 	readySoon(ctx, broker, log)
 	for _, f := range host.functions {
 		log.Info("hosting", zap.String("function", f.Name), zap.Strings("keys", f.Keys), zap.Int("concurrency", f.Concurrency))
