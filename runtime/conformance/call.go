@@ -102,6 +102,8 @@ func callErrors(s *system) {
 			return told{}, errors.New("secret inside")
 		case "panic":
 			panic("secret inside")
+		case "large":
+			in.ID = strings.Repeat("x", faas.MaxReply)
 		}
 		return told{ID: in.ID}, nil
 	}))
@@ -109,7 +111,7 @@ func callErrors(s *system) {
 	ran := []faas.Executed{faas.ExecutedYes, ""}
 	for id, code := range map[string]faas.Code{
 		"fields": faas.CodeInvalid, "notfound": faas.CodeNotFound, "later": faas.CodeUnavailable,
-		"plain": faas.CodeInternal, "panic": faas.CodePanic,
+		"plain": faas.CodeInternal, "panic": faas.CodePanic, "large": faas.CodePermanent,
 	} {
 		e := s.errorOf(s.within(), b, asking(id))
 		s.wantError(e, code, ran...)

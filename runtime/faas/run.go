@@ -28,6 +28,10 @@ type Invocation struct {
 // be quick and safe for concurrent use.
 type Observer func(Invocation)
 
+// MaxReply is how many bytes a reply may have. RabbitMQ 4 takes messages of
+// 16 MiB by default, and several replies may be in one.
+const MaxReply = 15 << 20
+
 // Run runs f on e: see Begin.
 func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (Reply, error) {
 	return f.Begin(ctx, e, deadline).Do()
@@ -92,6 +96,9 @@ func (r *Run) Do() (reply Reply, err error) {
 		}
 	}()
 	reply.Body, err = f.Handle(ctx, e)
+	if err == nil && len(reply.Body) > MaxReply {
+		reply.Body, err = nil, Permanent("the reply has %d bytes: a message takes %d at the most", len(reply.Body), MaxReply)
+	}
 	if err == nil && session != nil {
 		reply.Session, err = session.encodeChange()
 	}

@@ -17,7 +17,7 @@ import (
 const (
 	maxWaiting      = 50_000    // calls of this process that wait for their reply
 	maxWaitingBytes = 256 << 20 // of their bodies
-	maxCallBody     = 15 << 20  // bytes; with its frame it stays below maxBody
+	maxCallBody     = 15 << 20  // bytes; with its frame it stays below maxBody, as faas.MaxReply does
 )
 
 // verdictWait is how long past its deadline a call waits to be told that it

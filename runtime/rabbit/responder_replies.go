@@ -35,9 +35,9 @@ func (r *responder) reply(d *delivery, c *wireCall, done faas.Reply, failed *faa
 	if failed != nil {
 		reply.code, reply.session, reply.body = failed.Code, nil, encodeFailure(failed)
 	}
-	if len(reply.body) > maxCallBody {
+	if len(reply.body) > faas.MaxReply { // a failure's: see faas.Run.Do
 		reply.code, reply.session, reply.body = faas.CodePermanent, nil, encodeFailure(&faas.Error{
-			Detail: fmt.Sprintf("the reply has %d bytes: a message takes %d at the most", len(reply.body), maxCallBody),
+			Detail: fmt.Sprintf("the function's error has %d bytes: a message takes %d at the most", len(reply.body), faas.MaxReply),
 		})
 	}
 	if r.sendAlone(d, &reply) {
