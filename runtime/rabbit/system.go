@@ -120,9 +120,7 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 	}
 	s.setConsuming(time.Now())
 	defer s.setConsuming(time.Time{})
-	_ = s.broadcast(topicDiscover, nil) // the next tick of the others does it otherwise
-	first := time.AfterFunc(discoveryWindow, func() { s.hearOnce.Do(func() { close(s.heard) }) })
-	defer first.Stop()
+	s.discover()
 	if s.deaf { // meanwhile it may have missed that it was asked to
 		s.deaf = false
 		s.dispatch(topicDeclare, nil)
@@ -155,6 +153,18 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 				return errors.New("this process does not hear its own broadcasts: its queue is bound anew")
 			}
 		}
+	}
+}
+
+// discover asks every worker to announce itself. What can be heard at first has
+// been when they have had the time to, or the broker keeps everybody from it.
+func (s *system) discover() {
+	err := s.broadcast(topicDiscover, nil)
+	s.mu.Lock()
+	hears := !s.consuming.IsZero()
+	s.mu.Unlock()
+	if hears && (err == nil || errors.Is(err, faas.ErrBlocked)) {
+		time.AfterFunc(discoveryWindow, func() { s.hearOnce.Do(func() { close(s.heard) }) })
 	}
 }
 
@@ -219,7 +229,7 @@ func (s *system) open(ctx context.Context, conn *amqp.Connection) error {
 	s.setChannel(ch)
 	defer s.setChannel(nil)
 	s.announce(false)
-	_ = s.broadcast(topicDiscover, nil) // whichever connection comes up last, it is asked once both are
+	s.discover() // whichever connection comes up last, it is asked once both are
 	select {
 	case <-ctx.Done():
 		return nil

@@ -97,6 +97,7 @@ type desk struct {
 	broker interface {
 		faas.DeadLetters
 		Directory() *faas.Directory
+		Health() error
 	}
 	known []faas.Descriptor // the functions that this binary has, live or not
 	in    io.Reader

@@ -147,8 +147,13 @@ func (a *deadAction) carryOut(ctx context.Context, d *desk, verb string, fate fa
 	return done, nil
 }
 
-// warnOfIdle says which functions nobody hosts.
+// warnOfIdle says which functions nobody hosts, or what keeps that from being
+// known and letters from being moved.
 func (d *desk) warnOfIdle(counts map[string]int) {
+	if err := d.broker.Health(); err != nil {
+		fmt.Fprintln(d.notes, err)
+		return
+	}
 	for name, n := range counts {
 		if live, _ := d.broker.Directory().Find(name); n > 0 && len(live.Workers) == 0 {
 			fmt.Fprintf(d.notes, "nobody hosts %s at present: its letters will wait in its queue\n", name)

@@ -261,6 +261,7 @@ func TestDeadShow(t *testing.T) {
 type withoutFunctions struct{ faas.DeadLetters }
 
 func (withoutFunctions) Directory() *faas.Directory { return &faas.Directory{} }
+func (withoutFunctions) Health() error              { return nil }
 
 func TestDeadReplay(t *testing.T) {
 	g := newGraveyard(t)

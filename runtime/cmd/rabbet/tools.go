@@ -122,6 +122,11 @@ func (cmd functionsCommand) Run(ctx context.Context, c *config) error {
 	list := slices.DeleteFunc(slices.Clone(b.Directory().Functions()), func(f faas.Live) bool {
 		return ofDev(&f.Descriptor)
 	})
+	if len(list) == 0 {
+		if err := b.Health(); err != nil { // workers may be there, and unable to say so
+			return err
+		}
+	}
 	if cmd.JSON {
 		out := json.NewEncoder(os.Stdout)
 		out.SetIndent("", "  ")
