@@ -92,10 +92,25 @@ func readConfig() (*config, error) {
 	if err := env.ParseWithOptions(&c, env.Options{Prefix: envPrefix}); err != nil {
 		return nil, c.parseError(err)
 	}
+	for _, list := range []*[]string{&c.CacheKeys, &c.Functions, &c.TrustedProxies} {
+		*list = items(*list)
+	}
 	if c.Process == "" {
 		c.Process = faas.NewID()
 	}
 	return &c, c.validate()
+}
+
+// items is a list as it was meant: commas may have spaces around them, and
+// nothing after the last one.
+func items(list []string) []string {
+	var meant []string
+	for _, item := range list {
+		if item = strings.TrimSpace(item); item != "" {
+			meant = append(meant, item)
+		}
+	}
+	return meant
 }
 
 // parseError names the variable that env could not convert.

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/base64"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -76,6 +79,28 @@ func TestConfigSaysWhatToMend(t *testing.T) {
 				t.Errorf("the password is in %q", got)
 			}
 		})
+	}
+}
+
+func TestConfigReadsListsAsTheyAreMeant(t *testing.T) {
+	clearEnv(t)
+	key := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	t.Setenv("RABBET_FUNCTIONS", " get-profile ,, update-profile,\n")
+	t.Setenv("RABBET_TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8 ,")
+	t.Setenv("RABBET_CACHE_KEY", key+", "+key+",")
+	c, err := readConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"get-profile", "update-profile"}; !slices.Equal(c.Functions, want) {
+		t.Errorf("functions: got %q, want %q", c.Functions, want)
+	}
+	proxies, err := c.trustedProxies()
+	if want := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("10.0.0.0/8")}; err != nil || !slices.Equal(proxies, want) {
+		t.Errorf("proxies: got %v, %v, want %v", proxies, err, want)
+	}
+	if keys, err := c.cacheKeys(); err != nil || len(keys) != 2 {
+		t.Errorf("keys: got %d, %v, want 2", len(keys), err)
 	}
 }
 
