@@ -121,8 +121,9 @@ func (c *call) lookLocally(ctx context.Context, now time.Time) (sight, bool) {
 	if now.After(k.due) && k.looked.CompareAndSwap(false, true) {
 		ahead := c.clone()
 		c.results.flights.running.Go(func() {
-			if ahead.lookFarther(context.WithoutCancel(ctx), now).forward != "" {
-				l.entries.Invalidate(ahead.sum) // the store knows better
+			// A store that does not answer knows no better: what is kept stays to its end.
+			if seen := ahead.lookFarther(context.WithoutCancel(ctx), now); !seen.stored && seen.forward != forwardBypass {
+				l.entries.Invalidate(ahead.sum)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -198,6 +199,11 @@ func (s *slowStore) get(ctx context.Context, keys []string, values [][]byte) err
 	return err
 }
 
+// downStore is one that cannot be read.
+type downStore struct{ store }
+
+func (*downStore) get(context.Context, []string, [][]byte) error { return os.ErrDeadlineExceeded }
+
 // What was read before an invalidation and arrives after it is not kept.
 func TestInvalidateDuringLook(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
@@ -259,6 +265,16 @@ func TestRefreshAhead(t *testing.T) {
 
 		k, _ = b.local.entries.GetIfPresent(c.sum)
 		k.due = time.Now()
+		answers := b.store
+		b.store = &downStore{answers}
+		ask(t, b, f, descriptor, input, faas.CacheDirectives{})
+		b.flights.running.Wait()
+		b.store = answers
+		if still, _ := b.local.entries.GetIfPresent(c.sum); still != k || b.Stats().Errors != before.Errors+1 {
+			t.Errorf("the store did not answer: got %+v, want what was kept", still)
+		}
+
+		k.looked.Store(false)
 		if err := b.store.remove(t.Context(), generationKey(b.namespace, "thing:42"), true); err != nil { // and nobody hears of it
 			t.Fatal(err)
 		}
