@@ -6,16 +6,16 @@ import (
 )
 
 // precondition evaluates If-Match and If-None-Match (RFC 9110, section 13.2.2)
-// and returns 304, 412, or 0 to go on. The conditions on dates do not apply:
-// nothing here has a date of modification.
-func precondition(h http.Header, etag string) int {
+// and returns the name of the one that does not hold; "" if all is well. The
+// conditions on dates do not apply: nothing here has a date of modification.
+func precondition(h http.Header, etag string) string {
 	if match := h["If-Match"]; len(match) > 0 && !matches(match, etag, true) {
-		return http.StatusPreconditionFailed
+		return "If-Match"
 	}
 	if match := h["If-None-Match"]; len(match) > 0 && matches(match, etag, false) {
-		return http.StatusNotModified
+		return "If-None-Match"
 	}
-	return 0
+	return ""
 }
 
 // unguarded refuses a condition on a change that nobody would check: the

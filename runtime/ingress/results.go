@@ -54,11 +54,12 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 	x.describe(f, &result, want, took)
 	if status == http.StatusOK {
 		switch failed := precondition(r.Header, result.ETag); {
-		case failed == http.StatusNotModified && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		case failed == "":
+		case failed == "If-None-Match" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 			x.WriteHeader(http.StatusNotModified)
 			return
-		case failed == http.StatusPreconditionFailed:
-			p := refuse(http.StatusPreconditionFailed, "what is there now is not what If-Match names")
+		default:
+			p := refuse(http.StatusPreconditionFailed, "%s does not hold for what is there now", failed)
 			if !result.Hit {
 				p.Executed = faas.ExecutedYes
 			}
