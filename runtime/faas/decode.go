@@ -29,31 +29,83 @@ const (
 type input struct {
 	typ        reflect.Type
 	schema     json.RawMessage
-	required   []field
+	demands    *demands
 	strictness strictness
 }
 
 func newInput(t reflect.Type, s strictness) *input {
-	in := &input{typ: t, schema: schemaOf(t), strictness: s}
-	in.required = requiredOf(t, nil)
-	return in
+	return &input{typ: t, schema: schemaOf(t, reads), demands: demandsOf(t, map[reflect.Type]*demands{}), strictness: s}
 }
 
-// requiredOf lists the required members of the struct at index at, and of the
-// structs in it; not those behind pointers and in lists, which may be missing.
-func requiredOf(t reflect.Type, at []int) []field {
-	if t.Kind() != reflect.Struct || opaque(t) {
-		return nil
+// demands is what has to be there of a type, and of what is in it.
+type demands struct {
+	members []demand // of a struct
+	items   *demands // of what a pointer, a list or a map holds
+}
+
+type demand struct {
+	index    []int
+	required bool
+	inside   *demands
+}
+
+// demandsOf returns nil for a type that demands nothing. known has the types
+// that are under way or done.
+func demandsOf(t reflect.Type, known map[reflect.Type]*demands) *demands {
+	if d, ok := known[t]; ok || reads.opaque(t) {
+		return d
 	}
-	var required []field
-	for _, f := range fieldsOf(t) {
-		f.index = slices.Concat(at, f.index)
-		if f.required {
-			required = append(required, f)
+	d := &demands{}
+	known[t] = d
+	switch t.Kind() {
+	case reflect.Struct:
+		for _, f := range fieldsOf(t) {
+			if inside := demandsOf(f.typ, known); f.required || inside != nil {
+				d.members = append(d.members, demand{f.index, f.required, inside})
+			}
 		}
-		required = append(required, requiredOf(f.typ, f.index)...)
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		d.items = demandsOf(t.Elem(), known)
 	}
-	return required
+	if d.members == nil && d.items == nil {
+		known[t] = nil
+	}
+	return known[t]
+}
+
+// met reports whether nothing that is required is zero in v, and so may have
+// been left out.
+func (d *demands) met(v reflect.Value) bool {
+	if d == nil {
+		return true
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for _, m := range d.members {
+			member, err := v.FieldByIndexErr(m.index)
+			if err != nil {
+				continue // of an embedded pointer that is nil
+			}
+			if m.required && member.IsZero() || !m.inside.met(member) {
+				return false
+			}
+		}
+	case reflect.Pointer:
+		return v.IsNil() || d.items.met(v.Elem())
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if !d.items.met(v.Index(i)) {
+				return false
+			}
+		}
+	case reflect.Map:
+		for _, item := range v.Seq2() {
+			if !d.items.met(item) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // decode fills the struct that p points to. It fails with CodeMalformed on
@@ -73,7 +125,8 @@ func (in *input) decode(body []byte, p any) error {
 	if rest := bytes.TrimLeft(body[d.InputOffset():], " \t\r\n"); len(rest) > 0 {
 		return &Error{Code: CodeMalformed, Detail: "the body goes on after its JSON value"}
 	}
-	if in.strictness == strict && in.zeroRequired(p) {
+	// null is what encoding/json lets pass everywhere.
+	if in.strictness == strict && (bytes.Contains(body, []byte("null")) || !in.demands.met(reflect.ValueOf(p).Elem())) {
 		if err := in.explain(body, nil); err != nil {
 			return err
 		}
@@ -98,15 +151,6 @@ type refusal struct{ err *Error }
 
 func (r refusal) Error() string { return r.err.Error() }
 func (r refusal) Unwrap() error { return r.err }
-
-// zeroRequired reports whether a required member is zero, and so may have been left out.
-func (in *input) zeroRequired(p any) bool {
-	v := reflect.ValueOf(p).Elem()
-	return slices.ContainsFunc(in.required, func(f field) bool {
-		member, err := v.FieldByIndexErr(f.index) // fails in an embedded struct that is nil
-		return err != nil || member.IsZero()
-	})
-}
 
 func invalid(err error) error {
 	if err == nil {
@@ -151,20 +195,25 @@ func malformed(err error, length int) error {
 // mistakes collects where v, at pointer at, does not fit t.
 func (in *input) mistakes(v any, t reflect.Type, at string, found []FieldError) []FieldError {
 	add := func(detail string) []FieldError { return append(found, FieldError{Pointer: at, Detail: detail}) }
-	if t.Kind() == reflect.Pointer {
-		if v == nil {
-			return found
-		}
-		return in.mistakes(v, t.Elem(), at, found)
-	}
-	if t.Kind() == reflect.Interface {
+	switch kind := t.Kind(); {
+	case kind == reflect.Interface, v == nil && kind == reflect.Pointer:
 		return found
+	case kind == reflect.Pointer:
+		return in.mistakes(v, t.Elem(), at, found)
+	case v == nil && (kind == reflect.Slice || kind == reflect.Map) && !reads.opaque(t):
+		return found
+	case reads.text(t), isBytes(t) && !reads.opaque(t):
+		if _, ok := v.(string); !ok {
+			return add("want a string, got " + kindOf(v))
+		}
 	}
-	if opaque(t) {
-		if b, err := json.Marshal(v); err == nil {
-			if err := json.Unmarshal(b, reflect.New(t).Interface()); err != nil {
-				return add(strings.TrimPrefix(err.Error(), "json: "))
-			}
+	if reads.opaque(t) || isBytes(t) || t == numberType {
+		b, err := json.Marshal(v)
+		if err == nil {
+			err = json.Unmarshal(b, reflect.New(t).Interface())
+		}
+		if err != nil {
+			return add(strings.TrimPrefix(err.Error(), "json: "))
 		}
 		return found
 	}
@@ -185,17 +234,14 @@ func (in *input) mistakes(v any, t reflect.Type, at string, found []FieldError) 
 		}
 		return found
 	case reflect.Slice, reflect.Array:
-		if t.Elem().Kind() != reflect.Uint8 {
-			list, ok := v.([]any)
-			if !ok {
-				return add("want an array, got " + kindOf(v))
-			}
-			for i, item := range list {
-				found = in.mistakes(item, t.Elem(), fmt.Sprintf("%s/%d", at, i), found)
-			}
-			return found
+		list, ok := v.([]any)
+		if !ok {
+			return add("want an array, got " + kindOf(v))
 		}
-		fallthrough
+		for i, item := range list {
+			found = in.mistakes(item, t.Elem(), fmt.Sprintf("%s/%d", at, i), found)
+		}
+		return found
 	case reflect.String:
 		if _, ok := v.(string); !ok {
 			return add("want a string, got " + kindOf(v))

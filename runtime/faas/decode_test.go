@@ -70,9 +70,11 @@ func TestDecode(t *testing.T) {
 		{"null for a pointer", with(`"born":null`), strict, "", nil},
 		{"null for an optional member", `{"id":"","name":"n","home":{"city":"c"},"tags":null}`, strict, "", nil},
 		{"null for a required member", `{"id":null,"name":"n","home":{"city":"c"}}`, strict, CodeInvalid, []string{"/id"}},
+		{"null in a list", with(`"tags":["a",null]`), strict, CodeInvalid, []string{"/tags/1"}},
+		{"required in an item of a list", with(`"others":[{"city":"c"},{}]`), strict, CodeInvalid, []string{"/others/1/city"}},
 		{"null", `null`, strict, CodeInvalid, []string{""}},
 		{"an array", `[]`, strict, CodeInvalid, []string{""}},
-		{"no base64", with(`"photo":"***"`), strict, CodeInvalid, nil},
+		{"no base64", with(`"photo":"***"`), strict, CodeInvalid, []string{"/photo"}},
 		{"cut off", `{"id":`, strict, CodeMalformed, nil},
 		{"not JSON", `id=1`, strict, CodeMalformed, nil},
 		{"more after it", good + ` {}`, strict, CodeMalformed, nil},
@@ -150,7 +152,7 @@ func TestDecodeEmbedded(t *testing.T) {
 		pointer string
 	}{
 		{reflect.TypeFor[pointer](), `{"id":"1","name":"n"}`, ""},
-		{reflect.TypeFor[pointer](), `{"name":"n"}`, "/id"},
+		{reflect.TypeFor[pointer](), `{"name":"n"}`, ""},
 		{reflect.TypeFor[named](), `{"base":{"id":"1"},"name":"n"}`, ""},
 		{reflect.TypeFor[named](), `{"base":{},"name":"n"}`, "/base/id"},
 		{reflect.TypeFor[named](), `{"id":"1","name":"n","base":{"id":"1"}}`, "/id"},

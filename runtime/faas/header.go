@@ -15,7 +15,7 @@ import (
 
 // checkHeaders says which header tags in the message type t cannot work.
 func checkHeaders(t reflect.Type) error {
-	if t.Kind() != reflect.Struct || opaque(t) {
+	if t.Kind() != reflect.Struct || reads.opaque(t) {
 		return nil
 	}
 	taken := map[string]string{}
@@ -48,7 +48,7 @@ func headerBelow(t reflect.Type, above []reflect.Type) string {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Array || t.Kind() == reflect.Map {
 		t = t.Elem()
 	}
-	if t.Kind() != reflect.Struct || opaque(t) || slices.Contains(above, t) {
+	if t.Kind() != reflect.Struct || reads.opaque(t) || slices.Contains(above, t) {
 		return ""
 	}
 	for _, f := range fieldsOf(t) {
@@ -64,7 +64,7 @@ func headerBelow(t reflect.Type, above []reflect.Type) string {
 
 // fromText reports whether the text of a header field can become a t.
 func fromText(t reflect.Type) bool {
-	s := schemaNode(t, nil)
+	s := reads.schema(t, nil)
 	name, ok := s.Type.(string)
 	if names, several := s.Type.([]string); several {
 		name, ok = names[0], true

@@ -18,8 +18,10 @@ import (
 )
 
 // OnRequest registers fn as the request function called name: kebab-case, at
-// most 100 bytes. In's routing key is the key that it answers. It panics on
-// anything that cannot work, naming the place of the registration.
+// most 100 bytes. In's routing key is the key that it answers. What it returns
+// is the reply as encoding/json writes it: null for a slice or a map that is
+// nil. It panics on anything that cannot work, naming the place of the
+// registration.
 func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(context.Context, *D, In) (Out, error), options ...Option) {
 	var in In
 	inType := newInput(reflect.TypeFor[In](), strict)
@@ -29,7 +31,7 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 	}
 	d := Descriptor{
 		Name: name, Kind: KindRequest, Keys: []string{in.RoutingKey()},
-		Input: inType.schema, Output: schemaOf(reflect.TypeFor[Out]()),
+		Input: inType.schema, Output: schemaOf(reflect.TypeFor[Out](), writes),
 		Concurrency: 128,
 	}
 	bind := func(deps *D) Handler {
@@ -53,7 +55,7 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 		if fn == nil {
 			return nil, errNoFunction
 		}
-		return bind, errors.Join(checkType(inType.typ, "the message"), checkType(reflect.TypeFor[Out](), "the reply"), checkHeaders(inType.typ))
+		return bind, errors.Join(checkType(inType.typ, "the message", reads), checkType(reflect.TypeFor[Out](), "the reply", writes), checkHeaders(inType.typ))
 	})
 }
 
@@ -134,7 +136,7 @@ func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactio
 	}
 	inType := newInput(reflect.TypeFor[In](), tolerant)
 	r.input = inType.schema
-	r.wrong = cmp.Or(r.wrong, checkType(inType.typ, "the message"))
+	r.wrong = cmp.Or(r.wrong, checkType(inType.typ, "the message", reads))
 	r.run = func(ctx context.Context, deps *D, e *Event) error {
 		var in In
 		if err := inType.decode(e.Body, &in); err != nil {
@@ -223,7 +225,7 @@ func check(d *Descriptor, s *settings) error {
 	if d.Kind == KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
 		return fmt.Errorf("faas.HTTP, faas.Cached and faas.UsesSession are for request functions")
 	}
-	if d.Route != nil && d.Route.Status == http.StatusNoContent && string(d.Output) != string(schemaOf(reflect.TypeFor[struct{}]())) {
+	if d.Route != nil && d.Route.Status == http.StatusNoContent && string(d.Output) != string(schemaOf(reflect.TypeFor[struct{}](), writes)) {
 		return fmt.Errorf("faas.Status(204) says that there is no reply: return struct{}, or choose another status")
 	}
 	if d.Session && d.Cache != nil {

@@ -43,6 +43,12 @@ type unwritable struct {
 
 func (unwritable) RoutingKey() string { return "thing.unwritable" }
 
+type veiled struct {
+	What fmt.Stringer `json:"what"`
+}
+
+func (veiled) RoutingKey() string { return "thing.veiled" }
+
 type twice struct {
 	ID    string
 	Other string `json:"ID"`
@@ -134,6 +140,12 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		"no JSON out": {func(s *Set[deps]) {
 			OnRequest(s, "f", func(context.Context, *deps, get) (map[string]func(), error) { return nil, nil })
 		}, "the reply: JSON has no func()"},
+		"no key out": {func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, get) ([]map[float64]int, error) { return nil, nil })
+		}, "the reply: encoding/json has no map with float64 as its key"},
+		"no telling what": {func(s *Set[deps]) {
+			OnEvent(s, "f", func(context.Context, *deps, veiled) error { return nil })
+		}, "the message.what: encoding/json cannot tell which fmt.Stringer"},
 		"one name twice": {func(s *Set[deps]) {
 			OnRequest(s, "f", func(context.Context, *deps, twice) (get, error) { return get{}, nil })
 		}, `two fields have the JSON name "ID"`},

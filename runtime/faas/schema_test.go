@@ -20,11 +20,11 @@ func TestSchema(t *testing.T) {
 	}{
 		{reflect.TypeFor[string](), `{"type":"string"}`},
 		{reflect.TypeFor[int](), `{"type":"integer"}`},
-		{reflect.TypeFor[uint8](), `{"type":"integer","minimum":0}`},
+		{reflect.TypeFor[uint8](), `{"type":"integer","minimum":0,"maximum":255}`},
 		{reflect.TypeFor[float64](), `{"type":"number"}`},
-		{reflect.TypeFor[[]byte](), `{"type":"string","contentEncoding":"base64"}`},
-		{reflect.TypeFor[[]bool](), `{"type":"array","items":{"type":"boolean"}}`},
-		{reflect.TypeFor[map[string]int](), `{"type":"object","additionalProperties":{"type":"integer"}}`},
+		{reflect.TypeFor[[]byte](), `{"type":["string","null"],"contentEncoding":"base64"}`},
+		{reflect.TypeFor[[]bool](), `{"type":["array","null"],"items":{"type":"boolean"}}`},
+		{reflect.TypeFor[map[string]int](), `{"type":["object","null"],"additionalProperties":{"type":"integer"}}`},
 		{reflect.TypeFor[*string](), `{"type":["string","null"]}`},
 		{reflect.TypeFor[time.Time](), `{"type":"string","format":"date-time"}`},
 		{reflect.TypeFor[any](), `{}`},
@@ -50,14 +50,14 @@ func TestSchema(t *testing.T) {
 		},"required":["n"],"additionalProperties":false}`},
 	} {
 		var got, want any
-		if err := json.Unmarshal(schemaOf(c.typ), &got); err != nil {
+		if err := json.Unmarshal(schemaOf(c.typ, reads), &got); err != nil {
 			t.Fatalf("%v: %v", c.typ, err)
 		}
 		if err := json.Unmarshal([]byte(c.want), &want); err != nil {
 			t.Fatalf("%v: %v", c.typ, err)
 		}
 		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%v: got %s, want %s", c.typ, schemaOf(c.typ), c.want)
+			t.Errorf("%v: got %s, want %s", c.typ, schemaOf(c.typ, reads), c.want)
 		}
 	}
 }
