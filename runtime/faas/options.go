@@ -1,6 +1,7 @@
 package faas
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -121,6 +122,56 @@ func (r *Route) params() []string {
 		}
 	}
 	return names
+}
+
+// parameter is what the schema says about whether a URL can carry a member.
+type parameter struct {
+	Type   any        `json:"type"` // a name or several
+	Items  *parameter `json:"items"`
+	Header string     `json:"x-header"`
+}
+
+// structured reports whether p is an object or a list.
+func (p *parameter) structured() bool {
+	types := fmt.Sprint(p.Type)
+	return strings.Contains(types, "object") || strings.Contains(types, "array")
+}
+
+// fits reports whether p is a scalar or a list of scalars, as the ingress makes
+// of parameters.
+func (p *parameter) fits() bool { return !p.structured() || p.Items != nil && !p.Items.structured() }
+
+// checkParameters says which field the route's path names in vain, and which
+// required one a request to the route has no place for.
+func (d *Descriptor) checkParameters() error {
+	var input struct {
+		Properties map[string]*parameter `json:"properties"`
+		Required   []string              `json:"required"`
+	}
+	if err := json.Unmarshal(d.Input, &input); err != nil {
+		return err
+	}
+	params := d.Route.params()
+	for _, name := range params {
+		switch p := input.Properties[name]; {
+		case p == nil:
+			return fmt.Errorf("route %q: the message has no field with the JSON name %q", d.Route.Path, name)
+		case p.Header != "":
+			return fmt.Errorf("route %q: the field %q comes from the header field %s already", d.Route.Path, name, p.Header)
+		case !p.fits():
+			return fmt.Errorf("route %q: the field %q is no text or number, which is all that a path can carry", d.Route.Path, name)
+		}
+	}
+	if hasBody(d.Route.Method) {
+		return nil
+	}
+	for _, name := range input.Required {
+		if p := input.Properties[name]; p.Header == "" && !p.fits() {
+			return fmt.Errorf("route %q: the field %q is required and no query can carry it, only a body, which a %s request does not have: use POST, or make the field optional (omitempty)",
+				d.Route.Path, name, d.Route.Method)
+		}
+	}
+	return nil
 }
 
 // routesClash asks ServeMux whether one request could mean both routes with

@@ -247,13 +247,8 @@ func check(d *Descriptor, s *settings) error {
 		return fmt.Errorf("faas.Ordered with %d attempts: choose at most %d, which RabbitMQ counts", d.Retry.Max, maxOrderedAttempts)
 	}
 	if d.Route != nil {
-		for _, name := range d.Route.params() {
-			if !hasProperty(d.Input, name) {
-				return fmt.Errorf("route %q: the message has no field with the JSON name %q", d.Route.Path, name)
-			}
-			if header := headerOf(d.Input, name); header != "" {
-				return fmt.Errorf("route %q: the field %q comes from the header field %s already", d.Route.Path, name, header)
-			}
+		if err := d.checkParameters(); err != nil {
+			return err
 		}
 		if err := d.checkExposure(); err != nil {
 			return err

@@ -43,6 +43,25 @@ type unwritable struct {
 
 func (unwritable) RoutingKey() string { return "thing.unwritable" }
 
+type searched struct {
+	Where map[string]string `json:"where,omitempty"`
+	Areas []get             `json:"areas"`
+}
+
+func (searched) RoutingKey() string { return "thing.searched" }
+
+type found struct {
+	Words []string  `json:"words"`
+	Sizes [2]int    `json:"sizes"`
+	At    time.Time `json:"at"`
+	Not   *searched `json:"not"`
+	Areas []get     `json:"areas,omitempty"`
+	Lang  string    `json:"lang" header:"Accept-Language"`
+	Any   any       `json:"any"`
+}
+
+func (found) RoutingKey() string { return "thing.found" }
+
 type veiled struct {
 	What fmt.Stringer `json:"what"`
 }
@@ -140,6 +159,12 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		"no JSON out": {func(s *Set[deps]) {
 			OnRequest(s, "f", func(context.Context, *deps, get) (map[string]func(), error) { return nil, nil })
 		}, "the reply: JSON has no func()"},
+		"no way by query": {func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, searched) (get, error) { return get{}, nil }, HTTP("GET /f"))
+		}, `the field "areas" is required and no query can carry it`},
+		"no way by path": {func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, searched) (get, error) { return get{}, nil }, HTTP("POST /f/{where}"))
+		}, `the field "where" is no text or number`},
 		"no key out": {func(s *Set[deps]) {
 			OnRequest(s, "f", func(context.Context, *deps, get) ([]map[float64]int, error) { return nil, nil })
 		}, "the reply: encoding/json has no map with float64 as its key"},
@@ -296,5 +321,13 @@ func TestAlso(t *testing.T) {
 	}
 	if _, err := fns[0].Handle(t.Context(), &Event{Key: "thing.else"}); AsError(err).Code != CodePermanent {
 		t.Errorf("a key that no part knows: got %v, want permanent", err)
+	}
+}
+
+// A query carries scalars and lists of them; what is optional need not be there.
+func TestRouteWithoutABody(t *testing.T) {
+	for _, method := range []string{"GET", "HEAD", "DELETE"} {
+		var set Set[deps]
+		OnRequest(&set, "find", func(context.Context, *deps, found) (get, error) { return get{}, nil }, HTTP(method+" /things"))
 	}
 }

@@ -138,6 +138,9 @@ func operation(d *faas.Descriptor, route *faas.Route, cached bool) object {
 		op["requestBody"] = object{"required": len(required) > 0, "content": object{"application/json": object{"schema": body}}}
 	} else {
 		for _, name := range names {
+			if !memberOf(rest[name]).isParameter() {
+				continue // it can be left out, or faas.HTTP would have refused the route
+			}
 			parameters = append(parameters, parameter(name, "query", slices.Contains(required, name), rest[name]))
 		}
 	}

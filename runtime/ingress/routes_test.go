@@ -205,7 +205,7 @@ func TestOpenAPI(t *testing.T) {
 		t.Errorf("version %s, paths %v", doc.OpenAPI, doc.Paths)
 	}
 	get := doc.Paths["/profiles/{id}"]["get"]
-	if get.OperationID != "get" || len(get.Parameters) != 8 || get.Parameters[0].Name != "id" || get.Parameters[0].In != "path" || !get.Parameters[0].Required || get.Parameters[1].In != "query" || get.RequestBody != nil {
+	if get.OperationID != "get" || len(get.Parameters) != 7 || get.Parameters[0].Name != "id" || get.Parameters[0].In != "path" || !get.Parameters[0].Required || get.Parameters[1].In != "query" || get.RequestBody != nil {
 		t.Errorf("get: %+v", get)
 	}
 	put := doc.Paths["/profiles/{id}"]["put"]

@@ -27,6 +27,11 @@ type member struct {
 	sensitive bool
 }
 
+// isParameter reports whether it can be written as a parameter, or as several.
+func (m member) isParameter() bool {
+	return m.kind < kindArray || m.kind == kindArray && m.item < kindArray
+}
+
 // shape is as much of an input schema as it takes to make a message of
 // parameters. The worker checks the message itself.
 type shape struct {
@@ -132,7 +137,7 @@ func (k kind) mistake(text string) string {
 			return "want true or false"
 		}
 	case kindArray, kindObject:
-		return "it cannot be written as a parameter: send it in the body"
+		return "it cannot be written as a parameter, only in a body"
 	}
 	return ""
 }
