@@ -88,6 +88,20 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
+// null is a message for those whose schema has it, as that of a map does.
+func TestNullAsAMessage(t *testing.T) {
+	b := newBroker()
+	table := request("table", "")
+	table.Input = json.RawMessage(`{"type":["object","null"],"additionalProperties":{"type":"integer"}}`)
+	b.announce("w2", table)
+	h := New(Config{Broker: b})
+	for name, want := range map[string]int{"table": 200, "plain": 422} {
+		if r := do(h, "POST", "/functions/"+name, "null"); r.StatusCode != want {
+			t.Errorf("%s: got %d, want %d", name, r.StatusCode, want)
+		}
+	}
+}
+
 func TestHeaderFieldsBecomeMembers(t *testing.T) {
 	for _, c := range []struct {
 		name, method, target, body string

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,24 +24,38 @@ func (x *exchange) openAPI(t *routes) {
 }
 
 // describe makes the OpenAPI 3.1 document of the functions in list. A function
-// stands under its own route, and under its name if it has none; cookie is the
-// name of the one that holds a session.
+// stands under its own route, and under its name if it has none, or one that
+// OpenAPI cannot tell from another's; cookie is the name of the one that holds a
+// session.
 func (t *routes) describe(list []faas.Live, cookie string) []byte {
 	paths := map[string]object{}
+	known := map[string]string{} // paths by what is left of them without the names of their parameters
+	add := func(d *faas.Descriptor, route *faas.Route) bool {
+		path := strings.NewReplacer("...}", "}", "{$}", "").Replace(route.Path)
+		bare := parameterName.ReplaceAllString(path, "{}")
+		if known[bare] == "" {
+			known[bare], paths[path] = path, object{}
+		}
+		path = known[bare]
+		method := strings.ToLower(route.Method)
+		if paths[path][method] != nil {
+			return false
+		}
+		paths[path][method] = operation(d, route, pathParams(path), t.functions[d.Name].cached)
+		return true
+	}
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b faas.Live) int { return cmp.Compare(openEnds(a.Route), openEnds(b.Route)) })
 	for n := range list {
 		d := &list[n].Descriptor
-		if d.Kind != faas.KindRequest {
+		if d.Kind != faas.KindRequest || t.own[d.Name] != "" && add(d, d.Route) {
 			continue
 		}
-		route := &faas.Route{Method: http.MethodPost, Path: "/functions/" + d.Name, Status: http.StatusOK}
-		if t.own[d.Name] != "" {
-			route = d.Route
+		byName := faas.Route{Method: http.MethodPost, Path: "/functions/" + d.Name}
+		if d.Route != nil {
+			byName.Status = d.Route.Status
 		}
-		path := strings.NewReplacer("...}", "}", "{$}", "").Replace(route.Path)
-		if paths[path] == nil {
-			paths[path] = object{}
-		}
-		paths[path][strings.ToLower(route.Method)] = operation(d, route, t.functions[d.Name].cached)
+		add(d, &byName)
 	}
 	b, err := json.Marshal(object{
 		"openapi": "3.1.0",
@@ -61,6 +76,16 @@ func (t *routes) describe(list []faas.Live, cookie string) []byte {
 		panic(err)
 	}
 	return append(b, '\n')
+}
+
+var parameterName = regexp.MustCompile(`{[^}]*}`)
+
+// openEnds puts the routes that others are exceptions from last.
+func openEnds(r *faas.Route) int {
+	if r != nil && (strings.HasSuffix(r.Path, "...}") || strings.HasSuffix(r.Path, "/")) {
+		return 1
+	}
+	return 0
 }
 
 var problemSchema = object{
@@ -85,8 +110,9 @@ var problemSchema = object{
 }
 
 // operation describes one function. Its message is spread over the path, the
-// header fields and the body, or the query where there is no body.
-func operation(d *faas.Descriptor, route *faas.Route, cached bool) object {
+// header fields and the body, or the query where there is no body. names are what
+// the path's parameters are called in the document.
+func operation(d *faas.Descriptor, route *faas.Route, names []string, cached bool) object {
 	status := cmp.Or(route.Status, http.StatusOK)
 	success := object{"description": "What the function answers"}
 	if status != http.StatusNoContent {
@@ -107,13 +133,13 @@ func operation(d *faas.Descriptor, route *faas.Route, cached bool) object {
 	var input schemaNode
 	if json.Unmarshal(d.Input, &input) != nil || input.Properties == nil {
 		if hasBody(route.Method) {
-			op["requestBody"] = object{"required": true, "content": jsonContent(d.Input)}
+			op["requestBody"] = object{"required": kindOf(input.Type) != kindObject, "content": jsonContent(d.Input)}
 		}
 		return op
 	}
 	parameters := []object{}
-	for _, name := range params {
-		parameters = append(parameters, parameter(name, "path", true, input.Properties[name]))
+	for i, name := range params {
+		parameters = append(parameters, parameter(names[i], "path", true, input.Properties[name]))
 	}
 	rest := maps.Clone(input.Properties)
 	for _, name := range params {
@@ -125,7 +151,6 @@ func operation(d *faas.Descriptor, route *faas.Route, cached bool) object {
 			delete(rest, name)
 		}
 	}
-	names := slices.Sorted(maps.Keys(rest))
 	required := slices.DeleteFunc(slices.Clone(input.Required), func(name string) bool { return rest[name] == nil })
 	if hasBody(route.Method) && len(rest) > 0 {
 		body := object{"type": "object", "properties": rest}
@@ -137,7 +162,7 @@ func operation(d *faas.Descriptor, route *faas.Route, cached bool) object {
 		}
 		op["requestBody"] = object{"required": len(required) > 0, "content": object{"application/json": object{"schema": body}}}
 	} else {
-		for _, name := range names {
+		for _, name := range slices.Sorted(maps.Keys(rest)) {
 			if !memberOf(rest[name]).isParameter() {
 				continue // it can be left out, or faas.HTTP would have refused the route
 			}

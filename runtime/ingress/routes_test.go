@@ -3,6 +3,7 @@ package ingress
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -247,5 +248,49 @@ func TestOpenAPIOfACachedFunctionWithHeaderFields(t *testing.T) {
 	}
 	if plain := doc.Paths["/profiles/{id}"].Get.Responses; len(plain["304"].Headers) > 0 || len(plain["200"].Headers) > 0 {
 		t.Errorf("responses of a function that is not cached: %v", plain)
+	}
+}
+
+// OpenAPI tells paths apart by more than the names of their parameters, and has
+// no rest of a path. Each function stands in the document all the same.
+func TestOpenAPIOfRoutesThatLookAlike(t *testing.T) {
+	b := &fakeBroker{}
+	byRest := request("by-rest", "GET /things/{name...}")
+	byRest.Route.Status = http.StatusAccepted
+	b.announce("w1", byRest, request("get", "GET /things/{id}"), request("put", "PUT /things/{name}"),
+		request("all", "GET /all/"), request("root", "GET /all/{$}"), request("deep", "GET /things/{id}/{name}"), request("plain", ""))
+	h := New(Config{Broker: b})
+	var doc struct {
+		Paths map[string]map[string]struct {
+			OperationID string
+			Parameters  []struct{ Name, In string }
+			Responses   map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(text(t, do(h, "GET", "/openapi.json", ""))), &doc); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for path, operations := range doc.Paths {
+		for method, o := range operations {
+			line := method + " " + path
+			for _, p := range o.Parameters {
+				if p.In == "path" {
+					line += " " + p.Name
+				}
+			}
+			for status := range o.Responses {
+				if status != "default" {
+					line += " " + status
+				}
+			}
+			got[o.OperationID] = line
+		}
+	}
+	if want := map[string]string{
+		"by-rest": "post /functions/by-rest 202", "get": "get /things/{id} id 200", "put": "put /things/{id} id 200",
+		"all": "post /functions/all 200", "root": "get /all/ 200", "deep": "get /things/{id}/{name} id name 200", "plain": "post /functions/plain 200",
+	}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -35,7 +35,7 @@ func (m member) isParameter() bool {
 // shape is as much of an input schema as it takes to make a message of
 // parameters. The worker checks the message itself.
 type shape struct {
-	object  bool // the message is an object
+	object  bool // the message is an object, and cannot be null
 	members map[string]member
 	headers []string // names of the members that come from header fields, sorted
 	open    bool     // names that members lacks are allowed
@@ -60,7 +60,7 @@ func shapeOf(schema json.RawMessage) shape {
 	if json.Unmarshal(schema, &s) != nil {
 		return shape{open: true}
 	}
-	in := shape{object: kindOf(s.Type) == kindObject, members: make(map[string]member, len(s.Properties)), open: true}
+	in := shape{object: string(s.Type) == `"object"`, members: make(map[string]member, len(s.Properties)), open: true}
 	for name, property := range s.Properties {
 		m := memberOf(property)
 		in.members[name] = m
