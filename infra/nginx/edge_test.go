@@ -5,6 +5,7 @@ package nginx
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -37,6 +38,7 @@ type (
 	storedPage struct{ page }
 	ownPage    struct{ page }
 	plainPage  struct{ page }
+	slowPage   struct{ page }
 )
 
 func (edgePage) RoutingKey() string   { return "edge" }
@@ -46,6 +48,7 @@ func (publicPage) RoutingKey() string { return "public" }
 func (storedPage) RoutingKey() string { return "stored" }
 func (ownPage) RoutingKey() string    { return "own" }
 func (plainPage) RoutingKey() string  { return "plain" }
+func (slowPage) RoutingKey() string   { return "slow" }
 
 // How long NGINX may serve a result: longer than the test takes, or briefly.
 const (
@@ -78,6 +81,13 @@ func TestEdgeCache(t *testing.T) {
 	faas.OnRequest(&set, "own", counting[ownPage](&runs), faas.HTTP("GET /own/{id}"),
 		faas.CachePolicy{TTL: long, Identity: []string{"X-User"}})
 	faas.OnRequest(&set, "plain", counting[plainPage](&runs), faas.HTTP("GET /plain/{id}"))
+	begun, ended := make(chan struct{}), make(chan error, 1)
+	faas.OnRequest(&set, "slow", func(ctx context.Context, _ *struct{}, _ slowPage) (int64, error) {
+		close(begun)
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return 0, ctx.Err()
+	}, faas.HTTP("GET /slow/{id}"))
 	results, backend := startIngress(t, &set)
 	n := &front{t: t, base: startNginx(t, backend, backend)}
 
@@ -183,6 +193,26 @@ func TestEdgeCache(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a client with Authorization that leaves cancels its call", func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() { // ends when the client leaves
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+"/slow/12", nil)
+			if err == nil {
+				request.Header.Set("Authorization", "Bearer x")
+				_, err = http.DefaultClient.Do(request)
+			}
+			left <- err
+		}()
+		<-begun
+		leave()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want the client gone", err)
+		}
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the function's context ended with %v, want it cancelled", err)
+		}
+	})
 	t.Run("a response to one with Authorization is for nobody else", func(t *testing.T) {
 		n := n.in(t)
 		n.get("/edge/11", "Authorization: Bearer x")
