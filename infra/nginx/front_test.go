@@ -159,19 +159,18 @@ func TestFront(t *testing.T) {
 		}
 	})
 	t.Run("needs no Host of HTTP/1.0", func(t *testing.T) {
-		c, err := net.Dial("tcp", strings.TrimPrefix(n.in(t).base, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if _, err := io.WriteString(c, "GET /livez HTTP/1.0\r\nX-Request-Id: mine\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		r, err := http.ReadResponse(bufio.NewReader(c), nil)
-		if err != nil || r.StatusCode != 200 || r.Header.Get("X-Request-Id") != "mine" {
-			t.Errorf("%v, %v; want a 200 of the request \"mine\"", r, err)
+		r := n.in(t).raw("GET /livez HTTP/1.0\r\nX-Request-Id: mine\r\n\r\n")
+		if r.StatusCode != 200 || r.Header.Get("X-Request-Id") != "mine" {
+			t.Errorf("got %d %v, want a 200 of the request \"mine\"", r.StatusCode, r.Header)
 		}
 	})
+	for head, want := range map[string]int{
+		"POST /notes HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked": 501,
+		"GET /notes HTTP/2.0\r\nHost: a":                                      505,
+		"GET notes HTTP/1.1\r\nHost: a":                                       400,
+	} {
+		t.Run("explains: "+head, func(t *testing.T) { wantProblem(t, n.in(t).raw(head+"\r\n\r\n"), want, "no") })
+	}
 	for name, c := range map[string]struct {
 		method, path, body string
 		field              string
@@ -289,6 +288,28 @@ func wantProblem(t *testing.T, r *result, status int, executed string) {
 type result struct {
 	*http.Response
 	text string
+}
+
+// raw makes a request that net/http would not.
+func (n *front) raw(request string) *result {
+	n.t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(n.base, "http://"))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, request); err != nil {
+		n.t.Fatal(err)
+	}
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return &result{r, string(body)}
 }
 
 // do makes a request.
