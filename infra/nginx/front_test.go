@@ -164,6 +164,12 @@ func TestFront(t *testing.T) {
 			t.Errorf("got %d %v, want a 200 of the request \"mine\"", r.StatusCode, r.Header)
 		}
 	})
+	t.Run("says that it hangs up after a 412 of its own", func(t *testing.T) {
+		r := n.in(t).do("GET", "/static/rabbet.css", "", `If-Match: "other"`)
+		if wantProblem(t, r, 412, "no"); !r.Close {
+			t.Errorf("got header fields %v, want Connection: close", r.Header)
+		}
+	})
 	for head, want := range map[string]int{
 		"POST /notes HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked": 501,
 		"GET /notes HTTP/2.0\r\nHost: a":                                      505,
@@ -176,14 +182,13 @@ func TestFront(t *testing.T) {
 		field              string
 		status             int
 	}{
-		"body too large":      {"POST", "/notes", strings.Repeat("a", 1<<20+1), "", 413},
-		"URI too long":        {"GET", "/" + strings.Repeat("a", 9<<10), "", "", 414},
-		"field too long":      {"GET", "/", "", "X-Long: " + strings.Repeat("a", 9<<10), 431},
-		"NUL in the path":     {"GET", "/profiles/%00", "", "", 400},
-		"nothing there":       {"GET", "/nothing", "", "", 404},
-		"static file absent":  {"GET", "/static/nothing", "", "", 404},
-		"range of a file":     {"GET", "/static/rabbet.css", "", "Range: bytes=999999-", 416},
-		"condition on a file": {"GET", "/static/rabbet.css", "", `If-Match: "other"`, 412},
+		"body too large":     {"POST", "/notes", strings.Repeat("a", 1<<20+1), "", 413},
+		"URI too long":       {"GET", "/" + strings.Repeat("a", 9<<10), "", "", 414},
+		"field too long":     {"GET", "/", "", "X-Long: " + strings.Repeat("a", 9<<10), 431},
+		"NUL in the path":    {"GET", "/profiles/%00", "", "", 400},
+		"nothing there":      {"GET", "/nothing", "", "", 404},
+		"static file absent": {"GET", "/static/nothing", "", "", 404},
+		"range of a file":    {"GET", "/static/rabbet.css", "", "Range: bytes=999999-", 416},
 	} {
 		t.Run("explains: "+name, func(t *testing.T) {
 			var fields []string
