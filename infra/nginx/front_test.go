@@ -83,6 +83,12 @@ func TestFront(t *testing.T) {
 	})
 	t.Run("passes CloudEvents on in every form", func(t *testing.T) {
 		n := n.in(t)
+		n.eventually("the worker listens to events, too", func() bool {
+			return n.do("POST", "/events/note.taken", `{"text":"early"}`).StatusCode == 202
+		})
+		if text := <-s.taken; text != "early" {
+			t.Fatalf("the function got %q, want the event that was taken", text)
+		}
 		const event = `{"specversion":"1.0","type":"note.taken","source":"/test","id":"%d","datacontenttype":"application/json","data":{"text":"%s"}}`
 		for form, r := range map[string]*result{
 			"binary": n.do("POST", "/events", `{"text":"binary"}`, "Content-Type: application/json",
