@@ -20,15 +20,18 @@ func (x *exchange) body(input *shape) ([]byte, *problem) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		return nil, refuse(http.StatusBadRequest, "a %s request has no body: put its input into path and query", r.Method)
-	}
-	if p := wantJSON(r); p != nil {
-		return nil, p
+	bodiless := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if !bodiless {
+		if p := wantJSON(r); p != nil {
+			return nil, p
+		}
 	}
 	body, p := x.read()
-	if p != nil || len(body) == 0 {
+	if p != nil || len(body) == 0 { // some chunked bodies are empty
 		return nil, p
+	}
+	if bodiless {
+		return nil, refuse(http.StatusBadRequest, "a %s request has no body: put its input into path and query", r.Method)
 	}
 	if p := malformed(body); p != nil {
 		return nil, p
@@ -68,7 +71,7 @@ func wantJSON(r *http.Request) *problem {
 }
 
 func plainEncoding(r *http.Request) *problem {
-	if c := r.Header.Get("Content-Encoding"); c != "" && !strings.EqualFold(c, "identity") {
+	if c := strings.Join(r.Header["Content-Encoding"], ", "); c != "" && !strings.EqualFold(c, "identity") {
 		return refuse(http.StatusUnsupportedMediaType, "the body is encoded as %q: send it as it is", limited(c))
 	}
 	return nil

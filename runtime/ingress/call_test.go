@@ -98,6 +98,7 @@ func TestRefusals(t *testing.T) {
 		{"deep", "POST", "/functions/plain", strings.Repeat("[", 100_000), nil, 400, "-", ""},
 		{"XML", "POST", "/functions/plain", `<id/>`, []string{"Content-Type: text/xml"}, 415, "-", ""},
 		{"gzip", "POST", "/functions/plain", `{}`, []string{"Content-Type: application/json", "Content-Encoding: gzip"}, 415, "-", ""},
+		{"gzip, said second", "POST", "/functions/plain", `{}`, []string{"Content-Encoding: identity", "Content-Encoding: gzip"}, 415, "-", ""},
 		{"form of a browser", "POST", "/functions/plain", `{}`, []string{"Content-Type: application/x-www-form-urlencoded", "Origin: https://evil.example"}, 415, "-", ""},
 		{"body of a GET", "GET", "/profiles/42", `{"name":"x"}`, nil, 400, "-", ""},
 		{"large", "POST", "/functions/plain", `"` + strings.Repeat("x", 1<<20) + `"`, nil, 413, "-", "Connection: close"},
@@ -125,6 +126,18 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("%d calls were made, want none", n)
 			}
 		})
+	}
+}
+
+// A body of which nobody knew beforehand that there is nothing in it is none.
+func TestEmptyBodyOfAGET(t *testing.T) {
+	for body, want := range map[string]int{"": 200, " ": 400} {
+		r := httptest.NewRequest("GET", "/profiles/42", io.MultiReader(strings.NewReader(body))) // its length is not known
+		w := httptest.NewRecorder()
+		New(Config{Broker: newBroker()}).ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("a chunked body of %d bytes: got %d %s, want %d", len(body), w.Code, w.Body, want)
+		}
 	}
 }
 
