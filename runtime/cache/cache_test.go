@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"strconv"
 	"strings"
@@ -69,6 +70,26 @@ func TestSpellings(t *testing.T) {
 		b, okB := spelled(different[1])
 		if !okA || !okB || string(a.text) == string(b.text) {
 			t.Errorf("%s and %s: got the same key", different[0], different[1])
+		}
+	}
+}
+
+// What takes time by the square of its size is for small inputs only.
+func TestSpellingsOfHostileInputs(t *testing.T) {
+	var wide strings.Builder
+	for i := range 5_000 {
+		fmt.Fprintf(&wide, `,"k%04d":0`, i)
+	}
+	body := "{" + wide.String()[1:] + "}"
+	if new(spelling).scan([]byte(body)) {
+		t.Error("each of 5,000 members was compared with all the others")
+	}
+	if got, ok := spelled(body); !ok || string(got.text) != body || len(got.members) != 5_000 {
+		t.Errorf("got %d members, %v, want all 5,000 in their order", len(got.members), ok)
+	}
+	for depth, want := range map[int]bool{maxDepth: true, maxDepth + 1: false} {
+		if _, ok := spelled(strings.Repeat(`{"a":`, depth) + "1" + strings.Repeat("}", depth)); ok != want {
+			t.Errorf("%d objects in each other: cached %v, want %v", depth, ok, want)
 		}
 	}
 }

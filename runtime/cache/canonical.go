@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ func (in *spelling) read(body []byte) bool {
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
-	text, err := appendCanonical(nil, d)
+	text, err := appendCanonical(nil, d, 0)
 	if err != nil || text[0] != '{' {
 		return false
 	}
@@ -78,6 +79,16 @@ func integer(b []byte) bool {
 	return !(negative && string(b) == "0") && len(b) > 0 && len(b) < 20 && !bytes.ContainsFunc(b, func(r rune) bool { return r < '0' || r > '9' }) && (b[0] != '0' || len(b) == 1)
 }
 
+// maxScanned is how many members scan compares with each other. maxDepth is how
+// deep an input may be that is cached: what is in an object is copied for each
+// object around it.
+const (
+	maxScanned = 32
+	maxDepth   = 100
+)
+
+var errDeep = errors.New("objects and arrays are nested too deep")
+
 // scan recognises the inputs that most calls have: a flat object of simple
 // strings, integers and booleans that is in canonical form already.
 func (in *spelling) scan(b []byte) bool {
@@ -95,6 +106,9 @@ func (in *spelling) scan(b []byte) bool {
 		name, rest := b[1:end-1], b[end+1:]
 		length := simpleValue(rest)
 		if length <= 0 || length >= len(rest) {
+			return false
+		}
+		if len(in.members) == maxScanned {
 			return false
 		}
 		if n := len(in.members); n > 0 && bytes.Compare(in.members[n-1].name, name) >= 0 {
@@ -148,22 +162,25 @@ func simpleValue(b []byte) int {
 	return -1
 }
 
-// appendCanonical appends the canonical form of d's next value.
-func appendCanonical(b []byte, d *json.Decoder) ([]byte, error) {
+// appendCanonical appends the canonical form of d's next value, at that depth.
+func appendCanonical(b []byte, d *json.Decoder, depth int) ([]byte, error) {
+	if depth > maxDepth {
+		return nil, errDeep
+	}
 	token, err := d.Token()
 	if err != nil {
 		return nil, err
 	}
 	switch token {
 	case json.Delim('{'):
-		return appendObject(b, d)
+		return appendObject(b, d, depth)
 	case json.Delim('['):
 		b = append(b, '[')
 		for i := 0; d.More(); i++ {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			if b, err = appendCanonical(b, d); err != nil {
+			if b, err = appendCanonical(b, d, depth+1); err != nil {
 				return nil, err
 			}
 		}
@@ -174,7 +191,7 @@ func appendCanonical(b []byte, d *json.Decoder) ([]byte, error) {
 	return append(b, value...), err
 }
 
-func appendObject(b []byte, d *json.Decoder) ([]byte, error) {
+func appendObject(b []byte, d *json.Decoder, depth int) ([]byte, error) {
 	type pair struct {
 		folded, name string
 		value        []byte
@@ -185,7 +202,7 @@ func appendObject(b []byte, d *json.Decoder) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		value, err := appendCanonical(nil, d)
+		value, err := appendCanonical(nil, d, depth+1)
 		if err != nil {
 			return nil, err
 		}

@@ -162,6 +162,10 @@ func invalid(err error) error {
 	return &Error{Code: CodeInvalid, Detail: err.Error(), Cause: err}
 }
 
+// maxMistakes is how many a caller is told of: a body can have more than an
+// answer, or a line of the log, has room for.
+const maxMistakes = 100
+
 // explain walks the body again, slowly, to name every mistake in it. cause is
 // what the fast way stumbled over; without one, only what is found counts.
 func (in *input) explain(body []byte, cause error) error {
@@ -172,7 +176,11 @@ func (in *input) explain(body []byte, cause error) error {
 		return malformed(err, len(body))
 	}
 	if fields := in.mistakes(v, in.typ, "", nil); len(fields) > 0 {
-		return &Error{Code: CodeInvalid, Detail: "the input does not fit", Fields: fields, Cause: cause}
+		detail := "the input does not fit"
+		if len(fields) > maxMistakes {
+			fields, detail = fields[:maxMistakes], fmt.Sprintf("%s; these are the first %d mistakes", detail, maxMistakes)
+		}
+		return &Error{Code: CodeInvalid, Detail: detail, Fields: fields, Cause: cause}
 	}
 	if cause == nil {
 		return nil
@@ -194,6 +202,9 @@ func malformed(err error, length int) error {
 
 // mistakes collects where v, at pointer at, does not fit t.
 func (in *input) mistakes(v any, t reflect.Type, at string, found []FieldError) []FieldError {
+	if len(found) > maxMistakes {
+		return found
+	}
 	add := func(detail string) []FieldError { return append(found, FieldError{Pointer: at, Detail: detail}) }
 	switch kind := t.Kind(); {
 	case kind == reflect.Interface, v == nil && kind == reflect.Pointer:
@@ -263,8 +274,8 @@ func (in *input) mistakes(v any, t reflect.Type, at string, found []FieldError) 
 }
 
 func (in *input) memberMistakes(object map[string]any, t reflect.Type, at string, found []FieldError) []FieldError {
-	fields := fieldsOf(t)
-	for _, name := range sortedKeys(object) {
+	fields, names := fieldsOf(t), sortedKeys(object)
+	for _, name := range names {
 		i := slices.IndexFunc(fields, func(f field) bool { return strings.EqualFold(f.name, name) })
 		switch {
 		case i >= 0 && object[name] == nil && !fields[i].required: // encoding/json leaves it alone
@@ -280,7 +291,7 @@ func (in *input) memberMistakes(object map[string]any, t reflect.Type, at string
 	}
 	if in.strictness == strict {
 		for _, f := range fields {
-			if f.required && !slices.ContainsFunc(sortedKeys(object), func(name string) bool { return strings.EqualFold(name, f.name) }) {
+			if f.required && !slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, f.name) }) {
 				found = append(found, FieldError{Pointer: at + "/" + escape(f.name), Detail: "it is required"})
 			}
 		}

@@ -3,6 +3,7 @@ package faas
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -108,6 +109,27 @@ func TestDecode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// However wrong a body is, what its sender and the log are told has an end.
+func TestDecodeTellsTheFirstMistakes(t *testing.T) {
+	for name, body := range map[string]string{
+		"unknown members": `{"x0":1` + many(func(i int) string { return fmt.Sprintf(`,"x%d":1`, i+1) }) + `}`,
+		"items":           `{"id":"1","name":"n","home":{"city":"c"},"tags":[0` + many(func(int) string { return ",0" }) + `]}`,
+	} {
+		err := AsError(newInput(reflect.TypeFor[person](), strict).decode([]byte(body), new(person)))
+		if err == nil || len(err.Fields) != maxMistakes || !strings.Contains(err.Detail, "the first 100") {
+			t.Errorf("%s: got %d mistakes, %q, want the first %d", name, len(err.Fields), err.Detail, maxMistakes)
+		}
+	}
+}
+
+func many(part func(i int) string) string {
+	var b strings.Builder
+	for i := range 5 * maxMistakes {
+		b.WriteString(part(i))
+	}
+	return b.String()
 }
 
 // A number that JSON has as a string is no mistake beside one that is.

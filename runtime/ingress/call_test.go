@@ -129,6 +129,14 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// An answer is not many times as large as the request that it refuses.
+func TestManyMistakes(t *testing.T) {
+	r := do(New(Config{Broker: newBroker()}), "GET", "/profiles/42?"+strings.Repeat("a&", 4000), "")
+	if p := readProblem(t, r); p.Status != 422 || len(p.Errors) != maxMistakes {
+		t.Errorf("got a %d with %d mistakes, want a 422 with %d", p.Status, len(p.Errors), maxMistakes)
+	}
+}
+
 // A body of which nobody knew beforehand that there is nothing in it is none.
 func TestEmptyBodyOfAGET(t *testing.T) {
 	for body, want := range map[string]int{"": 200, " ": 400} {

@@ -62,11 +62,11 @@ func (x *exchange) message(f *function, params []string) ([]byte, *problem) {
 		return nil, p
 	}
 	mistakes := check(parts, &f.input)
-	if body != nil {
+	if body != nil && len(mistakes) == 0 {
 		if !startsObject(body) {
 			return nil, unfit(faas.FieldError{Detail: "want an object"})
 		}
-		parts, mistakes = merge(parts, body, &f.input, mistakes)
+		parts, mistakes = merge(parts, body, &f.input)
 	}
 	if len(mistakes) > 0 {
 		return nil, unfit(mistakes...)
@@ -100,6 +100,7 @@ func check(parts []part, input *shape) (mistakes []faas.FieldError) {
 	wrong := func(name, detail string) {
 		mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: detail})
 	}
+	query := slices.IndexFunc(parts, func(p part) bool { return p.from == fromQuery }) // where it begins
 	for n := range parts {
 		p := &parts[n]
 		m, known := input.member(p.name)
@@ -111,7 +112,11 @@ func check(parts []part, input *shape) (mistakes []faas.FieldError) {
 		if m.kind == kindArray {
 			p.kind, p.list = m.item, true
 		}
-		twice := slices.ContainsFunc(parts[:n], func(o part) bool { return strings.EqualFold(o.name, p.name) && (!p.list || o.from != fromQuery) })
+		others := parts[:n]
+		if p.list && p.from == fromQuery {
+			others = parts[:query] // the query may say it as often as there are items
+		}
+		twice := slices.ContainsFunc(others, func(o part) bool { return strings.EqualFold(o.name, p.name) })
 		if header := input.headerOf(p.name); header != "" && p.from != fromHeader {
 			wrong(p.name, notFrom(header))
 		} else if m.sensitive && p.from == fromQuery {
@@ -134,20 +139,26 @@ func notFrom(header string) string { return "it comes from the header field " + 
 // merge adds the members of body, a valid JSON object. Names are compared as
 // encoding/json does, without regard to case: a body must not slip another
 // value in for what the path or a header field says.
-func merge(parts []part, body []byte, input *shape, mistakes []faas.FieldError) ([]part, []faas.FieldError) {
-	given := len(parts)
+func merge(parts []part, body []byte, input *shape) (merged []part, mistakes []faas.FieldError) {
+	var room [8]part
+	given := room[:0] // one of each name: a list has many, and so may the body
+	for _, p := range parts {
+		if !p.list || !slices.ContainsFunc(given, func(o part) bool { return o.name == p.name }) {
+			given = append(given, p)
+		}
+	}
 	for name, raw := range members(body) {
 		if header := input.headerOf(name); header != "" {
 			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: notFrom(header)})
 			continue
 		}
-		n := slices.IndexFunc(parts[:given], func(p part) bool { return strings.EqualFold(p.name, name) })
+		n := slices.IndexFunc(given, func(p part) bool { return strings.EqualFold(p.name, name) })
 		switch {
 		case n < 0:
 			parts = append(parts, part{name: name, raw: raw})
-		case !parts[n].same(raw):
+		case !given[n].same(raw):
 			where := "the query"
-			if parts[n].from == fromPath {
+			if given[n].from == fromPath {
 				where = "the path"
 			}
 			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: "the body says otherwise than " + where})
