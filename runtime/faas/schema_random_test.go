@@ -24,7 +24,7 @@ type (
 	wish    struct{ N int }
 	report  struct{ N int } // an array in a reply
 	octet   byte            // not a byte to encoding/json
-	flag    bool
+	flag    bool            //nolint:unused // embedded below
 	Stamped struct {
 		At  int    `json:"at"`
 		Who string `json:"who"`
@@ -38,9 +38,9 @@ type (
 		*Stamped
 		ID    []string `json:"identity"` // has the Go name, but not the JSON name, of a deeper one
 		Who   bool     `json:"who"`      // hides Stamped's
-		Minus int      `json:"-,"`
+		Minus int      `json:"-,"`       //nolint:staticcheck // it is called "-", and not left out
 		Gone  string   `json:"-"`
-		flag
+		flag           //nolint:unused // JSON sees an embedded type that is not exported only if it is a struct
 	}
 	Kept struct {
 		deepest `json:"kept"`
@@ -170,12 +170,12 @@ func fill(r *rand.Rand, v reflect.Value, depth int) {
 			v.SetMapIndex(key, item)
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			if part := v.Field(i); part.CanSet() {
+		for _, part := range v.Fields() {
+			if part.CanSet() {
 				fill(r, part, depth)
 			} else if part.Kind() == reflect.Struct { // embedded, and not exported: its fields are
-				for j := range part.NumField() {
-					fill(r, part.Field(j), depth)
+				for _, inner := range part.Fields() {
+					fill(r, inner, depth)
 				}
 			}
 		}
