@@ -18,8 +18,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 )
 
-// devCommand is everything in one process: the embedded parts take the place
-// of every service that the environment does not name.
+// devCommand is everything at once: embedded parts take the place of every
+// service that the environment does not name.
 type devCommand struct {
 	NoReload bool `help:"Do not watch the source for changes."`
 }
@@ -27,10 +27,10 @@ type devCommand struct {
 // Run serves until ctx is done.
 //
 // The process keeps the broker, the cache, the mail and the HTTP listener for
-// as long as it lives; only the functions change hands. A changed function is
-// compiled into a new binary, which attaches to this process as a worker and
-// takes over before the old functions drain. So no request and no event is
-// lost on the way, whatever the compiler says.
+// as long as it lives. The functions run in another one, a worker that is
+// attached to it: at first of the same binary. A changed function is compiled
+// into a new binary, whose worker takes over before the old functions drain. So
+// no request and no event is lost on the way, whatever the compiler says.
 func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	log := newLog(c, "console")
 	defer log.Sync()
@@ -66,10 +66,10 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	if sessions != nil {
 		defer sessions.Close()
 	}
-	bus, dropper := faas.NewBus(faas.Broker(broker)), cached(nothingCached{})
+	dropper := cached(nothingCached{})
 	if results != nil {
 		defer results.Close()
-		bus, dropper = faas.NewBus(results.Broker(broker, broker.Directory())), results
+		dropper = results
 	}
 	catcher := &mailCatcher{}
 	if c.SMTPURL == "" {
@@ -84,18 +84,11 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	if c.embedded() {
 		handled = &inbox.Memory{}
 	}
-	host, err := openHosting(ctx, c, bus, dropper, handled, log)
-	if err != nil {
-		return err
-	}
-	defer host.Close()
 	if c.DatabaseURL == "" {
-		if err := host.profiles.Seed(ctx); err != nil {
+		if err := seed(ctx, c, log); err != nil {
 			return fmt.Errorf("store the sample profiles: %w", err)
 		}
 	}
-
-	defer relay(host.profiles.Outbox(), broker, log)()
 
 	front := newIngress(c, broker, results, sessions, log)
 	admin := http.NewServeMux()
@@ -107,27 +100,41 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer stopAdmin()
 
-	crew := &crew{config: c, broker: broker, log: log, first: host.functions, extra: devFunctions(dropper, handled, broker.Directory())}
-	if !cmd.NoReload {
-		crew.root = sourceRoot()
-	}
-	// The functions outlive the requests that need them: their context ends last.
-	hosting, dismiss := context.WithCancel(context.WithoutCancel(ctx))
-	defer dismiss()
-	stopped := make(chan error, 1)
-	go func() { stopped <- crew.run(hosting) }() // ends with hosting, once the functions have drained
 	if err := broker.Ready(ctx); err != nil {
 		return err
 	}
-	if err := crew.hosted(ctx); err != nil {
+	defer serve(broker, devFunctions(dropper, handled, broker.Directory()), log)()
+	crew := &crew{config: c, broker: broker, log: log}
+	if !cmd.NoReload {
+		crew.root = sourceRoot()
+	}
+	if err := crew.begin(ctx); err != nil {
 		return err
 	}
+	// The functions outlive the requests that need them: their context ends last.
+	hosting, dismiss := context.WithCancel(context.WithoutCancel(ctx))
+	drained := make(chan struct{})
+	go func() { // ends with hosting, once the functions have drained
+		defer close(drained)
+		crew.run(hosting)
+	}()
 	stopHTTP := serveIngress(front, httpListener, c.Grace, log)
-	cmd.greet(c, host.functions, crew.root)
+	cmd.greet(c, crew.present.functions, crew.root)
 	<-ctx.Done()
 	stopHTTP()
 	dismiss()
-	return <-stopped
+	<-drained
+	return nil
+}
+
+// seed stores the sample profiles.
+func seed(ctx context.Context, c *config, log *zap.Logger) error {
+	profiles, err := openProfiles(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer profiles.Close()
+	return profiles.Seed(ctx)
 }
 
 // devBroker opens the broker of the dev process and lets other processes of
@@ -156,6 +163,19 @@ func devBroker(ctx context.Context, c *config, log *zap.Logger) (b broker, stop 
 		}
 	}()
 	return embedded, func() { cancel(); <-done }, nil
+}
+
+// serve hosts fns in this process until stop is called.
+func serve(b broker, fns []faas.Function, log *zap.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { // ends when stop is called
+		defer close(done)
+		if err := b.Serve(ctx, fns); err != nil {
+			log.Error("functions did not drain", zap.Error(err))
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // devState is what the dev process keeps for the workers that it starts.
@@ -195,7 +215,7 @@ func devFunctions(results cached, handled inbox.Store, directory *faas.Directory
 }
 
 // greet says what listens and what to try.
-func (cmd devCommand) greet(c *config, fns []faas.Function, root string) {
+func (cmd devCommand) greet(c *config, functions []string, root string) {
 	adminAddr := c.AdminAddr
 	if adminAddr == "" {
 		adminAddr = defaultAdminAddr
@@ -207,14 +227,8 @@ func (cmd devCommand) greet(c *config, fns []faas.Function, root string) {
 		fmt.Fprintf(&b, "  mail       http://%s/mail\n", adminAddr)
 		fmt.Fprintf(&b, "  health     http://%s/readyz\n", adminAddr)
 	}
-	fmt.Fprintf(&b, "  functions  ")
-	for i, f := range fns {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(f.Name)
-	}
-	fmt.Fprintf(&b, "\n\nTry:\n  curl http://%s/profiles/42\n", c.HTTPAddr)
+	fmt.Fprintf(&b, "  functions  %s\n", strings.Join(functions, ", "))
+	fmt.Fprintf(&b, "\nTry:\n  curl http://%s/profiles/42\n", c.HTTPAddr)
 	fmt.Fprintf(&b, "  curl -X PUT http://%s/profiles/42 -d '{\"name\":\"Ada King\",\"email\":\"ada@example.org\"}'\n", c.HTTPAddr)
 	fmt.Fprintf(&b, "  %s publish profile.updated '{\"id\":\"42\"}'\n", os.Args[0])
 	if root != "" {

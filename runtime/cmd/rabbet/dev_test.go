@@ -43,6 +43,7 @@ type dev struct {
 	binary string
 	base   string // URL of the ingress
 	admin  string
+	pid    int
 	log    *syncBuffer
 }
 
@@ -73,6 +74,7 @@ func startDev(t *testing.T, dir string) *dev {
 			t.Logf("rabbet dev wrote:\n%s", d.log)
 		}
 	})
+	d.pid = cmd.Process.Pid
 	d.eventually("the ingress is ready", func() bool { code, _ := d.get("/profiles/42"); return code == 200 })
 	return d
 }
@@ -218,6 +220,65 @@ func init() {
 }
 `
 
+// fatalSource is a function that ends its process.
+const fatalSource = `package functions
+
+import (
+	"context"
+	"os"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+type fatal struct {
+	How string ` + "`json:\"how\"`" + `
+}
+
+func (fatal) RoutingKey() string { return "fatal.now" }
+
+func init() {
+	faas.OnRequest(&All, "fatal", func(ctx context.Context, _ *Deps, in fatal) (string, error) {
+		if in.How == "exit" {
+			os.Exit(0)
+		}
+		go panic("nobody recovers this")
+		<-ctx.Done()
+		return "", ctx.Err()
+	}, faas.HTTP("POST /fatal/{how}"))
+}
+`
+
+// relaySource is a function that calls another, once there is no file "wait".
+const relaySource = `package functions
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/events"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+type relay struct{}
+
+func (relay) RoutingKey() string { return "relay.call" }
+
+func init() {
+	faas.OnRequest(&All, "relay", func(ctx context.Context, d *Deps, _ relay) (events.Profile, error) {
+		for {
+			if _, err := os.Stat("wait"); err != nil {
+				return faas.Call[events.Profile](ctx, d.Bus, events.GetProfile{ID: "42"})
+			}
+			if err := os.WriteFile("waits", nil, 0o644); err != nil {
+				return events.Profile{}, err
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}, faas.HTTP("GET /relayed"))
+}
+`
+
 // visitor is a client that keeps cookies as a browser does: without TLS it
 // sends none that are Secure.
 type visitor struct {
@@ -255,7 +316,29 @@ func TestDev(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it compiles the whole program; left out with -short")
 	}
-	d := startDev(t, checkout(t))
+	dir := checkout(t)
+	for name, source := range map[string]string{"fatal": fatalSource, "relay": relaySource} {
+		if err := os.WriteFile(filepath.Join(dir, "functions", name+".go"), []byte(source), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := startDev(t, dir)
+
+	t.Run("a function that ends its process ends nothing else", func(t *testing.T) {
+		d := d.in(t)
+		for i, how := range []string{"exit", "panic"} {
+			if code, got := d.do(http.MethodPost, "/fatal/"+how, "{}"); code < 500 {
+				t.Errorf("%s: got %d %s, want a server error", how, code, got)
+			}
+			d.eventually("the functions answer again", func() bool {
+				code, _ := d.do(http.MethodPut, "/profiles/42", `{"name":"Again","email":"ada@example.org"}`)
+				return code == 200
+			})
+			if n := strings.Count(d.log.String(), "has ended by itself"); n != i+1 {
+				t.Errorf("%s: it is told %d times, want %d", how, n, i+1)
+			}
+		}
+	})
 
 	t.Run("a change is read back at once and mailed", func(t *testing.T) {
 		d := d.in(t)
@@ -417,44 +500,75 @@ func TestDev(t *testing.T) {
 
 	t.Run("a worker that dies is started anew", func(t *testing.T) {
 		d := d.in(t)
+		told := func() int { return strings.Count(d.log.String(), "has ended by itself") }
+		before := told()
 		for range 2 {
-			if n := d.killWorkers(); n != 1 {
-				t.Fatalf("%d worker processes were killed, want 1", n)
+			workers := d.workers()
+			if len(workers) != 1 {
+				t.Fatalf("there are the worker processes %d, want 1", workers)
+			}
+			if err := syscall.Kill(workers[0], syscall.SIGKILL); err != nil {
+				t.Fatal(err)
 			}
 			d.eventually("the functions answer again", func() bool {
 				code, _ := d.do(http.MethodPut, "/profiles/42", `{"name":"Again","email":"ada@example.org"}`)
 				return code == 200
 			})
 		}
-		if n := strings.Count(d.log.String(), "has ended by itself"); n != 2 {
+		if n := told() - before; n != 2 {
 			t.Errorf("it is told %d times, want 2", n)
 		}
 		d.write("functions/twice.go", "package functions\n") // it kept the last change from being taken up
 		d.write("functions/greet.go", greetFile("Still"))
 		d.eventually("a change is taken up", func() bool { _, got := d.get("/greetings/Ada"); return got == `"Still, Ada"` })
 	})
+
+	t.Run("Ctrl-C lets a request finish that needs another function", func(t *testing.T) {
+		d := d.in(t)
+		d.write("wait", "")
+		answer := make(chan string, 1)
+		go func() { // ends with the request
+			code, got := d.get("/relayed")
+			answer <- fmt.Sprint(code, " ", got)
+		}()
+		d.eventually("the function runs", func() bool { _, err := os.Stat(filepath.Join(d.dir, "waits")); return err == nil })
+		for _, pid := range append(d.workers(), d.pid) { // as the terminal does
+			if err := syscall.Kill(pid, syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.eventually("it is about to end", func() bool { code, _ := d.get("/readyz"); return code != 200 })
+		if err := os.Remove(filepath.Join(d.dir, "wait")); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-answer; !strings.HasPrefix(got, `200 {"id":"42"`) {
+			t.Errorf("got %s, want the profile", got)
+		}
+	})
 }
 
-// killWorkers kills the processes that run what rabbet dev has compiled.
-func (d *dev) killWorkers() (killed int) {
-	programs, err := filepath.Glob("/proc/[0-9]*/exe")
+// workers are the processes in which rabbet dev hosts the functions.
+func (d *dev) workers() (pids []int) {
+	d.t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.pid))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	for _, program := range programs {
-		path, err := os.Readlink(program)
-		if err != nil || !strings.HasPrefix(path, filepath.Join(d.dir, ".rabbet", "dev")+"/") {
-			continue // it has ended, or is somebody else's
-		}
-		pid, err := strconv.Atoi(strings.Split(program, "/")[2])
-		if err != nil {
-			d.t.Fatal(err)
-		}
-		if syscall.Kill(pid, syscall.SIGKILL) == nil {
-			killed++
+	for _, list := range lists {
+		children, _ := os.ReadFile(list) // nothing, if the thread has ended
+		for _, child := range strings.Fields(string(children)) {
+			program, err := os.Readlink(filepath.Join("/proc", child, "exe"))
+			if err != nil || !strings.HasPrefix(program, d.dir+"/") {
+				continue // it has ended, or is the compiler
+			}
+			pid, err := strconv.Atoi(child)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			pids = append(pids, pid)
 		}
 	}
-	return killed
+	return pids
 }
 
 // steadyRequests asks every 10 ms until the returned function is called, which

@@ -1,4 +1,4 @@
-// Command rabbet runs functions on RabbitMQ: everything in one process for
+// Command rabbet runs functions on RabbitMQ: everything at once for
 // development, or workers and ingresses as processes of their own.
 //
 // It is the only place that reads the environment, and the only one that knows
@@ -25,7 +25,7 @@ const (
 
 // commands is the command line.
 type commands struct {
-	Dev       devCommand       `cmd:"" help:"Run everything in this process on embedded parts, and load changed functions while it runs."`
+	Dev       devCommand       `cmd:"" help:"Run everything on embedded parts, and load changed functions while it runs."`
 	Worker    workerCommand    `cmd:"" help:"Host functions."`
 	Ingress   ingressCommand   `cmd:"" help:"Turn HTTP requests into calls and events."`
 	Call      callCommand      `cmd:"" help:"Call a function and print its reply."`

@@ -27,21 +27,26 @@ const (
 	settle = 100 * time.Millisecond
 )
 
-// crew hosts the functions of `rabbet dev`, at first in this process, later in
-// a worker process with newly compiled ones.
+// crew hosts the functions of `rabbet dev`, in a worker process of their own:
+// a function that ends its process, or panics where nobody can recover it, ends
+// that process only, and it is replaced.
 type crew struct {
 	config *config
 	broker broker
 	log    *zap.Logger
-	first  []faas.Function // as compiled into this process
-	extra  []faas.Function // hosted here for as long as the process lives
-	root   string          // of the source; "" does not reload
+	root   string // of the source; "" does not reload
 
-	generation int
-	retire     func(*child)   // lets the present host drain, worker if it is one, and waits for it
-	retiring   sync.WaitGroup // hosts of before that still drain
-	worker     *child         // the present host, if it is a process of its own
-	binary     string         // which it runs
+	watcher  *fsnotify.Watcher // of the source; nil does not reload
+	present  generation
+	retiring sync.WaitGroup // generations of before that still drain
+}
+
+// generation is the functions as they were compiled at one time.
+type generation struct {
+	number    int    // 0: compiled into this process
+	binary    string // which hosts them
+	functions []string
+	worker    *child // which runs that; nil if it has ended and did not come up again
 }
 
 // child is a worker process of this one.
@@ -51,53 +56,60 @@ type child struct {
 	err   error         // how it ended
 }
 
-// run hosts until ctx is done and everything has drained.
-func (w *crew) run(ctx context.Context) error {
-	stopExtra := w.serve(w.extra)
-	defer stopExtra()
-	stopFirst := w.serve(w.first)
-	w.retire = func(*child) { stopFirst() }
-	defer func() {
-		w.retire(w.worker)
-		w.retiring.Wait()
-	}()
-	if w.root == "" {
-		<-ctx.Done()
-		return nil
+// begin returns once the functions that this process was compiled with are live.
+func (w *crew) begin(ctx context.Context) (err error) {
+	w.present.binary, err = os.Executable()
+	if err != nil {
+		return err
 	}
-	return w.watch(ctx)
-}
-
-// serve hosts fns in this process until stop is called.
-func (w *crew) serve(fns []faas.Function) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { // ends when stop is called
-		defer close(done)
-		if err := w.broker.Serve(ctx, fns); err != nil {
-			w.log.Error("functions did not drain", zap.Error(err))
+	if w.root != "" {
+		if w.watcher, err = w.watch(); err != nil {
+			return fmt.Errorf("watch the source (or do not: --no-reload): %w", err)
 		}
-	}()
-	return func() { cancel(); <-done }
+	}
+	return w.start(ctx, &w.present)
 }
 
-// hosted waits until the first functions are live.
-func (w *crew) hosted(ctx context.Context) error {
-	return w.await(ctx, func(list []faas.Live) bool {
-		for _, f := range w.first {
-			if !slices.ContainsFunc(list, func(l faas.Live) bool { return l.Name == f.Name && len(l.Workers) > 0 }) {
-				return false
+// run keeps the functions live until ctx is done and everything has drained.
+// It starts their process anew when that ends, and another one whenever the
+// source has changed.
+func (w *crew) run(ctx context.Context) {
+	defer w.retiring.Wait()
+	defer func() { w.retire(w.present) }()
+	var changes <-chan fsnotify.Event
+	var failures <-chan error
+	if w.watcher != nil {
+		defer w.watcher.Close()
+		changes, failures = w.watcher.Events, w.watcher.Errors
+	}
+	var quiet <-chan time.Time
+	for {
+		select {
+		case e := <-changes:
+			w.follow(e)
+			if isSource(e.Name) && !e.Has(fsnotify.Chmod) {
+				quiet = time.After(settle)
 			}
+		case err := <-failures:
+			w.log.Warn("watching the source", zap.Error(err))
+		case <-w.lost():
+			w.revive(ctx)
+		case <-quiet:
+			quiet = nil
+			if err := w.reload(ctx); err != nil && ctx.Err() == nil {
+				fmt.Fprintf(os.Stderr, "\n%v\nThe functions of before go on.\n\n", err)
+			}
+		case <-ctx.Done():
+			return
 		}
-		return true
-	})
+	}
 }
 
-// await waits until the directory shows what ready wants.
-func (w *crew) await(ctx context.Context, ready func([]faas.Live) bool) error {
+// await waits until ready reports so, which it is asked after every change of the directory.
+func (w *crew) await(ctx context.Context, ready func() bool) error {
 	for {
 		changed := w.broker.Directory().Changed()
-		if ready(w.broker.Directory().Functions()) {
+		if ready() {
 			return nil
 		}
 		select {
@@ -108,46 +120,43 @@ func (w *crew) await(ctx context.Context, ready func([]faas.Live) bool) error {
 	}
 }
 
-// watch reloads whenever the source of the functions has changed.
-func (w *crew) watch(ctx context.Context) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch the source: %w", err)
+// hostedBy lists the functions that a worker hosts.
+func (w *crew) hostedBy(worker string) (names []string) {
+	for _, f := range w.broker.Directory().Functions() {
+		if slices.Contains(f.Workers, worker) {
+			names = append(names, f.Name)
+		}
 	}
-	defer watcher.Close()
+	return names
+}
+
+// watch begins to watch the source of the functions.
+func (w *crew) watch() (*fsnotify.Watcher, error) {
 	dirs, err := w.sources()
 	if err != nil {
-		return fmt.Errorf("watch the source: %w", err)
+		return nil, err
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
 	}
 	for _, dir := range dirs {
 		if err := watcher.Add(dir); err != nil {
-			return fmt.Errorf("watch %s: %w", dir, err)
+			watcher.Close()
+			return nil, fmt.Errorf("%s: %w", dir, err)
 		}
 	}
-	var quiet <-chan time.Time
-	for {
-		select {
-		case e := <-watcher.Events:
-			if info, err := os.Stat(e.Name); err == nil && info.IsDir() && e.Has(fsnotify.Create) && filepath.Dir(e.Name) != filepath.Clean(w.root) {
-				if err := watcher.Add(e.Name); err != nil {
-					w.log.Warn("changes in this folder go unnoticed", zap.String("folder", e.Name), zap.Error(err))
-				}
-			}
-			if isSource(e.Name) && !e.Has(fsnotify.Chmod) {
-				quiet = time.After(settle)
-			}
-		case err := <-watcher.Errors:
-			w.log.Warn("watching the source", zap.Error(err))
-		case <-w.lost():
-			w.revive(ctx)
-		case <-quiet:
-			quiet = nil
-			if err := w.reload(ctx); err != nil && ctx.Err() == nil {
-				fmt.Fprintf(os.Stderr, "\n%v\nThe functions of before go on.\n\n", err)
-			}
-		case <-ctx.Done():
-			return nil
-		}
+	return watcher, nil
+}
+
+// follow watches a folder that e says is new.
+func (w *crew) follow(e fsnotify.Event) {
+	info, err := os.Stat(e.Name)
+	if err != nil || !info.IsDir() || !e.Has(fsnotify.Create) || filepath.Dir(e.Name) == filepath.Clean(w.root) {
+		return
+	}
+	if err := w.watcher.Add(e.Name); err != nil {
+		w.log.Warn("changes in this folder go unnoticed", zap.String("folder", e.Name), zap.Error(err))
 	}
 }
 
@@ -179,45 +188,49 @@ func (w *crew) sources() (dirs []string, err error) {
 }
 
 // reload compiles the source, starts a worker with the result, and lets the
-// present host drain once the new one is live.
+// present one drain once the new one is live.
 func (w *crew) reload(ctx context.Context) error {
 	began := time.Now()
 	fmt.Fprintln(os.Stderr, "The source has changed: compiling …")
-	w.generation++
-	binary, err := filepath.Abs(filepath.Join(w.config.Dir, "dev", fmt.Sprintf("rabbet-%d-%d", os.Getpid(), w.generation)))
+	next := generation{number: w.present.number + 1}
+	var err error
+	next.binary, err = filepath.Abs(filepath.Join(w.config.Dir, "dev", fmt.Sprintf("rabbet-%d-%d", os.Getpid(), next.number)))
 	if err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./runtime/cmd/rabbet")
+	build := exec.CommandContext(ctx, "go", "build", "-o", next.binary, "./runtime/cmd/rabbet")
 	build.Dir = w.root
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("it does not compile:\n%s", out)
 	}
-	worker, err := w.start(ctx, binary)
-	if err != nil {
-		os.Remove(binary)
+	if err := w.start(ctx, &next); err != nil {
+		os.Remove(next.binary)
 		return err
 	}
-	retire, before := w.retire, w.worker
-	w.retiring.Go(func() { retire(before) }) // a run that takes its time holds nothing up
-	w.worker, w.binary = worker, binary
-	w.retire = func(worker *child) {
-		if worker != nil {
-			worker.end(w.log)
-		}
-		os.Remove(binary)
-	}
-	fmt.Fprintf(os.Stderr, "The new functions are live after %.1f s.\n", time.Since(began).Seconds())
+	before := w.present
+	w.present = next
+	w.retiring.Go(func() { w.retire(before) }) // a run that takes its time holds nothing up
+	fmt.Fprintf(os.Stderr, "Live after %.1f s: %s.\n", time.Since(began).Seconds(), strings.Join(next.functions, ", "))
 	return nil
+}
+
+// retire lets a generation drain, and returns when it has ended.
+func (w *crew) retire(g generation) {
+	if g.worker != nil {
+		g.worker.end(w.log)
+	}
+	if g.number > 0 {
+		os.Remove(g.binary)
+	}
 }
 
 // lost returns a channel that is closed when the worker process has ended; nil
 // if there is none.
 func (w *crew) lost() <-chan struct{} {
-	if w.worker == nil {
+	if w.present.worker == nil {
 		return nil
 	}
-	return w.worker.over
+	return w.present.worker.over
 }
 
 // revivePause is how long a worker process that has ended is left alone: one
@@ -226,61 +239,55 @@ const revivePause = time.Second
 
 // revive starts a worker process anew that has ended by itself.
 func (w *crew) revive(ctx context.Context) {
-	ended := w.worker
-	w.worker = nil
+	ended := w.present.worker
+	w.present.worker = nil
 	select {
 	case <-time.After(revivePause):
 	case <-ctx.Done(): // Ctrl-C ends both
 		return
 	}
 	w.log.Error("the functions' process has ended by itself: it is started anew", zap.Error(ended.err))
-	worker, err := w.start(ctx, w.binary)
-	if err != nil {
-		if ctx.Err() == nil {
-			fmt.Fprintf(os.Stderr, "\n%v\nNo function is hosted until the source changes.\n\n", err)
-		}
-		return
+	if err := w.start(ctx, &w.present); err != nil && ctx.Err() == nil {
+		fmt.Fprintf(os.Stderr, "\n%v\nNo function is hosted until the source changes.\n\n", err)
 	}
-	w.worker = worker
 }
 
-// start runs binary as a worker of this process and waits until its functions
-// are live.
-func (w *crew) start(ctx context.Context, binary string) (*child, error) {
+// start runs g's binary as a worker of this process and waits until its
+// functions are live.
+func (w *crew) start(ctx context.Context, g *generation) error {
 	id := faas.NewID()
-	cmd := exec.Command(binary, "worker", "--attached")
+	cmd := exec.Command(g.binary, "worker", "--attached")
 	cmd.Env = append(os.Environ(),
 		envPrefix+"PROCESS="+id, envPrefix+"SMTP_URL="+w.config.SMTPURL, envPrefix+"ADMIN_ADDR=none")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the new functions: %w", err)
+		return fmt.Errorf("start the functions: %w", err)
 	}
 	c := &child{stdin: stdin, over: make(chan struct{})}
 	go func() { // ends with the process
 		defer close(c.over)
 		c.err = cmd.Wait()
 	}()
-	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("the new functions did not come up within 30 s"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("the functions did not come up within 30 s"))
 	defer cancel()
 	live := make(chan error, 1)
 	go func() { // ends when the worker is live, and with ctx
-		live <- w.await(ctx, func(list []faas.Live) bool {
-			return slices.ContainsFunc(list, func(l faas.Live) bool { return slices.Contains(l.Workers, id) })
-		})
+		live <- w.await(ctx, func() bool { return len(w.hostedBy(id)) > 0 })
 	}()
 	select {
 	case err := <-live:
-		if err == nil {
-			return c, nil
+		if err != nil {
+			c.end(w.log)
+			return context.Cause(ctx)
 		}
-		c.end(w.log)
-		return nil, context.Cause(ctx)
+		g.worker, g.functions = c, w.hostedBy(id)
+		return nil
 	case <-c.over:
-		return nil, fmt.Errorf("the new functions did not start (%w): see the message above", c.err)
+		return fmt.Errorf("the functions did not start (%w): see the message above", c.err)
 	}
 }
 

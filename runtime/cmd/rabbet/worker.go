@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"sync/atomic"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/rabbet-fn/rabbet/functions"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
@@ -20,9 +23,10 @@ type workerCommand struct {
 
 // Run hosts until ctx is done and everything under way has finished.
 func (w workerCommand) Run(ctx context.Context, c *config) error {
-	format := "json"
+	format, progress := "json", zapcore.InfoLevel
 	if w.Attached {
-		format = "console"
+		format, progress = "console", zapcore.DebugLevel // the dev process tells it
+		signal.Ignore(os.Interrupt)                      // Ctrl-C is for that process, which still has requests to answer
 		var gone context.CancelFunc
 		ctx, gone = context.WithCancel(ctx)
 		go func() { // ends with the process that holds the other end
@@ -72,13 +76,16 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer host.Close()
 	health.Store(host)
+	if len(host.functions) == 0 {
+		return errors.New("there is no function to host: add one to functions/ (the README shows how)")
+	}
 	readySoon(ctx, broker, log)
 	for _, f := range host.functions {
-		log.Info("hosting", zap.String("function", f.Name), zap.Strings("keys", f.Keys), zap.Int("concurrency", f.Concurrency))
+		log.Log(progress, "hosting", zap.String("function", f.Name), zap.Strings("keys", f.Keys), zap.Int("concurrency", f.Concurrency))
 	}
 	stopRelay := relay(host.profiles.Outbox(), broker, log)
 	err = broker.Serve(ctx, host.functions)
 	stopRelay() // what the last runs have stored goes out first
-	log.Info("stopped")
+	log.Log(progress, "stopped")
 	return err
 }
