@@ -37,8 +37,8 @@ type Live struct {
 }
 
 // Directory knows which functions exist and who hosts them, from what workers
-// announce. A function stays known after its last worker has gone. The zero
-// Directory is ready to use, by any number of goroutines.
+// announce. A function stays known after its last worker has gone, until it is
+// forgotten. The zero Directory is ready to use, by any number of goroutines.
 type Directory struct {
 	mu      sync.Mutex
 	workers map[string]seen
@@ -78,6 +78,18 @@ func (d *Directory) Lapse(now time.Time) {
 	for id, w := range d.workers {
 		if now.Sub(w.at) > AnnounceLapse {
 			delete(d.workers, id)
+		}
+	}
+	d.update()
+}
+
+// Forget forgets those of the functions that no worker hosts.
+func (d *Directory) Forget(functions ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.list {
+		if len(f.Workers) == 0 && slices.Contains(functions, f.Name) {
+			delete(d.known, f.Name)
 		}
 	}
 	d.update()

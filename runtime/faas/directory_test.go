@@ -38,6 +38,31 @@ func TestDirectoryFollowsWorkers(t *testing.T) {
 	want("1")
 }
 
+func TestDirectoryForgetsWhatNobodyHosts(t *testing.T) {
+	var d Directory
+	d.Forget("f")
+	d.Hear(announce("w", epoch, "1"), epoch)
+	d.Forget("f")
+	if f, _ := d.Find("f"); len(f.Workers) != 1 {
+		t.Errorf("got the workers %q of what was to be forgotten while it is hosted, want 1", f.Workers)
+	}
+	d.Hear(Announcement{Worker: "w", Leaving: true}, epoch)
+	changed := d.Changed()
+	d.Forget("g")
+	if _, known := d.Find("f"); !known {
+		t.Error("f was forgotten with g")
+	}
+	d.Forget("f")
+	if f, known := d.Find("f"); known {
+		t.Errorf("got %+v, want it forgotten", f)
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody is told that it was forgotten")
+	}
+}
+
 // A key leads to the function that answers it now, whatever it was called before.
 func TestDirectoryFindsWhatIsHosted(t *testing.T) {
 	var d Directory

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -159,6 +160,53 @@ func TestLastWorkerLeaves(t *testing.T) {
 		t.Errorf("Serve: %v", err)
 	}
 	unroutable("a call after the last worker", receive(t, call()))
+}
+
+func TestForget(t *testing.T) {
+	started := make(chan string, 10)
+	react := reacting(t, func(_ context.Context, e faas.Event) error {
+		started <- e.ID
+		return faas.Permanent("bad")
+	}, faas.Concurrency(1))
+	answer := answering(t, func(context.Context) error { return nil })
+	b := open(t, Config{})
+	stop := serving(t, b, 1, slices.Concat(answer, react))
+	b.Forget("answer", "react")
+	if _, err := b.Call(t.Context(), faas.Request{Key: "ask"}); err != nil {
+		t.Errorf("a call of what is hosted: %v", err)
+	}
+	publish := func(id string) error { return b.Publish(t.Context(), faas.Event{Key: "x", ID: id}) }
+	if err := publish("dead"); err != nil {
+		t.Errorf("an event for what is hosted: %v", err)
+	}
+	receive(t, started)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish("waits"); err != nil {
+		t.Errorf("an event for what may come back: %v", err)
+	}
+
+	b.Forget("answer", "react")
+	if list := b.Directory().Functions(); len(list) > 0 {
+		t.Errorf("got %v, want nothing known", list)
+	}
+	if err := publish("late"); !errors.Is(err, faas.ErrUnroutable) {
+		t.Errorf("an event for what is gone: got %v, want faas.ErrUnroutable", err)
+	}
+	replay := func() error {
+		return b.VisitDead(t.Context(), "react", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil })
+	}
+	if err := replay(); !errors.Is(err, faas.ErrUnroutable) {
+		t.Errorf("replay for what is gone: got %v, want faas.ErrUnroutable", err)
+	}
+	serving(t, b, 1, react)
+	if err := replay(); err != nil {
+		t.Errorf("replay for what is back: %v", err)
+	}
+	if id := receive(t, started); id != "dead" {
+		t.Errorf("got the event %q, want the one that was replayed", id)
+	}
 }
 
 // While two versions of a function overlap, neither gets an event that only

@@ -152,7 +152,13 @@ func (b *Broker) settleDead(_ context.Context, function string, number uint64, f
 	l := b.dead[function][i].DeadLetter
 	l.Event.Body = bytes.Clone(body)
 	if fate == faas.Replay {
-		q := b.events[function] // it came from there
+		q := b.events[function]
+		if q == nil {
+			return &faas.Error{
+				Code: faas.CodeUnroutable, Executed: faas.ExecutedNo,
+				Detail: fmt.Sprintf("the function %q is gone: bring it back, or discard the letter", function),
+			}
+		}
 		if q.full() {
 			return &faas.Error{
 				Code: faas.CodeRefused, Executed: faas.ExecutedNo,

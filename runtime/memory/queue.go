@@ -46,7 +46,9 @@ type consumer struct {
 
 // full reports whether the queue takes no more. A retry is always taken back:
 // it only ever refills the place that it left.
-func (q *queue) full() bool { return q.ready+len(q.delayed) >= q.broker.cfg.QueueLimit }
+func (q *queue) full() bool { return q.waiting() >= q.broker.cfg.QueueLimit }
+
+func (q *queue) waiting() int { return q.ready + len(q.delayed) }
 
 // push appends m to what is ready and starts what can be started.
 func (q *queue) push(m *message) {

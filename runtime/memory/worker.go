@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"go.uber.org/zap"
 )
 
 // worker is one Serve, here or in a process that shares the broker. The
@@ -131,6 +132,28 @@ func (b *Broker) leaveLocked(w *worker) {
 	leaving := w.announcement
 	leaving.Leaving, leaving.Functions = true, nil
 	b.hear(leaving)
+}
+
+// Forget lets go of those of the functions that nobody hosts, because they are
+// not going to come back: of what waits for them, and of the directory's
+// knowledge. Their dead letters stay.
+func (b *Broker) Forget(functions ...string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, name := range functions {
+		for _, queues := range []map[string]*queue{b.requests, b.events} {
+			q := queues[name]
+			if q == nil || len(q.consumers) > 0 {
+				continue
+			}
+			if n := q.waiting(); n > 0 {
+				b.cfg.Log.Warn("the function is gone, and with it the events that waited for it", zap.String("function", name), zap.Int("events", n))
+			}
+			q.drop()
+			delete(queues, name)
+		}
+	}
+	b.directory.Forget(functions...)
 }
 
 // start hands m to w.

@@ -523,6 +523,19 @@ func TestDev(t *testing.T) {
 		d.eventually("a change is taken up", func() bool { _, got := d.get("/greetings/Ada"); return got == `"Still, Ada"` })
 	})
 
+	t.Run("a function whose file is deleted is gone", func(t *testing.T) {
+		d := d.in(t)
+		for _, name := range []string{"visits", "fatal"} {
+			if err := os.Remove(filepath.Join(d.dir, "functions", name+".go")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.eventually("its route is unknown", func() bool { code, _ := d.do(http.MethodPost, "/visits", "{}"); return code == 404 })
+		if out, err := d.rabbet("functions"); err != nil || strings.Contains(out, "visits") || strings.Contains(out, "fatal") || !strings.Contains(out, "greet") {
+			t.Errorf("functions: got %q, %v, want it without visits and fatal", out, err)
+		}
+	})
+
 	t.Run("Ctrl-C lets a request finish that needs another function", func(t *testing.T) {
 		d := d.in(t)
 		d.write("wait", "")

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/memory"
 )
 
 const (
@@ -209,7 +210,10 @@ func (w *crew) reload(ctx context.Context) error {
 	}
 	before := w.present
 	w.present = next
-	w.retiring.Go(func() { w.retire(before) }) // a run that takes its time holds nothing up
+	w.retiring.Go(func() { // a run that takes its time holds nothing up
+		w.retire(before)
+		w.forget(slices.DeleteFunc(before.functions, func(name string) bool { return slices.Contains(next.functions, name) }))
+	})
 	fmt.Fprintf(os.Stderr, "Live after %.1f s: %s.\n", time.Since(began).Seconds(), strings.Join(next.functions, ", "))
 	return nil
 }
@@ -222,6 +226,16 @@ func (w *crew) retire(g generation) {
 	if g.number > 0 {
 		os.Remove(g.binary)
 	}
+}
+
+// forget lets go of functions whose source is gone: they are to answer 404, not
+// 503. RabbitMQ keeps their queues, which may be somebody else's as well.
+func (w *crew) forget(functions []string) {
+	if b, embedded := w.broker.(*memory.Broker); embedded {
+		b.Forget(functions...)
+		return
+	}
+	w.broker.Directory().Forget(functions...)
 }
 
 // lost returns a channel that is closed when the worker process has ended; nil
