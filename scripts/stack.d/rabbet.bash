@@ -11,6 +11,13 @@ build_rabbet() {
 	(cd "$root" && go build -o "$rabbet" ./runtime/cmd/rabbet) || die "the build failed: see the lines above"
 }
 
+# is_stale PART: whether that worker or ingress runs another binary than the
+# present one. (What the mail catcher does hardly changes, and it would forget its mails.)
+is_stale() {
+	local pid
+	[[ $1 == worker-* || $1 == ingress-* ]] && pid=$(pid_of "$1") && ! [ "/proc/$pid/exe" -ef "$rabbet" ]
+}
+
 # write_env: what every process of the stack has in common, and what you need
 # to join it: . .rabbet/stack/env
 write_env() {
