@@ -64,7 +64,7 @@ type publishCommand struct {
 // Run prints the event's id once the broker has confirmed it.
 func (cmd publishCommand) Run(ctx context.Context, c *config) error {
 	if cmd.In < 0 {
-		return fmt.Errorf("--in %v: give a duration of zero or more", cmd.In)
+		return &usageError{fmt.Errorf("--in %v: give a duration of zero or more", cmd.In)}
 	}
 	body, err := message(cmd.Message)
 	if err != nil {

@@ -1,12 +1,100 @@
 package main
 
 import (
+	"context"
+	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/memory"
 	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
+
+// shareBroker shares a broker where the commands of this test look for the one
+// of rabbet dev. It returns what is published there under the key "later", as
+// it is delivered.
+func shareBroker(t *testing.T) <-chan faas.Event {
+	t.Helper()
+	clearEnv(t)
+	dir := t.TempDir()
+	t.Setenv(envPrefix+"DIR", dir)
+	if err := os.Mkdir(filepath.Join(dir, "dev"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", (&config{Dir: dir}).socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := memory.New(memory.Config{})
+	delivered := make(chan faas.Event, 10)
+	var set faas.Set[struct{}]
+	faas.OnEvent(&set, "react", func(_ context.Context, _ *struct{}, e faas.Event) error {
+		delivered <- e
+		return nil
+	}, faas.Keys("later"))
+	fns, err := set.With(&struct{}{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 2)
+	go func() { ended <- b.Share(t.Context(), l) }()
+	go func() { ended <- b.Serve(t.Context(), fns) }()
+	t.Cleanup(func() {
+		for range cap(ended) {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		b.Close()
+	})
+	await(t, "the function is hosted", func() bool { f, _ := b.Directory().Find("react"); return len(f.Workers) == 1 })
+	return delivered
+}
+
+func TestPublishLater(t *testing.T) {
+	delivered := shareBroker(t)
+	const delay = 100 * time.Millisecond
+	for _, tt := range []struct {
+		when  func(now time.Time) []string
+		delay time.Duration
+	}{
+		{func(time.Time) []string { return []string{"--in", delay.String()} }, delay},
+		{func(now time.Time) []string { return []string{"--at", now.Add(delay).Format(time.RFC3339Nano)} }, delay},
+		{func(now time.Time) []string { return []string{"--at", now.Add(-time.Hour).Format(time.RFC3339)} }, 0},
+		{func(time.Time) []string { return nil }, 0},
+	} {
+		began := time.Now()
+		args := append([]string{"publish", "later", `{"id":"42"}`}, tt.when(began)...)
+		if code := run(args); code != 0 {
+			t.Fatalf("%q: got exit code %d, want 0", args, code)
+		}
+		e := <-delivered
+		if took := time.Since(began); took < tt.delay || string(e.Body) != `{"id":"42"}` {
+			t.Errorf("%q: got %s after %v, want it no sooner than after %v", args, e.Body, took, tt.delay)
+		}
+	}
+	for _, tt := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"--in=-1s"}, exitUsage},
+		{[]string{"--in", "soon"}, exitUsage},
+		{[]string{"--at", "tomorrow"}, exitUsage},
+		{[]string{"--in", "1s", "--at", "2030-01-31T09:00:00+01:00"}, exitUsage},
+		{[]string{"--in", "721h"}, exitFailed},
+	} {
+		if code := run(append([]string{"publish", "later", "{}"}, tt.args...)); code != tt.want {
+			t.Errorf("%q: got exit code %d, want %d", tt.args, code, tt.want)
+		}
+	}
+	if len(delivered) > 0 {
+		t.Errorf("what was refused is delivered: %+v", <-delivered)
+	}
+}
 
 // A broker that blocks keeps workers from saying that they are there: nothing
 // claims then that there is none.
