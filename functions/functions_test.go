@@ -12,6 +12,9 @@ import (
 
 // TestEveryFileIsAFunction catches a file that is here and does not run.
 func TestEveryFileIsAFunction(t *testing.T) {
+	if err := All.Err(); err != nil {
+		t.Fatal(err)
+	}
 	registered := map[string][]string{}
 	for name, file := range All.Sources() {
 		registered[file] = append(registered[file], name)

@@ -98,13 +98,13 @@ func TestHeaderFieldsOfARegistration(t *testing.T) {
 			t.Errorf("%s comes from %q, want %q, in %s", name, got, want, fns[0].Input)
 		}
 	}
-	for says, register := range map[string]func(){
-		"already": func() { OnRequest(new(Set[deps]), "f", localize, HTTP("GET /f/{language}")) },
-		"not for functions": func() {
-			OnRequest(new(Set[deps]), "f", func(context.Context, *deps, misplaced) (get, error) { return get{}, nil })
+	for says, register := range map[string]func(*Set[deps]){
+		"already": func(s *Set[deps]) { OnRequest(s, "f", localize, HTTP("GET /f/{language}")) },
+		"not for functions": func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, misplaced) (get, error) { return get{}, nil })
 		},
 	} {
-		if text := panicOf(t, register); !strings.Contains(text, says) || !strings.Contains(text, "header_test.go:") {
+		if text := mistake(t, register); !strings.Contains(text, says) || !strings.Contains(text, "header_test.go:") {
 			t.Errorf("want %q and the place in %q", says, text)
 		}
 	}

@@ -20,17 +20,17 @@ import (
 // OnRequest registers fn as the request function called name: kebab-case, at
 // most 100 bytes. In's routing key is the key that it answers. What it returns
 // is the reply as encoding/json writes it: null for a slice or a map that is
-// nil. It panics on anything that cannot work, naming the place of the
-// registration.
+// nil. What cannot work is not registered: the set's Err says why, and With
+// fails with it.
 func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(context.Context, *D, In) (Out, error), options ...Option) {
-	var in In
+	key, unkeyed := keyOf[In]()
 	inType := newInput(reflect.TypeFor[In](), strict)
 	status := http.StatusOK
 	if reflect.TypeFor[Out]() == reflect.TypeFor[struct{}]() {
 		status = http.StatusNoContent
 	}
 	d := Descriptor{
-		Name: name, Kind: KindRequest, Keys: []string{in.RoutingKey()},
+		Name: name, Kind: KindRequest, Keys: []string{key},
 		Input: inType.schema, Output: schemaOf(reflect.TypeFor[Out](), writes),
 		Concurrency: 128,
 	}
@@ -55,7 +55,7 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 		if fn == nil {
 			return nil, errNoFunction
 		}
-		return bind, errors.Join(checkType(inType.typ, "the message", reads), checkType(reflect.TypeFor[Out](), "the reply", writes), checkHeaders(inType.typ))
+		return bind, cmp.Or(unkeyed, checkType(inType.typ, "the message", reads), checkType(reflect.TypeFor[Out](), "the reply", writes), checkHeaders(inType.typ))
 	})
 }
 
@@ -122,13 +122,14 @@ func (r reactionTo[D]) has(key string) bool {
 }
 
 func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactionTo[D] {
-	var in In
 	r := reactionTo[D]{}
+	key, unkeyed := keyOf[In]()
+	if key != "" {
+		r.keys = []string{key}
+	}
+	r.wrong = unkeyed
 	if fn == nil {
 		r.wrong = errNoFunction
-	}
-	if key := in.RoutingKey(); key != "" {
-		r.keys = []string{key}
 	}
 	if raw, ok := any(fn).(func(context.Context, *D, Event) error); ok {
 		r.run = func(ctx context.Context, deps *D, e *Event) error { return raw(ctx, deps, *e) }
@@ -147,25 +148,44 @@ func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactio
 	return r
 }
 
+// keyOf is the routing key of In, which its zero value tells.
+func keyOf[In Message]() (string, error) {
+	switch t := reflect.TypeFor[In](); t.Kind() {
+	case reflect.Pointer:
+		return "", fmt.Errorf("take the message by value: %v, with RoutingKey declared on it, instead of %v", t.Elem(), t)
+	case reflect.Interface:
+		return "", fmt.Errorf("take one type of message instead of the interface %v, or a faas.Event for any", t)
+	}
+	var in In
+	return in.RoutingKey(), nil
+}
+
 var errNoFunction = errors.New("there is nothing to run: the function is nil")
 
 var kebab = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
-// register completes d by the options, checks it and adds it to set.
+// register completes d by the options and adds it to set, if it can work.
 func register[D any](set *Set[D], d Descriptor, options []Option, status int, bind func(*settings) (func(*D) Handler, error)) {
 	_, file, line, _ := runtime.Caller(2)
-	fail := func(err error) { panic(fmt.Sprintf("%s:%d: function %q: %v", file, line, d.Name, err)) }
-
 	s := settings{keys: d.Keys, status: status, concurrency: d.Concurrency}
 	for _, o := range options {
 		o.apply(&s)
 	}
 	bound, err := bind(&s)
-	if err != nil {
-		fail(err)
+	if err == nil {
+		err = complete(&d, &s, status)
 	}
+	if err != nil {
+		set.refuse(fmt.Errorf("%s:%d: function %q: %w", file, line, d.Name, err))
+		return
+	}
+	set.add(entry[D]{descriptor: d, file: file, line: line, bind: bound})
+}
+
+// complete completes d by what the options say, or says what cannot work.
+func complete(d *Descriptor, s *settings, status int) (err error) {
 	if d.Kind == KindRequest && !slices.Equal(s.keys, d.Keys) {
-		fail(errors.New("faas.Keys is for event functions: callers use the key of the message"))
+		return errors.New("faas.Keys is for event functions: callers use the key of the message")
 	}
 	d.Keys, d.Exchange, d.Reactions = s.keys, s.exchange, s.reactions
 	d.Cache, d.Retry, d.Once, d.Ordered, d.Session = s.cache, s.retry, s.once, s.ordered, s.session
@@ -175,21 +195,21 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 	}
 	if s.route != "" && d.Kind == KindRequest {
 		if d.Route, err = parseRoute(s.route, s.status); err != nil {
-			fail(err)
+			return err
 		}
 	}
 	if d.Route == nil && s.status != status {
-		fail(errors.New("faas.Status is for a route of a request function: add faas.HTTP"))
+		return errors.New("faas.Status is for a route of a request function: add faas.HTTP")
 	}
 	d.Repeatable = s.repeatable || d.Route != nil && repeatableMethod(d.Route.Method)
 	d.Version = cmp.Or(s.version, versionOf(d.Input, d.Output))
-	if err := check(&d, &s); err != nil {
-		fail(err)
+	if err := check(d, s); err != nil {
+		return err
 	}
 	if d.Sensitive = d.isSensitive(); d.Sensitive {
 		d.Cache = nil
 	}
-	set.add(entry[D]{descriptor: d, file: file, line: line, bind: bound})
+	return nil
 }
 
 // maxOrderedAttempts is the delivery limit of the queue.

@@ -2,7 +2,6 @@ package faas
 
 import (
 	"context"
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -84,18 +83,16 @@ func identity(name string) CachePolicy {
 	return CachePolicy{TTL: time.Minute, Identity: []string{name}}
 }
 
-// panicOf is what fn panics with, as text.
-func panicOf(t *testing.T, fn func()) (text string) {
+// mistake is what a set says of what cannot work in it.
+func mistake(t *testing.T, register func(*Set[deps])) string {
 	t.Helper()
-	defer func() {
-		p := recover()
-		if p == nil {
-			t.Fatal("it did not panic")
-		}
-		text = fmt.Sprint(p)
-	}()
-	fn()
-	return ""
+	var s Set[deps]
+	register(&s)
+	fns, err := s.With(&deps{})
+	if err == nil {
+		t.Fatalf("got the functions %v, want a mistake", fns)
+	}
+	return err.Error()
 }
 
 func TestRegistrationsThatClashNameBothCulprits(t *testing.T) {
@@ -118,7 +115,7 @@ func TestRegistrationsThatClashNameBothCulprits(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			text := panicOf(t, func() { register(new(Set[deps])) })
+			text := mistake(t, register)
 			places := regexp.MustCompile(`register_test\.go:\d+`).FindAllString(text, -1)
 			if len(places) != 2 || places[0] == places[1] || !strings.Contains(text, `"one"`) {
 				t.Errorf("want both places in %q", text)
@@ -217,16 +214,34 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		"identity with a space":    {func(s *Set[deps]) { OnRequest(s, "f", onGet, identity("X User")) }, "cookie:NAME"},
 		"identity of all cookies":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, identity("cookie")) }, "cookie:NAME"},
 		"identity of a connection": {func(s *Set[deps]) { OnRequest(s, "f", onGet, identity("keep-alive")) }, "who asks"},
+		"pointer": {func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, *get) (get, error) { return get{}, nil })
+		}, "faas.get, with RoutingKey declared on it, instead of *faas.get"},
+		"pointer, event": {func(s *Set[deps]) { OnEvent(s, "f", func(context.Context, *deps, *get) error { return nil }) }, "by value"},
+		"any message":    {func(s *Set[deps]) { OnEvent(s, "f", func(context.Context, *deps, Message) error { return nil }) }, "instead of the interface faas.Message"},
 		"foreign Also": {func(s *Set[deps]) {
 			OnEvent(s, "f", onEvent, Also(func(context.Context, *struct{}, put) error { return nil }))
 		}, "other dependencies"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			text := panicOf(t, func() { c.register(new(Set[deps])) })
+			text := mistake(t, c.register)
 			if !strings.Contains(text, c.says) || !regexp.MustCompile(`register_test\.go:\d+`).MatchString(text) {
 				t.Errorf("want %q and the place in %q", c.says, text)
 			}
 		})
+	}
+}
+
+func TestEveryMistakeIsTold(t *testing.T) {
+	text := mistake(t, func(s *Set[deps]) {
+		OnRequest(s, "Get", onGet)
+		OnRequest(s, "get", onGet)
+		OnEvent(s, "get", onEvent)
+		OnEvent(s, "on", onEvent, Concurrency(0))
+	})
+	lines := strings.Split(text, "\n")
+	if len(lines) != 3 || !strings.Contains(lines[0], "kebab") || !strings.Contains(lines[1], "one name") || !strings.Contains(lines[2], "Concurrency(0)") {
+		t.Errorf("got %q, want a line for each of three mistakes", lines)
 	}
 }
 

@@ -103,18 +103,18 @@ func TestSensitiveFunctions(t *testing.T) {
 			}
 		}
 	}
-	for says, register := range map[string]func(){
-		"the inbox keeps": func() {
-			OnEvent(&s, "f", func(context.Context, *deps, order) error { return nil }, Once("{id}:{pin}"))
+	for says, register := range map[string]func(*Set[deps]){
+		"the inbox keeps": func(s *Set[deps]) {
+			OnEvent(s, "f", func(context.Context, *deps, order) error { return nil }, Once("{id}:{pin}"))
 		},
-		"logged everywhere": func() {
-			OnRequest(&s, "f", func(context.Context, *deps, order) (get, error) { return get{}, nil }, HTTP("POST /orders/{pin}"))
+		"logged everywhere": func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, order) (get, error) { return get{}, nil }, HTTP("POST /orders/{pin}"))
 		},
-		"no body": func() {
-			OnRequest(&s, "f", func(context.Context, *deps, order) (get, error) { return get{}, nil }, HTTP("GET /orders/{id}"))
+		"no body": func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, order) (get, error) { return get{}, nil }, HTTP("GET /orders/{id}"))
 		},
 	} {
-		if text := panicOf(t, register); !strings.Contains(text, says) {
+		if text := mistake(t, register); !strings.Contains(text, says) {
 			t.Errorf("want %q in %q", says, text)
 		}
 	}

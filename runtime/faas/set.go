@@ -1,6 +1,7 @@
 package faas
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"path/filepath"
@@ -12,8 +13,9 @@ import (
 // Set is a collection of functions that all get the same dependencies, a *D.
 // The zero Set is ready to use.
 type Set[D any] struct {
-	mu      sync.Mutex
-	entries []entry[D]
+	mu       sync.Mutex
+	entries  []entry[D]
+	mistakes []error
 }
 
 type entry[D any] struct {
@@ -30,9 +32,12 @@ type Function struct {
 }
 
 // With returns the set's functions with their dependencies in place, those
-// named only (all without names), sorted by name. It fails on a name that the
-// set does not have.
+// named only (all without names), sorted by name. It fails with Err, and on a
+// name that the set does not have.
 func (s *Set[D]) With(deps *D, names ...string) ([]Function, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range names {
@@ -48,6 +53,14 @@ func (s *Set[D]) With(deps *D, names ...string) ([]Function, error) {
 	}
 	slices.SortFunc(fns, func(a, b Function) int { return strings.Compare(a.Name, b.Name) })
 	return fns, nil
+}
+
+// Err returns every registration that cannot work, each with its place: nil if
+// there is none.
+func (s *Set[D]) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.mistakes...)
 }
 
 // Descriptors describes the set's functions, sorted by name.
@@ -77,17 +90,24 @@ func (s *Set[D]) Sources() iter.Seq2[string, string] {
 	}
 }
 
-// add registers e, or panics with both culprits named.
+// add registers e, unless it clashes with another.
 func (s *Set[D]) add(e entry[D]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, old := range s.entries {
 		if clash := clashOf(&old.descriptor, &e.descriptor); clash != "" {
-			panic(fmt.Sprintf("%s: function %q (%s:%d) and function %q (%s:%d): keep one, or change the other",
+			s.mistakes = append(s.mistakes, fmt.Errorf("%s: function %q (%s:%d) and function %q (%s:%d): keep one, or change the other",
 				clash, old.descriptor.Name, old.file, old.line, e.descriptor.Name, e.file, e.line))
+			return
 		}
 	}
 	s.entries = append(s.entries, e)
+}
+
+func (s *Set[D]) refuse(mistake error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mistakes = append(s.mistakes, mistake)
 }
 
 // clashOf says why a and b cannot stand in one set; "" if they can.

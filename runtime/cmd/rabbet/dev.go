@@ -209,7 +209,7 @@ func devFunctions(results cached, handled inbox.Store, directory *faas.Directory
 	}
 	fns, err := set.With(&devState{results, handled})
 	if err != nil {
-		panic(err) // With fails on names only, and none is given
+		panic(err) // they are registered right here
 	}
 	return fns
 }

@@ -482,9 +482,15 @@ func TestDev(t *testing.T) {
 
 		twice := strings.NewReplacer("greet struct", "twice struct", "(greet)", "(twice)", "in greet", "in twice", "greeting", "twice")
 		d.write("functions/twice.go", twice.Replace(greetFile("Twice")))
+		var refusal string
 		d.eventually("two functions with one name are refused", func() bool {
-			return strings.Contains(d.log.String(), "two functions with one name")
+			_, after, told := strings.Cut(d.log.String(), "two functions with one name")
+			refusal, _, told = strings.Cut(after, "The functions of before go on.")
+			return told
 		})
+		if strings.Contains(refusal, "goroutine") || !strings.Contains(refusal, "twice.go:") || !strings.Contains(refusal, "greet.go:") {
+			t.Errorf("got %s, want both places and no stack", refusal)
+		}
 		stop()
 	})
 

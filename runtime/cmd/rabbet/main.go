@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/rabbet-fn/rabbet/functions"
 )
 
 // Exit codes.
@@ -61,6 +63,10 @@ func run(args []string) int {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "rabbet: %v (see %s --help)\n", err, meant(err))
 		return exitUsage
+	}
+	if err := functions.All.Err(); err != nil {
+		fmt.Fprintf(os.Stderr, "rabbet: the functions cannot run as they are registered:\n%v\n", err)
+		return exitFailed
 	}
 	cfg, err := readConfig()
 	if err != nil {
