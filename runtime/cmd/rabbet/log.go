@@ -22,6 +22,7 @@ func newLog(c *config, format string) *zap.Logger {
 		level = zapcore.InfoLevel // readConfig has refused it
 	}
 	encoding := zap.NewProductionEncoderConfig()
+	encoding.StacktraceKey = "stack"
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	encoding.EncodeDuration = zapcore.SecondsDurationEncoder
 	if cmp.Or(c.LogFormat, format) == "console" {
@@ -72,7 +73,7 @@ func logInvocations(log *zap.Logger) faas.Observer {
 		if i.Err != nil {
 			fields = append(fields, zap.NamedError("error", i.Err))
 			if e := faas.AsError(i.Err); len(e.Stack) > 0 {
-				fields = append(fields, zap.ByteString("stack", e.Stack))
+				entry.Stack = string(e.Stack) // which is readable on a console
 			}
 		}
 		entry.Write(fields...)

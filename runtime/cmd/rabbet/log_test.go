@@ -1,0 +1,22 @@
+package main
+
+import (
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func TestStackOfAPanicIsNoField(t *testing.T) {
+	core, lines := observer.New(zapcore.ErrorLevel)
+	logInvocations(zap.New(core))(faas.Invocation{
+		Function: "f", Outcome: faas.Failed, Err: &faas.Error{Code: faas.CodePanic, Stack: []byte("goroutine 1")},
+	})
+	line := lines.All()[0]
+	if _, field := line.ContextMap()["stack"]; field || line.Stack != "goroutine 1" {
+		t.Errorf("got the stack %q and the fields %v, want it readable on a console", line.Stack, line.ContextMap())
+	}
+}
