@@ -223,7 +223,9 @@ func (in *input) mistakes(v any, t reflect.Type, at string, found []FieldError) 
 		if err == nil {
 			err = json.Unmarshal(b, reflect.New(t).Interface())
 		}
-		if err != nil {
+		if err != nil && t == timeType {
+			return add("want a time such as 2030-01-31T09:00:00Z")
+		} else if err != nil {
 			return add(strings.TrimPrefix(err.Error(), "json: "))
 		}
 		return found

@@ -99,6 +99,9 @@ func TestDecode(t *testing.T) {
 			var pointers []string
 			for _, f := range e.Fields {
 				pointers = append(pointers, f.Pointer)
+				if f.Detail == "" || strings.Contains(f.Detail, "json:") || strings.Contains(f.Detail, "2006") {
+					t.Errorf("the detail of %s is not for a caller: %q", f.Pointer, f.Detail)
+				}
 			}
 			slices.Sort(pointers)
 			if !slices.Equal(pointers, c.pointers) {

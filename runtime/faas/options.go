@@ -155,7 +155,7 @@ func (d *Descriptor) checkParameters() error {
 	for _, name := range params {
 		switch p := input.Properties[name]; {
 		case p == nil:
-			return fmt.Errorf("route %q: the message has no field with the JSON name %q", d.Route.Path, name)
+			return fmt.Errorf("route %q: the message has no exported field with the JSON name %q", d.Route.Path, name)
 		case p.Header != "":
 			return fmt.Errorf("route %q: the field %q comes from the header field %s already", d.Route.Path, name, p.Header)
 		case !p.fits():

@@ -220,6 +220,9 @@ func check(d *Descriptor, s *settings) error {
 	if !kebab.MatchString(d.Name) || len(d.Name) > 100 {
 		return fmt.Errorf("name it in kebab-case (lower-case letters, digits, single hyphens), in at most 100 bytes")
 	}
+	if d.Kind == KindRequest && d.Keys[0] == "" {
+		return fmt.Errorf("it has no routing key: return one from RoutingKey")
+	}
 	if len(d.Keys) == 0 {
 		return fmt.Errorf("it has no routing key: return one from RoutingKey, or add faas.Keys")
 	}

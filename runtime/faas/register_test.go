@@ -2,6 +2,7 @@ package faas
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -129,10 +130,13 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		register func(*Set[deps])
 		says     string
 	}{
-		"upper case":       {func(s *Set[deps]) { OnRequest(s, "Get", onGet) }, "kebab-case"},
-		"underscore":       {func(s *Set[deps]) { OnRequest(s, "get_it", onGet) }, "kebab-case"},
-		"no name":          {func(s *Set[deps]) { OnRequest(s, "", onGet) }, "kebab-case"},
-		"long name":        {func(s *Set[deps]) { OnRequest(s, strings.Repeat("a", 101), onGet) }, "100 bytes"},
+		"upper case": {func(s *Set[deps]) { OnRequest(s, "Get", onGet) }, "kebab-case"},
+		"underscore": {func(s *Set[deps]) { OnRequest(s, "get_it", onGet) }, "kebab-case"},
+		"no name":    {func(s *Set[deps]) { OnRequest(s, "", onGet) }, "kebab-case"},
+		"long name":  {func(s *Set[deps]) { OnRequest(s, strings.Repeat("a", 101), onGet) }, "100 bytes"},
+		"no key of a request": {func(s *Set[deps]) {
+			OnRequest(s, "f", func(context.Context, *deps, keyless) (get, error) { return get{}, nil })
+		}, "no routing key: return one from RoutingKey"},
 		"no key":           {func(s *Set[deps]) { OnEvent(s, "f", func(context.Context, *deps, keyless) error { return nil }) }, "no routing key"},
 		"raw without keys": {func(s *Set[deps]) { OnEvent(s, "f", onRaw) }, "faas.Keys"},
 		"long key":         {func(s *Set[deps]) { OnEvent(s, "f", func(context.Context, *deps, longKey) error { return nil }) }, "255 bytes"},
@@ -176,7 +180,7 @@ func TestRegistrationsThatCannotWork(t *testing.T) {
 		"route w/o method":   {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("/f")) }, "a method and a path"},
 		"broken route":       {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /{")) }, "route"},
 		"kept route":         {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /events/x")) }, "keeps /events"},
-		"unknown parameter":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /f/{name}")) }, `JSON name "name"`},
+		"unknown parameter":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /f/{name}")) }, `no exported field with the JSON name "name"`},
 		"status of failure":  {func(s *Set[deps]) { OnRequest(s, "f", onGet, HTTP("GET /f"), Status(404)) }, "200 to 299"},
 		"event with session": {func(s *Set[deps]) { OnEvent(s, "f", onEvent, UsesSession()) }, "request functions"},
 		"cached session":     {func(s *Set[deps]) { OnRequest(s, "f", onGet, UsesSession(), Cached(time.Minute)) }, "keep one of them"},
