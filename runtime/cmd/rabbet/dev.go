@@ -38,18 +38,17 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return unusable("DIR", c.Dir, "%v", err)
 	}
-	httpListener, err := listen("HTTP_ADDR", c.HTTPAddr)
-	if err != nil {
-		return err
-	}
-	defer httpListener.Close()
-
 	broker, stopSharing, err := devBroker(ctx, c, log)
 	if err != nil {
 		return err
 	}
 	defer broker.Close()
 	defer stopSharing()
+	httpListener, err := listen("HTTP_ADDR", c.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	defer httpListener.Close()
 	results, err := openCache(c, broker, "memory://", log)
 	if err != nil {
 		return err

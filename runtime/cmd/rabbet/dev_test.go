@@ -357,6 +357,9 @@ func TestDev(t *testing.T) {
 
 	t.Run("the command line reaches it", func(t *testing.T) {
 		d := d.in(t)
+		if out, err := d.rabbet("dev"); err == nil || !strings.Contains(out, "another 'rabbet dev' runs in this folder") {
+			t.Errorf("dev, once more: got %q, %v", out, err)
+		}
 		if out, err := d.rabbet("call", "get-profile", `{"id":"42"}`); err != nil || !strings.Contains(out, `"id":"42"`) {
 			t.Errorf("call get-profile: got %q, %v", out, err)
 		}
@@ -451,10 +454,12 @@ func TestDev(t *testing.T) {
 		stop := steadyRequests(t, d)
 		d.write("functions/greet.go", greetFile("Hello"))
 		d.write("functions/visits.go", visitsSource)
+		d.write("functions/call_js.go", "package functions\n")
 		d.eventually("the dropped function answers", func() bool {
 			code, got := d.get("/greetings/Ada")
 			return code == 200 && got == `"Hello, Ada"`
 		})
+		d.eventually("what Go leaves out is told", func() bool { return strings.Contains(d.log.String(), "Go leaves out call_js.go") })
 		if code, got := d.get("/profiles/42"); code != 200 {
 			t.Errorf("GET /profiles/42 from the new worker: got %d %s", code, got)
 		}

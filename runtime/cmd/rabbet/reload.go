@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/build"
 	"io"
 	"io/fs"
 	"os"
@@ -164,6 +165,9 @@ func (w *crew) follow(e fsnotify.Event) {
 // isSource reports whether what is built depends on the file: code, what it
 // embeds, and which modules there are.
 func isSource(file string) bool {
+	if strings.HasSuffix(file, "_test.go") {
+		return false
+	}
 	switch filepath.Ext(file) {
 	case ".go", ".sql", ".mod", ".sum":
 		return true
@@ -171,9 +175,10 @@ func isSource(file string) bool {
 	return false
 }
 
-// sources are the folders whose change means new functions, and the one of go.mod.
+// sources are the folders whose change means new functions, the one of go.mod,
+// and the one of hosting.go, where functions get what they use.
 func (w *crew) sources() (dirs []string, err error) {
-	dirs = []string{w.root}
+	dirs = []string{w.root, filepath.Join(w.root, "runtime", "cmd", "rabbet")}
 	for _, top := range []string{"functions", "events"} {
 		err := filepath.WalkDir(filepath.Join(w.root, top), func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
@@ -199,9 +204,9 @@ func (w *crew) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", next.binary, "./runtime/cmd/rabbet")
-	build.Dir = w.root
-	if out, err := build.CombinedOutput(); err != nil {
+	compile := exec.CommandContext(ctx, "go", "build", "-o", next.binary, "./runtime/cmd/rabbet")
+	compile.Dir = w.root
+	if out, err := compile.CombinedOutput(); err != nil {
 		return fmt.Errorf("it does not compile:\n%s", out)
 	}
 	if err := w.start(ctx, &next); err != nil {
@@ -215,7 +220,19 @@ func (w *crew) reload(ctx context.Context) error {
 		w.forget(slices.DeleteFunc(before.functions, func(name string) bool { return slices.Contains(next.functions, name) }))
 	})
 	fmt.Fprintf(os.Stderr, "Live after %.1f s: %s.\n", time.Since(began).Seconds(), strings.Join(next.functions, ", "))
+	if out := w.leftOut(); len(out) > 0 {
+		fmt.Fprintf(os.Stderr, "Go leaves out %s, for a build tag or the ending of the name (_linux, _js, _arm64 …): rename it.\n", strings.Join(out, " and "))
+	}
 	return nil
+}
+
+// leftOut lists the files of functions that are not built here.
+func (w *crew) leftOut() []string {
+	pkg, err := build.ImportDir(filepath.Join(w.root, "functions"), 0)
+	if err != nil {
+		return nil // it has just been compiled, and is being changed again
+	}
+	return pkg.IgnoredGoFiles
 }
 
 // retire lets a generation drain, and returns when it has ended.
