@@ -489,9 +489,10 @@ func TestDev(t *testing.T) {
 		d.write("functions/twice.go", twice.Replace(greetFile("Twice")))
 		var refusal string
 		d.eventually("two functions with one name are refused", func() bool {
-			_, after, told := strings.Cut(d.log.String(), "two functions with one name")
-			refusal, _, told = strings.Cut(after, "The functions of before go on.")
-			return told
+			_, after, _ := strings.Cut(d.log.String(), "two functions with one name")
+			var whole bool
+			refusal, _, whole = strings.Cut(after, "The functions of before go on.")
+			return whole
 		})
 		if strings.Contains(refusal, "goroutine") || !strings.Contains(refusal, "twice.go:") || !strings.Contains(refusal, "greet.go:") {
 			t.Errorf("got %s, want both places and no stack", refusal)
@@ -580,7 +581,7 @@ func (d *dev) workers() (pids []int) {
 	}
 	for _, list := range lists {
 		children, _ := os.ReadFile(list) // nothing, if the thread has ended
-		for _, child := range strings.Fields(string(children)) {
+		for child := range strings.FieldsSeq(string(children)) {
 			program, err := os.Readlink(filepath.Join("/proc", child, "exe"))
 			if err != nil || !strings.HasPrefix(program, d.dir+"/") {
 				continue // it has ended, or is the compiler
