@@ -147,7 +147,13 @@ func devBroker(ctx context.Context, c *config, log *zap.Logger) (b broker, stop 
 		conn.Close()
 		return nil, nil, fmt.Errorf("another 'rabbet dev' runs in this folder: stop it first, or set %sDIR to another folder", envPrefix)
 	}
-	os.Remove(c.socket()) // of one that was killed
+	left, err := filepath.Glob(filepath.Join(c.Dir, "dev", "rabbet-*-*"))
+	if err != nil {
+		return nil, nil, unusable("DIR", c.Dir, "%v", err)
+	}
+	for _, file := range append(left, c.socket()) { // of one that was killed
+		os.Remove(file)
+	}
 	l, err := net.Listen("unix", c.socket())
 	if err != nil {
 		return nil, nil, unusable("DIR", c.Dir, "cannot listen at %s: %v", c.socket(), err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -322,7 +323,14 @@ func TestDev(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	left := filepath.Join(dir, ".rabbet", "dev", "rabbet-1-1")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(left), 0o755), os.WriteFile(left, nil, 0o755)); err != nil {
+		t.Fatal(err)
+	}
 	d := startDev(t, dir)
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what a killed rabbet dev has compiled is still there")
+	}
 
 	t.Run("a function that ends its process ends nothing else", func(t *testing.T) {
 		d := d.in(t)
@@ -515,10 +523,8 @@ func TestDev(t *testing.T) {
 		told := func() int { return strings.Count(d.log.String(), "has ended by itself") }
 		before := told()
 		for range 2 {
-			workers := d.workers()
-			if len(workers) != 1 {
-				t.Fatalf("there are the worker processes %d, want 1", workers)
-			}
+			var workers []int
+			d.eventually("those of before have drained", func() bool { workers = d.workers(); return len(workers) == 1 })
 			if err := syscall.Kill(workers[0], syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
