@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -37,6 +38,8 @@ type clientConn struct {
 	read, write deadline
 	exchange    exchange    // of the request that is being served
 	quick       atomic.Bool // the last answer was, see quickAnswer
+	waits       atomic.Bool // nothing of a next request has come
+	leaving     atomic.Bool // it is to end when it waits, see dismiss
 }
 
 // quickAnswer is how long an answer takes at the most for the next one to be
@@ -77,14 +80,26 @@ func (c *clientConn) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	for {
+		if c.leaving.Load() && c.waits.Load() && !c.pending() {
+			return 0, os.ErrDeadlineExceeded
+		}
 		if err := c.read.begin(); err != nil {
 			return 0, err
 		}
 		n, err := c.Conn.Read(b)
+		if n > 0 {
+			c.waits.Store(false)
+		}
 		if !c.read.tooEarly(err) {
 			return n, err
 		}
 	}
+}
+
+// dismiss ends the connection when it waits for a request, and none has come.
+func (c *clientConn) dismiss() {
+	c.leaving.Store(true)
+	c.read.interrupt()
 }
 
 func (c *clientConn) Write(b []byte) (written int, err error) {

@@ -45,6 +45,15 @@ func (d *deadline) move(t time.Time) error {
 	return nil
 }
 
+// interrupt ends an operation that is under way, too early.
+func (d *deadline) interrupt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy > 0 {
+		_ = d.apply(time.Now()) // a closed connection has none under way
+	}
+}
+
 // begin is called before an operation. It fails if it is too late for one.
 func (d *deadline) begin() error {
 	d.mu.Lock()

@@ -72,8 +72,12 @@ func (x *exchange) set(name, value string) {
 }
 
 // WriteHeader notes the status for the log. What says nothing else may be kept
-// by nobody.
+// by nobody. The answer is the last chance to tell a client that the connection
+// ends, the request's beginning may be long ago.
 func (x *exchange) WriteHeader(status int) {
+	if x.ingress.draining.Load() {
+		x.set("Connection", "close")
+	}
 	if x.Header()["Cache-Control"] == nil {
 		x.set("Cache-Control", "no-store")
 	}

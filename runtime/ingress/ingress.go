@@ -109,7 +109,7 @@ func (i *Ingress) Run(ctx context.Context) {
 
 // Draining says that this process is about to stop: /readyz answers 503, each
 // response closes its connection and live tails end. Requests are still served,
-// so call it first and http.Server.Shutdown a moment later.
+// so call it first and Server.Shutdown a moment later.
 func (i *Ingress) Draining() {
 	i.drainOnce.Do(func() {
 		i.draining.Store(true)
@@ -140,9 +140,6 @@ func (i *Ingress) exchange(w http.ResponseWriter, r *http.Request) *exchange {
 		conn: conn, unwatched: conn != nil && conn.quick.Load(),
 	}
 	x.set("X-Request-Id", x.id)
-	if i.draining.Load() {
-		x.set("Connection", "close")
-	}
 	return x
 }
 

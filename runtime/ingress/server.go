@@ -3,6 +3,7 @@ package ingress
 import (
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,8 +17,23 @@ const writeTimeout = 90 * time.Second
 // included. It does not count while a handler works.
 const readTimeout = 40 * time.Second
 
-// Server is an http.Server for a public port. NewServer makes one.
-type Server struct{ http.Server }
+// Server is an http.Server for a public port, which loses no request when it
+// stops. NewServer makes one.
+type Server struct {
+	http.Server
+
+	// Patience is how long Shutdown leaves a connection open on which no request
+	// comes. A client that gives up its idle connections sooner than that never
+	// loses a request to one that is closed here at the same moment.
+	Patience time.Duration
+
+	mu        sync.Mutex
+	stopping  bool
+	listeners []net.Listener
+	open      map[*clientConn]struct{}
+	accepting sync.WaitGroup // calls of Serve
+	serving   sync.WaitGroup // those that are open
+}
 
 // NewServer returns a server for h with limits that a public port needs: 10 s
 // and 32 KiB for a request's header fields (431 above), 40 s for all of it
@@ -31,20 +47,21 @@ func NewServer(h http.Handler, log *zap.Logger) *Server {
 	if err != nil { // never: the level exists
 		panic(err)
 	}
-	s := &Server{http.Server{
-		Handler:           h,
-		ReadTimeout:       readTimeout,
-		ReadHeaderTimeout: 10 * time.Second,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       120 * time.Second,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          complaints,
-	}}
+	s := &Server{
+		Server: http.Server{
+			Handler:           h,
+			ReadTimeout:       readTimeout,
+			ReadHeaderTimeout: 10 * time.Second,
+			WriteTimeout:      writeTimeout,
+			IdleTimeout:       120 * time.Second,
+			MaxHeaderBytes:    32 << 10,
+			ErrorLog:          complaints,
+		},
+		open: map[*clientConn]struct{}{},
+	}
+	s.ConnState = s.follow
 	if _, alone := h.(*Ingress); alone { // else others may serve the connection, or the same request
 		s.ConnContext = withClientConn
 	}
 	return s
 }
-
-// Serve serves connections that l accepts, as http.Server does.
-func (s *Server) Serve(l net.Listener) error { return s.Server.Serve(clientListener{l}) }

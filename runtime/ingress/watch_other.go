@@ -11,3 +11,5 @@ import (
 func peekable(net.Conn) syscall.RawConn { return nil }
 
 func (*clientConn) left() bool { return false } // never asked
+
+func (*clientConn) pending() bool { return false }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -317,4 +318,35 @@ func TestIngressBehindAHandler(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Body.Close()
+}
+
+// A connection on which nobody waits any longer for a request still takes the
+// one that has come.
+func TestDismissedConnectionTakesWhatHasCome(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	other := dial(t, l.Addr().String())
+	accepted, err := clientListener{l}.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	c := accepted.(*clientConn)
+	c.waits.Store(true)
+	other.send("GET")
+	for !c.pending() {
+		runtime.Gosched()
+	}
+	c.dismiss()
+	b := make([]byte, 10)
+	if n, err := c.Read(b); err != nil || string(b[:n]) != "GET" {
+		t.Errorf("got %q, %v; want what was sent", b[:n], err)
+	}
+	c.waits.Store(true)
+	if n, err := c.Read(b); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %q, %v when nothing has come; want the end", b[:n], err)
+	}
 }

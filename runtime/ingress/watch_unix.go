@@ -3,6 +3,7 @@
 package ingress
 
 import (
+	"cmp"
 	"net"
 	"syscall"
 )
@@ -23,11 +24,24 @@ func peekable(c net.Conn) syscall.RawConn {
 // left reports whether the client has closed the connection, or its half. It
 // cannot see past a request that the client has sent ahead.
 func (c *clientConn) left() bool {
-	gone := false
-	err := c.raw.Control(func(fd uintptr) {
+	n, err := c.peek()
+	return err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+}
+
+// pending reports whether the client has sent something that is not read yet.
+func (c *clientConn) pending() bool {
+	n, err := c.peek()
+	return err == nil && n > 0
+}
+
+// peek reads a byte, and leaves it there, without waiting for one.
+func (c *clientConn) peek() (n int, err error) {
+	if c.raw == nil {
+		return 0, syscall.EAGAIN
+	}
+	controlErr := c.raw.Control(func(fd uintptr) {
 		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		gone = err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+		n, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	})
-	return gone || err != nil
+	return n, cmp.Or(controlErr, err)
 }

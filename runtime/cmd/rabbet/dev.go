@@ -117,7 +117,7 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 		defer close(drained)
 		crew.run(hosting)
 	}()
-	stopHTTP := serveIngress(front, httpListener, c.Grace, log)
+	stopHTTP := serveIngress(front, httpListener, 0, c.Grace, log) // no other ingress takes over: nobody is helped by patience
 	cmd.greet(c, crew.present.functions, crew.root)
 	<-ctx.Done()
 	stopHTTP()

@@ -59,7 +59,7 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer stopAdmin()
 	readySoon(ctx, broker, log) // an ingress that does not know its functions yet would answer 404
-	stop := serveIngress(front, httpListener, c.Grace, log)
+	stop := serveIngress(front, httpListener, idlePatience, c.Grace, log)
 	log.Info("listening", zap.String("http", c.HTTPAddr))
 	<-ctx.Done()
 	stop()
@@ -84,10 +84,17 @@ func newIngress(c *config, b broker, results *cache.Results, sessions *session.S
 // connection are told to close it.
 const drainNotice = 500 * time.Millisecond
 
-// serveIngress serves front at l in the background. stop says goodbye, lets
-// requests under way finish within grace, and returns.
-func serveIngress(front *ingress.Ingress, l net.Listener, grace time.Duration, log *zap.Logger) (stop func()) {
+// idlePatience is how long an ingress that is to stop leaves idle connections
+// open. NGINX closes its own sooner (keepalive_timeout in infra/nginx), so that
+// it never sends a request over one that is closed here at that moment.
+const idlePatience = 5 * time.Second
+
+// serveIngress serves front at l in the background. stop says goodbye, leaves
+// idle connections open for a while, lets requests under way finish within
+// grace, and returns.
+func serveIngress(front *ingress.Ingress, l net.Listener, idle, grace time.Duration, log *zap.Logger) (stop func()) {
 	server := ingress.NewServer(front, log)
+	server.Patience = idle
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan struct{})
 	go func() { // ends with the server
