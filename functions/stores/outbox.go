@@ -56,17 +56,24 @@ func (o *Outbox) wake() {
 	}
 }
 
+// lastTime is how long a relay that is to stop still publishes: what a broker
+// does not take by then, another relay gets.
+const lastTime = 2 * time.Second
+
 // Relay publishes what is stored, until ctx is done. What has been stored by
-// then still goes out, for as long as publishing may take.
+// then still goes out, for up to 2 s.
 func (o *Outbox) Relay(ctx context.Context, r Relay) {
 	r.Batch, r.Lease, r.Poll = cmp.Or(r.Batch, 100), cmp.Or(r.Lease, 10*time.Second), cmp.Or(r.Poll, time.Second)
 	if r.Report == nil {
 		r.Report = func(error) {}
 	}
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastTime, cancel) })()
 	failures := 0
 	for ctx.Err() == nil {
 		pause, woken := r.Poll, o.woken
-		taken, err := o.round(context.WithoutCancel(ctx), &r)
+		taken, err := o.round(working, &r)
 		switch {
 		case err != nil:
 			r.Report(err)
@@ -84,14 +91,12 @@ func (o *Outbox) Relay(ctx context.Context, r Relay) {
 		}
 		timer.Stop()
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Lease/2)
-	defer cancel()
 	for {
-		taken, err := o.round(last, &r)
+		taken, err := o.round(working, &r)
 		if err != nil {
 			r.Report(fmt.Errorf("what is stored stays for the next relay: %w", err))
 		}
-		if taken == 0 || err != nil || last.Err() != nil {
+		if taken == 0 || err != nil || working.Err() != nil {
 			return
 		}
 	}
@@ -102,6 +107,8 @@ func (o *Outbox) Relay(ctx context.Context, r Relay) {
 func (o *Outbox) round(ctx context.Context, r *Relay) (taken int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Lease)
 	defer cancel()
+	clearing, done := context.WithTimeout(context.WithoutCancel(ctx), r.Lease) // also when publishing has to end
+	defer done()
 	b, err := o.claim(ctx, r.Batch, r.Lease)
 	if err != nil {
 		return 0, fmt.Errorf("take from the outbox: %w", o.db.explain(err))
@@ -111,13 +118,13 @@ func (o *Outbox) round(ctx context.Context, r *Relay) (taken int, err error) {
 	}
 	down := b.publish(ctx, r)
 	for pause := 10 * time.Millisecond; ; pause *= 2 { // while the lease lasts: what is not cleared is published again
-		err := o.settle(ctx, b)
+		err := o.settle(clearing, b)
 		if err == nil {
 			return len(b.records), down
 		}
 		select {
 		case <-time.After(pause):
-		case <-ctx.Done():
+		case <-clearing.Done():
 			return len(b.records), fmt.Errorf("clear the outbox, what was published will be again: %w", o.db.explain(err))
 		}
 	}

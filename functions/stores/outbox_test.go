@@ -343,3 +343,31 @@ func TestRelayStops(t *testing.T) {
 		}
 	})
 }
+
+// A broker that takes one record and not the other holds up nobody's stop.
+func TestRelayStopsThoughNobodyTakesAnything(t *testing.T) {
+	forEachDatabase(t, func(t *testing.T, url string) {
+		p, got, stuck := mustOpen(t, url), make(chan Record, 1), make(chan bool, 1)
+		save(t, p, "1", "a")
+		save(t, p, "2", "b")
+		stop := relaying(t, p, Relay{Lease: time.Minute, Publish: func(ctx context.Context, r Record) error {
+			select {
+			case got <- r:
+				return nil
+			default:
+			}
+			stuck <- true
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+		receive(t, "the one that finds no room", stuck)
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("the relay stopped after %v, want %v", took, lastTime)
+		}
+		if n := rows(t, p); n != 1 {
+			t.Errorf("%d records are left, want the one that nobody took", n)
+		}
+	})
+}

@@ -9,7 +9,9 @@ package rabbit
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -28,6 +30,7 @@ type Broker struct {
 	consume *link
 	calls   *link // of callers: replies come in by it, so calls wait for no event
 	work    *link // of request functions: a blocked one must not hold back the acks of consume
+	all     []*link
 
 	directory faas.Directory
 	publisher *publisher
@@ -57,7 +60,8 @@ func Open(cfg Config) (*Broker, error) {
 	b.publisher, b.system, b.caller = newPublisher(b), newSystem(b), newCaller(b)
 	plugged, unplug := context.WithCancel(context.Background())
 	b.unplug = unplug
-	for _, l := range []*link{b.publish, b.consume, b.calls, b.work} {
+	b.all = []*link{b.publish, b.consume, b.calls, b.work}
+	for _, l := range b.all {
 		l.missed = b.restore
 		b.links.Go(func() { l.run(plugged) })
 	}
@@ -74,6 +78,13 @@ func Open(cfg Config) (*Broker, error) {
 // before: see its ctx.
 func (b *Broker) Close() error {
 	b.closing.Do(func() {
+		by := time.Now().Add(closeTimeout)
+		if slices.ContainsFunc(b.all, (*link).isMute) {
+			by = time.Now() // it has had its time
+		}
+		for _, l := range b.all {
+			l.closing(by)
+		}
 		b.stop()
 		b.parts.Wait()
 		b.unplug()

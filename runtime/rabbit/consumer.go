@@ -37,6 +37,9 @@ func newConsumer(b *Broker, fn faas.Function, live func()) *consumer {
 	}
 }
 
+// cutTime is how long a run may take to end whose ctx has.
+const cutTime = time.Second
+
 // serve runs the function until ctx is done. Then it takes no more, finishes
 // what runs, within the grace period, and gives the rest back.
 func (c *consumer) serve(ctx context.Context) error {
@@ -59,7 +62,7 @@ func (c *consumer) serve(ctx context.Context) error {
 	err := c.finish(grace.C)
 	if err != nil {
 		cut() // what listens to its ctx gives back now; the rest goes back with the channel
-		_ = c.finish(time.After(closeTimeout))
+		_ = c.finish(time.After(cutTime))
 	}
 	disconnect()
 	session.Wait()

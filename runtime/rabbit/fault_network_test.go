@@ -321,3 +321,63 @@ func TestPublishWhileDown(t *testing.T) {
 		t.Errorf("it took %v, want %v", took, reconnectPatience)
 	}
 }
+
+// A worker whose broker has gone mute stops soon after its grace period: it says
+// goodbye once, and waits for no more answers when there was none.
+func TestMuteBrokerHoldsUpNoStop(t *testing.T) {
+	const grace = time.Second
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	p, url := startProxy(t, cfg.URL)
+	cfg.URL, cfg.Grace = url, grace // a silence is noticed after 15 s
+	b, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	begun := make(chan bool, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { // ends with ctx
+		served <- b.Serve(ctx, []faas.Function{
+			function("answer", echo),
+			onEvent("work", "mute.work", func(ctx context.Context, _ *faas.Event) error {
+				begun <- true
+				<-ctx.Done()
+				return ctx.Err()
+			}),
+		})
+	}()
+	awaitWorkers(t, b, "answer", true)
+	awaitWorkers(t, b, "work", true)
+	if err := b.Publish(within(t, 20*time.Second), faas.Event{Key: "mute.work", ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, "the run", begun)
+	p.hole(upstream, downstream)
+	stopped := time.Now()
+	cancel()
+	if err := receive(t, "the end of Serve", served); err == nil {
+		t.Error("Serve: got nil, want that a run was not finished")
+	}
+	_ = b.Close()
+	if took := time.Since(stopped); took > grace+2*closeTimeout {
+		t.Errorf("it stopped after %v, want %v and little more", took, grace+closeTimeout)
+	}
+}
+
+// Where nothing runs, all that is closed shares the time that an answer has.
+func TestMuteBrokerHoldsUpNoClose(t *testing.T) {
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	p, url := startProxy(t, cfg.URL)
+	cfg.URL = url
+	b := startCaller(t, cfg)
+	p.hole(upstream, downstream)
+	began := time.Now()
+	_ = b.Close()
+	if took := time.Since(began); took > closeTimeout*7/4 {
+		t.Errorf("Close took %v, want %v", took, closeTimeout)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -16,8 +17,8 @@ import (
 const (
 	heartbeat        = 5 * time.Second
 	handshakeTimeout = 10 * time.Second
-	silentHeartbeats = 3 // without a byte from the peer: then it is given up
-	closeTimeout     = 2 * time.Second
+	silentHeartbeats = 3               // without a byte from the peer: then it is given up
+	closeTimeout     = 2 * time.Second // for the broker's answer to what is closed
 	settleTime       = 2 * time.Second // a user that runs this long is taken to be well
 )
 
@@ -43,6 +44,7 @@ type link struct {
 	blocked  string           // the broker's reason to take nothing; "" when it does
 	unblock  chan struct{}    // closed when blocked ends; nil when it is not blocked
 	freed    time.Time        // when it last ended
+	closeBy  time.Time        // see farewell; zero before the Broker is closed
 }
 
 // session is the life of one connection.
@@ -50,6 +52,8 @@ type session struct {
 	conn *amqp.Connection
 	raw  *gatheringConn
 	over chan struct{} // closed when conn is
+
+	unanswered atomic.Uint64 // 1 + raw.reads when the broker did not answer a farewell in time; 0: it did
 }
 
 var errNotYet = errors.New("not connected to RabbitMQ yet")
@@ -131,12 +135,13 @@ func (l *link) lend(ctx context.Context, s *session, name string, fn func(contex
 			over = nil
 			cancel()
 		case <-ctx.Done():
-			patience := time.NewTimer(closeTimeout)
+			patience := time.NewTimer(time.Until(l.farewell()))
 			defer patience.Stop()
 			select {
 			case err := <-done:
 				return err
 			case <-patience.C:
+				s.unanswered.Store(1 + s.raw.reads.Load())
 				return ctx.Err()
 			}
 		}
@@ -204,7 +209,7 @@ func (l *link) keep(ctx context.Context, a address, s *session) {
 		select {
 		case <-ctx.Done():
 			// Close waits for ever on a blocked connection; CloseDeadline does not.
-			_ = s.conn.CloseDeadline(time.Now().Add(closeTimeout))
+			_ = s.conn.CloseDeadline(l.farewell())
 			l.down(errors.New("the connection to RabbitMQ is closed"))
 			return
 		case b, ok := <-blocked:

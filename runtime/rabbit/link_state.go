@@ -37,6 +37,31 @@ func (l *link) announce() {
 	l.changed = make(chan struct{})
 }
 
+// farewell is until when the broker may answer to what is closed from now on.
+func (l *link) farewell() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closeBy.IsZero() {
+		return l.closeBy
+	}
+	return time.Now().Add(closeTimeout)
+}
+
+// isMute reports whether the broker did not answer a farewell, and has sent
+// nothing since.
+func (l *link) isMute() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.live != nil && l.live.unanswered.Load() == 1+l.live.raw.reads.Load()
+}
+
+// closing says until when all that is closed has time altogether.
+func (l *link) closing(by time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closeBy = by
+}
+
 // awaiting says that a is the first to be tried; later it is better known what
 // is wrong.
 func (l *link) awaiting(a address) {

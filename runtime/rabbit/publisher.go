@@ -114,7 +114,7 @@ func (p *publisher) run(ctx context.Context) {
 	g.Go(func() { p.link.use(serving, "publish", p.serve) })
 	<-ctx.Done()
 	p.close()
-	patience, done := context.WithTimeout(serving, closeTimeout)
+	patience, done := context.WithDeadline(serving, p.link.farewell())
 	defer done()
 	if p.room.Acquire(patience, maxUnconfirmed) == nil { // all of it: nothing is under way
 		p.room.Release(maxUnconfirmed) // who comes now learns that it is over

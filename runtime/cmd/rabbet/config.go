@@ -37,7 +37,7 @@ type config struct {
 	LogLevel       string        `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat      string        `env:"LOG_FORMAT" doc:"json or console; by default console in 'rabbet dev' and json elsewhere"`
 	OnceFor        time.Duration `env:"ONCE_FOR" envDefault:"168h" doc:"how long it is known that an event was handled (faas.Once)"`
-	Grace          time.Duration `env:"GRACE" envDefault:"25s" doc:"how long work under way may take to finish after SIGTERM"`
+	Grace          time.Duration `env:"GRACE" envDefault:"25s" doc:"how long work under way may take to finish after SIGTERM; the process ends within a second more, or 4 s if RabbitMQ or a function does not answer: what kills it should wait longer"`
 	Batch          bool          `env:"BATCH" envDefault:"true" doc:"let calls that wait at the same moment travel in one message"`
 	Declare        bool          `env:"DECLARE" envDefault:"true" doc:"false: declare no exchange and no queue on RabbitMQ, but for those of a process's own; 'rabbet topology' does it then"`
 	ManagementURL  string        `env:"MANAGEMENT_URL" doc:"http://user:password@host:15672, where 'rabbet topology diff' asks RabbitMQ's management API"`

@@ -109,10 +109,10 @@ func serveIngress(front *ingress.Ingress, l net.Listener, idle, grace time.Durat
 		front.Run(ctx)
 	}()
 	return func() {
-		front.Draining()
-		time.Sleep(min(drainNotice, grace))
 		waited, done := context.WithTimeout(context.Background(), grace)
 		defer done()
+		front.Draining()
+		time.Sleep(min(drainNotice, grace))
 		if server.Shutdown(waited) != nil {
 			server.Close()
 		}
