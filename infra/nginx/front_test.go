@@ -183,6 +183,44 @@ func TestFront(t *testing.T) {
 	} {
 		t.Run("explains: "+head, func(t *testing.T) { wantProblem(t, n.in(t).raw(head+"\r\n\r\n"), want, "no") })
 	}
+	t.Run("loses no request to an ingress that stops", func(t *testing.T) {
+		n, over := n.in(t), make(chan struct{})
+		var load sync.WaitGroup
+		var sent atomic.Int64
+		for range 16 {
+			load.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+					}
+					r, err := http.Post(n.base+"/notes", "application/json", strings.NewReader(`{"text":"a"}`))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if r.StatusCode != 200 {
+						t.Errorf("got %s from %q", r.Status, r.Header.Get("X-Ingress"))
+					}
+					_, _ = io.Copy(io.Discard, r.Body)
+					r.Body.Close()
+					sent.Add(1)
+				}
+			})
+		}
+		for i := range s.ingresses {
+			one, name := &s.ingresses[i], fmt.Sprint(i+1)
+			one.stop()
+			*one = s.startIngress(lasting, name, one.addr, zap.NewNop())
+			n.eventually("NGINX asks it again", func() bool {
+				return n.do("POST", "/notes", `{"text":"a"}`).Header.Get("X-Ingress") == name
+			})
+		}
+		close(over)
+		load.Wait()
+		t.Logf("each ingress was replaced: %d requests", sent.Load())
+	})
 	for name, c := range map[string]struct {
 		method, path, body string
 		field              string
@@ -357,7 +395,10 @@ type system struct {
 	taken          chan string            // what the event function has got
 }
 
-type oneIngress struct{ addr string }
+type oneIngress struct {
+	addr string
+	stop func() // loses no request; also at the end of the test
+}
 
 func startSystem(t *testing.T) *system {
 	t.Helper()
@@ -369,7 +410,7 @@ func startSystem(t *testing.T) *system {
 	core, logged := observer.New(zapcore.DebugLevel)
 	s.logged = logged
 	for i := range s.ingresses {
-		s.ingresses[i].addr = s.startIngress(t, fmt.Sprint(i+1), zap.New(core))
+		s.ingresses[i] = s.startIngress(t, fmt.Sprint(i+1), "127.0.0.1:0", zap.New(core))
 	}
 	return s
 }
@@ -414,12 +455,12 @@ func (s *system) open(t *testing.T) *rabbit.Broker {
 	return b
 }
 
-// startIngress starts an ingress that says which one it is.
-func (s *system) startIngress(t *testing.T, name string, log *zap.Logger) (addr string) {
+// startIngress starts an ingress at addr that says which one it is.
+func (s *system) startIngress(t *testing.T, name, addr string, log *zap.Logger) oneIngress {
 	t.Helper()
 	broker := s.open(t)
 	front := ingress.New(ingress.Config{Broker: broker, Log: log, TrustProxy: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,17 +468,25 @@ func (s *system) startIngress(t *testing.T, name string, log *zap.Logger) (addr 
 		w.Header().Set("X-Ingress", name)
 		front.ServeHTTP(w, r)
 	}), nil)
+	server.Patience = 5 * time.Second // as the command has it
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { front.Run(ctx) })
 	running.Go(func() { _ = server.Serve(l) })
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
+		front.Draining()
+		waited, done := context.WithTimeout(context.Background(), 20*time.Second)
+		defer done()
+		if err := server.Shutdown(waited); err != nil {
+			t.Errorf("stop ingress %s: %v", name, err)
+			server.Close()
+		}
 		cancel()
-		server.Close()
 		running.Wait()
 		broker.Close()
 	})
-	return l.Addr().String()
+	t.Cleanup(stop)
+	return oneIngress{l.Addr().String(), stop}
 }
 
 func (i oneIngress) answers(path string) bool {

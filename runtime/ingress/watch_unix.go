@@ -4,6 +4,7 @@ package ingress
 
 import (
 	"cmp"
+	"errors"
 	"net"
 	"syscall"
 )
@@ -25,7 +26,7 @@ func peekable(c net.Conn) syscall.RawConn {
 // cannot see past a request that the client has sent ahead.
 func (c *clientConn) left() bool {
 	n, err := c.peek()
-	return err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+	return err == nil && n == 0 || err != nil && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
 }
 
 // pending reports whether the client has sent something that is not read yet.
