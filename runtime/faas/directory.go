@@ -132,26 +132,6 @@ func (d *Directory) Find(nameOrKey string) (Live, bool) {
 	return found, ok
 }
 
-// Rivals returns the names of the other request functions that answer f's key,
-// or did, and whether a worker of one of them began after since: then f was
-// renamed.
-func (d *Directory) Rivals(f *Descriptor, since time.Time) (names []string, replaced bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	rival := func(o Descriptor) bool {
-		return o.Kind == KindRequest && o.Name != f.Name && o.Keys[0] == f.Keys[0]
-	}
-	for name, o := range d.known {
-		if rival(o) {
-			names = append(names, name)
-		}
-	}
-	for _, w := range d.workers {
-		replaced = replaced || w.Started.After(since) && slices.ContainsFunc(w.Functions, rival)
-	}
-	return names, replaced
-}
-
 // update makes the list anew and tells who waits if it differs.
 func (d *Directory) update() {
 	newest := map[string]seen{}

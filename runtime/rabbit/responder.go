@@ -164,11 +164,8 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 		return fmt.Errorf("open a channel to answer on: %w", err)
 	}
 	defer ch.Close()
-	if err := r.b.rehome(ctx, conn, r.b.names.requestFunction(&r.fn.Descriptor)); err != nil {
-		return err
-	}
-	needed, err := r.b.requestFunction(ctx, &r.fn.Descriptor)
-	if err != nil {
+	needed := r.b.names.requestFunction(&r.fn.Descriptor)
+	if err := r.b.rehome(ctx, conn, needed); err != nil {
 		return err
 	}
 	for _, t := range []topology{r.b.names.common(), needed} {

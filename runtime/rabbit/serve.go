@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -70,19 +69,12 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
 	ticker := time.NewTicker(b.cfg.declaring)
 	defer ticker.Stop()
 	var last string
-	replaced := false
 	for {
-		changed := b.directory.Changed()
 		select {
 		case <-ctx.Done():
 			return
 		case <-asked:
 		case <-ticker.C:
-		case <-changed:
-			before := replaced
-			if _, replaced = b.directory.Rivals(fn, b.system.started); replaced == before {
-				continue
-			}
 		}
 		if live, ok := b.directory.Find(fn.Name); ok && live.Version != fn.Version {
 			continue // a newer one knows better which keys it wants
@@ -106,11 +98,7 @@ func (b *Broker) declareAgain(ctx context.Context, fn *faas.Descriptor) error {
 		return err
 	}
 	if fn.Kind == faas.KindRequest {
-		t, err := b.requestFunction(ctx, fn)
-		if err != nil {
-			return err
-		}
-		return b.consume.declare(ctx, t.declare)
+		return b.consume.declare(ctx, b.names.requestFunction(fn).declare)
 	}
 	source := cmp.Or(fn.Exchange, b.names.events())
 	if err := b.declareSource(ctx, source); err != nil {
@@ -120,29 +108,6 @@ func (b *Broker) declareAgain(ctx context.Context, fn *faas.Descriptor) error {
 		return err
 	}
 	return b.checkSource(ctx, fn)
-}
-
-// requestFunction is what fn answers on. While a function is being renamed,
-// workers of both names answer one key, and the broker would give each of their
-// queues a call of its own: only that of the youngest worker stays bound.
-func (b *Broker) requestFunction(ctx context.Context, fn *faas.Descriptor) (topology, error) {
-	t := b.names.requestFunction(fn)
-	unbound, replaced := b.directory.Rivals(fn, b.system.started)
-	if replaced {
-		t.bindings, unbound = nil, []string{fn.Name}
-	}
-	for _, name := range unbound {
-		if t.fixed {
-			break
-		}
-		err := b.consume.declare(ctx, func(ch *amqp.Channel) error {
-			return ch.QueueUnbind(b.names.requestQueue(name), fn.Keys[0], b.names.requests(), nil)
-		})
-		if e, ok := errors.AsType[*amqp.Error](err); err != nil && !(ok && e.Code == amqp.NotFound) {
-			return t, fmt.Errorf("unbind queue %q, whose function has another name now: %w", b.names.requestQueue(name), err)
-		}
-	}
-	return t, nil
 }
 
 // serve hosts one function; live is told whenever it begins to consume.

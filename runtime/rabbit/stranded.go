@@ -79,8 +79,8 @@ func (b *Broker) rescue(ctx context.Context, d *amqp.Delivery) bool {
 	}
 }
 
-// moveStranded lets d wait for its queue if some worker hosts the function and
-// will declare it again. Else it is a dead letter.
+// moveStranded lets d wait for its queue if some worker hosts the function, or
+// may, and will declare it again. Else it is a dead letter.
 func (b *Broker) moveStranded(ctx context.Context, d *amqp.Delivery) error {
 	e := b.names.fromDelivery(d)
 	function, ok := strings.CutPrefix(d.RoutingKey, b.names.eventQueue(""))
@@ -88,7 +88,9 @@ func (b *Broker) moveStranded(ctx context.Context, d *amqp.Delivery) error {
 		b.log.Warn("dropped a message that somebody has delayed for a queue that is no event function's", zap.String("queue", d.RoutingKey))
 		return nil
 	}
-	if live, ok := b.directory.Find(function); ok && len(live.Workers) > 0 {
+	live, ok := b.directory.Find(function)
+	hosted := ok && live.Kind == faas.KindEvent && len(live.Workers) > 0
+	if hosted || time.Since(b.system.started) < faas.AnnounceLapse { // at first this process has not heard of all, nor hosts all that it will
 		return b.publisher.delay(ctx, d.RoutingKey, strandedPause, grain, copyOf(d, &e, nil))
 	}
 	now := time.Now()

@@ -17,8 +17,8 @@ import (
 func TestEventsOfAFunctionThatIsNoMore(t *testing.T) {
 	b := openBroker(t)
 	a := newAccount("beside stranded events")
-	serve(t, b, counted(a, "stays.here", 4))
-	const n = 40 // more than the broker dead-letters at once
+	serve(t, b, counted(a, "stays.here", 4), function("gone", nil)) // a request function now
+	const n = 40                                                    // more than the broker dead-letters at once
 	for i := range n {
 		if err := b.publisher.delay(t.Context(), b.names.eventQueue("gone"), time.Second, 0, amqp.Publishing{
 			MessageId: strconv.Itoa(i), DeliveryMode: amqp.Persistent, Body: []byte(`{"n":1}`),
