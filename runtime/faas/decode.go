@@ -162,9 +162,9 @@ func invalid(err error) error {
 	return &Error{Code: CodeInvalid, Detail: err.Error(), Cause: err}
 }
 
-// maxMistakes is how many a caller is told of: a body can have more than an
-// answer, or a line of the log, has room for.
-const maxMistakes = 100
+// MaxMistakes is how many mistakes in one input a caller is told of: a body can
+// have more than an answer, or a line of the log, has room for.
+const MaxMistakes = 100
 
 // explain walks the body again, slowly, to name every mistake in it. cause is
 // what the fast way stumbled over; without one, only what is found counts.
@@ -177,8 +177,8 @@ func (in *input) explain(body []byte, cause error) error {
 	}
 	if fields := in.mistakes(v, in.typ, "", nil); len(fields) > 0 {
 		detail := "the input does not fit"
-		if len(fields) > maxMistakes {
-			fields, detail = fields[:maxMistakes], fmt.Sprintf("%s; these are the first %d mistakes", detail, maxMistakes)
+		if len(fields) > MaxMistakes {
+			fields, detail = fields[:MaxMistakes], fmt.Sprintf("%s; these are the first %d mistakes", detail, MaxMistakes)
 		}
 		return &Error{Code: CodeInvalid, Detail: detail, Fields: fields, Cause: cause}
 	}
@@ -202,7 +202,7 @@ func malformed(err error, length int) error {
 
 // mistakes collects where v, at pointer at, does not fit t.
 func (in *input) mistakes(v any, t reflect.Type, at string, found []FieldError) []FieldError {
-	if len(found) > maxMistakes {
+	if len(found) > MaxMistakes {
 		return found
 	}
 	add := func(detail string) []FieldError { return append(found, FieldError{Pointer: at, Detail: detail}) }

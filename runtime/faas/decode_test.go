@@ -121,15 +121,15 @@ func TestDecodeTellsTheFirstMistakes(t *testing.T) {
 		"items":           `{"id":"1","name":"n","home":{"city":"c"},"tags":[0` + many(func(int) string { return ",0" }) + `]}`,
 	} {
 		err := AsError(newInput(reflect.TypeFor[person](), strict).decode([]byte(body), new(person)))
-		if err == nil || len(err.Fields) != maxMistakes || !strings.Contains(err.Detail, "the first 100") {
-			t.Errorf("%s: got %d mistakes, %q, want the first %d", name, len(err.Fields), err.Detail, maxMistakes)
+		if err == nil || len(err.Fields) != MaxMistakes || !strings.Contains(err.Detail, "the first 100") {
+			t.Errorf("%s: got %d mistakes, %q, want the first %d", name, len(err.Fields), err.Detail, MaxMistakes)
 		}
 	}
 }
 
 func many(part func(i int) string) string {
 	var b strings.Builder
-	for i := range 5 * maxMistakes {
+	for i := range 5 * MaxMistakes {
 		b.WriteString(part(i))
 	}
 	return b.String()

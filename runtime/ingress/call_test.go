@@ -132,8 +132,8 @@ func TestRefusals(t *testing.T) {
 // An answer is not many times as large as the request that it refuses.
 func TestManyMistakes(t *testing.T) {
 	r := do(New(Config{Broker: newBroker()}), "GET", "/profiles/42?"+strings.Repeat("a&", 4000), "")
-	if p := readProblem(t, r); p.Status != 422 || len(p.Errors) != maxMistakes {
-		t.Errorf("got a %d with %d mistakes, want a 422 with %d", p.Status, len(p.Errors), maxMistakes)
+	if p := readProblem(t, r); p.Status != 422 || len(p.Errors) != faas.MaxMistakes {
+		t.Errorf("got a %d with %d mistakes, want a 422 with %d", p.Status, len(p.Errors), faas.MaxMistakes)
 	}
 }
 

@@ -45,13 +45,10 @@ func refuse(status int, format string, a ...any) *problem {
 	}
 }
 
-// maxMistakes is how many of them a response lists.
-const maxMistakes = 100
-
 // unfit is the problem of an input that does not fit the function's schema.
 func unfit(fields ...faas.FieldError) *problem {
 	p := refuse(http.StatusUnprocessableEntity, "the input does not fit")
-	p.Type, p.Errors = typeOf(faas.CodeInvalid), fields[:min(len(fields), maxMistakes)]
+	p.Type, p.Errors = typeOf(faas.CodeInvalid), fields[:min(len(fields), faas.MaxMistakes)]
 	return p
 }
 

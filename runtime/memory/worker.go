@@ -8,8 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // worker is one Serve, here or in a process that shares the broker. The

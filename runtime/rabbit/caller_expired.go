@@ -42,22 +42,11 @@ func (c *caller) forwardExpired(ctx context.Context, conn *amqp.Connection) erro
 	if err != nil {
 		return fmt.Errorf("consume from %q: %w", c.b.names.expired(), err)
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case d, ok := <-expired:
-			if !ok {
-				if ctx.Err() != nil {
-					return nil
-				}
-				return fmt.Errorf("the broker ended the consumer of %q", c.b.names.expired())
-			}
-			if err := answerExpired(ch, &d); err != nil {
-				c.b.cfg.Log.Debug("an expired call is not answered", zap.String("id", d.MessageId), zap.Error(err))
-			}
+	return eachDelivery(ctx, c.b.names.expired(), expired, func(d *amqp.Delivery) {
+		if err := answerExpired(ch, d); err != nil {
+			c.b.cfg.Log.Debug("an expired call is not answered", zap.String("id", d.MessageId), zap.Error(err))
 		}
-	}
+	})
 }
 
 func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {

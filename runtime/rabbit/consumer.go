@@ -313,3 +313,21 @@ func (c *consumer) unbindOld(ch *amqp.Channel, exchange string) error {
 	}
 	return nil
 }
+
+// eachDelivery calls fn with each delivery from the queue, one after the other,
+// until ctx is done. It fails when the broker ends the consumer.
+func eachDelivery(ctx context.Context, queue string, deliveries <-chan amqp.Delivery, fn func(*amqp.Delivery)) error {
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case d, ok := <-deliveries:
+			switch {
+			case ok:
+				fn(&d)
+			case ctx.Err() == nil:
+				return fmt.Errorf("the broker ended the consumer of %q", queue)
+			}
+		}
+	}
+	return nil
+}

@@ -41,23 +41,11 @@ func (b *Broker) rescueStranded(ctx context.Context, conn *amqp.Connection) erro
 	if err != nil {
 		return fmt.Errorf("consume from %q: %w", b.names.stranded(), err)
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case d, ok := <-stranded:
-			if !ok {
-				if ctx.Err() != nil {
-					return nil
-				}
-				return fmt.Errorf("the broker ended the consumer of %q", b.names.stranded())
-			}
-			if !b.rescue(ctx, &d) {
-				return nil // it goes back with ch
-			}
+	return eachDelivery(ctx, b.names.stranded(), stranded, func(d *amqp.Delivery) {
+		if b.rescue(ctx, d) { // else it goes back with ch
 			_ = d.Ack(false) // if ch has gone it is rescued once more
 		}
-	}
+	})
 }
 
 // rescue moves d on, however long that takes. It reports false if ctx is done
