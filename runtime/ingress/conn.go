@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -40,6 +41,7 @@ type clientConn struct {
 	quick       atomic.Bool // the last answer was, see quickAnswer
 	waits       atomic.Bool // nothing of a next request has come
 	leaving     atomic.Bool // it is to end when it waits, see dismiss
+	yields      int         // in a row, see yield
 }
 
 // quickAnswer is how long an answer takes at the most for the next one to be
@@ -50,6 +52,22 @@ const quickAnswer = 25 * time.Microsecond
 // answered notes how long the handler took.
 func (c *clientConn) answered(took time.Duration) {
 	c.quick.Store(c.raw != nil && took < quickAnswer)
+}
+
+// maxYields is how often in a row a connection yields. Who yields stays among
+// those that can run, and the runtime asks for news of all others when none is
+// left: the more yield, the longer the others wait.
+const maxYields = 3
+
+// yield lets the others go on before this connection looks for its next request.
+// Just after an answer it would look in vain, and have to be woken. When the
+// others have had their turn the request is often there.
+func (c *clientConn) yield() {
+	if c.yields++; c.yields > maxYields {
+		c.yields = 0
+		return
+	}
+	runtime.Gosched()
 }
 
 type clientConnKey struct{}
@@ -78,6 +96,9 @@ func (c *clientConn) Read(b []byte) (int, error) {
 	// and no error, is the end of it.
 	if len(b) == 1 && c.quick.Load() && c.read.never() {
 		return 0, nil
+	}
+	if c.waits.Load() {
+		c.yield()
 	}
 	for {
 		if c.leaving.Load() && c.waits.Load() && !c.pending() {
