@@ -15,7 +15,8 @@ import (
 // that find nothing, most of the time.
 type redisConns struct {
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
-	failed atomic.Int64 // when one of them failed last, in Unix nanoseconds
+	failed atomic.Int64              // when one of them failed last, in Unix nanoseconds
+	latest atomic.Pointer[redisConn] // that asked
 }
 
 type redisConn struct {
@@ -51,10 +52,10 @@ func (c *redisConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Read lets others go on before it looks for an answer: just after the question
-// it would look in vain, and have to be woken.
+// Read lets others go on, if there are any, before it looks for an answer: just
+// after the question it would look in vain, and have to be woken.
 func (c *redisConn) Read(b []byte) (int, error) {
-	if c.asked.Swap(false) {
+	if c.asked.Swap(false) && c.all.latest.Swap(c) != c {
 		runtime.Gosched()
 	}
 	n, err := c.Conn.Read(b)

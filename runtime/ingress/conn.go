@@ -13,14 +13,17 @@ import (
 )
 
 // clientListener accepts connections that cost net/http less.
-type clientListener struct{ net.Listener }
+type clientListener struct {
+	net.Listener
+	latest atomic.Pointer[clientConn] // that was answered
+}
 
-func (l clientListener) Accept() (net.Conn, error) {
+func (l *clientListener) Accept() (net.Conn, error) {
 	socket, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: socket, raw: peekable(socket)}
+	c := &clientConn{Conn: socket, listener: l, raw: peekable(socket)}
 	c.read.apply, c.write.apply = socket.SetReadDeadline, socket.SetWriteDeadline
 	return c, nil
 }
@@ -35,6 +38,7 @@ func (l clientListener) Accept() (net.Conn, error) {
 // has to wait all the same looks for its client itself, see clientContext.
 type clientConn struct {
 	net.Conn
+	listener    *clientListener
 	raw         syscall.RawConn // to look for the client with; nil: net/http watches always
 	read, write deadline
 	exchange    exchange    // of the request that is being served
@@ -61,8 +65,12 @@ const maxYields = 3
 
 // yield lets the others go on before this connection looks for its next request.
 // Just after an answer it would look in vain, and have to be woken. When the
-// others have had their turn the request is often there.
+// others have had their turn the request is often there. Without others it would
+// only wake a thread that finds nothing to do.
 func (c *clientConn) yield() {
+	if c.listener.latest.Swap(c) == c {
+		return
+	}
 	if c.yields++; c.yields > maxYields {
 		c.yields = 0
 		return

@@ -21,7 +21,7 @@ func pair(t testing.TB) (lenient, other net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { other.Close() })
-	if lenient, err = (clientListener{l}).Accept(); err != nil {
+	if lenient, err = (&clientListener{Listener: l}).Accept(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { lenient.Close() })

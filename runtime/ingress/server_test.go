@@ -24,7 +24,7 @@ func startWith(t *testing.T, h http.Handler, connContext func(context.Context, n
 	if connContext != nil {
 		server.Config.ConnContext = connContext
 	}
-	server.Listener = clientListener{server.Listener}
+	server.Listener = &clientListener{Listener: server.Listener}
 	server.Start()
 	t.Cleanup(server.Close)
 	return server

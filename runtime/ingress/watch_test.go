@@ -329,7 +329,7 @@ func TestDismissedConnectionTakesWhatHasCome(t *testing.T) {
 	}
 	defer l.Close()
 	other := dial(t, l.Addr().String())
-	accepted, err := clientListener{l}.Accept()
+	accepted, err := (&clientListener{Listener: l}).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
