@@ -70,4 +70,9 @@ func TestRedisConnIsLookedThrough(t *testing.T) {
 	expect("another one has failed", true)
 	answer()
 	expect("it has answered since", false)
+	other.Close()
+	if _, err := other.Write([]byte("PING")); err == nil {
+		t.Fatal("a connection that is closed takes a question")
+	}
+	expect("another one could not ask", true)
 }

@@ -15,7 +15,7 @@ import (
 // clientListener accepts connections that cost net/http less.
 type clientListener struct {
 	net.Listener
-	latest atomic.Pointer[clientConn] // that was answered
+	latest atomic.Pointer[clientConn] // that began to wait for a request
 }
 
 func (l *clientListener) Accept() (net.Conn, error) {

@@ -314,9 +314,10 @@ func (c *consumer) unbindOld(ch *amqp.Channel, exchange string) error {
 	return nil
 }
 
-// eachDelivery calls fn with each delivery from the queue, one after the other,
-// until ctx is done. It fails when the broker ends the consumer.
-func eachDelivery(ctx context.Context, queue string, deliveries <-chan amqp.Delivery, fn func(*amqp.Delivery)) error {
+// eachDelivery calls fn with each delivery of what is consumed, a queue or a
+// pattern, one after the other, until ctx is done. It fails when the broker ends
+// the consumer.
+func eachDelivery(ctx context.Context, consumed string, deliveries <-chan amqp.Delivery, fn func(*amqp.Delivery)) error {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -325,7 +326,7 @@ func eachDelivery(ctx context.Context, queue string, deliveries <-chan amqp.Deli
 			case ok:
 				fn(&d)
 			case ctx.Err() == nil:
-				return fmt.Errorf("the broker ended the consumer of %q", queue)
+				return fmt.Errorf("the broker ended the consumer of %q", consumed)
 			}
 		}
 	}

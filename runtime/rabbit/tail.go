@@ -29,18 +29,10 @@ func (b *Broker) Tail(ctx context.Context, pattern string, fn func(faas.Event)) 
 		if err != nil {
 			return err
 		}
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case d, ok := <-deliveries:
-				if !ok {
-					return fmt.Errorf("the broker ended the consumer that follows %q", pattern)
-				}
-				_ = d.Ack(false)
-				fn(b.names.fromDelivery(&d))
-			}
-		}
+		return eachDelivery(ctx, pattern, deliveries, func(d *amqp.Delivery) {
+			_ = d.Ack(false)
+			fn(b.names.fromDelivery(d))
+		})
 	})
 	return nil
 }
