@@ -439,7 +439,7 @@ func TestHistoriesShowBugs(t *testing.T) {
 		w := newWorld(t, "redis://"+startRedis(t).address, 100*time.Millisecond)
 		w.bound = time.Millisecond
 		w.board.setCut(true)
-		found := w.run(10_000)
+		found := w.run(100_000)
 		if t.Log(w.report("planted: a level that is stale for longer than it says", found)); len(found) == 0 {
 			t.Error("nothing was found")
 		}

@@ -3,6 +3,7 @@ package cache
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 type memcachedReader struct {
 	address string
 	timeout time.Duration
+	conns   conns
 	idle    chan *memcachedConn // as many as there are trips
 }
 
@@ -28,7 +30,11 @@ type memcachedConn struct {
 }
 
 func newMemcachedReader(address string, timeout time.Duration) *memcachedReader {
-	return &memcachedReader{address, timeout, make(chan *memcachedConn, lineTrips)}
+	dialer := net.Dialer{Timeout: timeout}
+	return &memcachedReader{
+		address: address, timeout: timeout, conns: conns{dial: dialer.DialContext},
+		idle: make(chan *memcachedConn, lineTrips),
+	}
 }
 
 // fetch puts what is stored under keys, which differ, into values. A connection
@@ -58,7 +64,7 @@ func (r *memcachedReader) conn() (*memcachedConn, error) {
 		return c, nil
 	default:
 	}
-	conn, err := net.DialTimeout("tcp", r.address, r.timeout)
+	conn, err := r.conns.Dial(context.Background(), "tcp", r.address)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,8 @@ func openRedis(url string, timeout time.Duration, log *zap.Logger) (*redisStore,
 	o.Protocol = 2 // no push messages to look out for
 	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout, o.DialTimeout = timeout, timeout, timeout, 2*timeout
 	o.MaxRetries, o.DialerRetries = -1, 1
-	o.Dialer = newRedisConns(o).Dial
+	plain := redis.NewDialer(&redis.Options{DialTimeout: o.DialTimeout, TLSConfig: o.TLSConfig})
+	o.Dialer = (&conns{dial: plain}).Dial
 	o.MaxRedirects = 2 // in a cluster, and of reads alone: a write asks the server that has the key
 	s := &redisStore{client: redis.NewUniversalClient(o), timeout: timeout, log: log, finding: guard{log: log}}
 	if s.cluster, _ = s.client.(*redis.ClusterClient); s.cluster == nil {
