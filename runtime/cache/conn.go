@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // conns are the connections to a store's servers, which cost a read less than
@@ -25,18 +27,14 @@ type conn struct {
 	raw      syscall.RawConn // of the socket; nil for TLS
 	asked    atomic.Bool     // and nobody has looked for the answer yet
 	answered time.Time       // when something came last
-	skip     int             // how many of the next glances are left out
-	skipped  int             // how many were before the last one
+	glance   solo.Glance
 }
 
-// A question that is alone, as the many before it were, glances at its
-// connection, for as long, before it sleeps: a server that is near answers
-// within that time, and to be woken takes nearly as long once more. It costs no
-// CPU time, since the runtime's threads would look for work in vain meanwhile.
+// A question that is alone, as those before it were, glances at its connection,
+// for as long, before it sleeps.
 const (
 	glance     = 100 * time.Microsecond
 	aloneSince = 32 // questions
-	maxSkip    = 63 // glances are left out at the most, for one that is in vain
 )
 
 // trusted is how long after an answer a connection is taken for sound, unless
@@ -49,7 +47,7 @@ func (a *conns) Dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: socket, all: a}
+	c := &conn{Conn: socket, all: a, glance: solo.Glance{For: glance}}
 	if s, ok := socket.(syscall.Conn); ok {
 		if c.raw, err = s.SyscallConn(); err != nil {
 			socket.Close()
@@ -79,10 +77,10 @@ func (c *conn) Write(b []byte) (int, error) {
 func (c *conn) Read(b []byte) (n int, err error) {
 	if c.asked.Swap(false) {
 		defer c.all.asking.Add(-1)
-		if c.all.alone.Load() >= aloneSince {
-			n = c.glance(b)
-		} else {
+		if c.all.alone.Load() < aloneSince {
 			runtime.Gosched()
+		} else if c.raw != nil {
+			n = c.glance.Read(c.raw, b)
 		}
 	}
 	if n == 0 {
@@ -102,30 +100,6 @@ func (c *conn) Close() error {
 		c.all.asking.Add(-1)
 	}
 	return c.Conn.Close()
-}
-
-// glance reads what comes within a moment, and returns how much: 0 leaves all,
-// errors too, to a read that waits. The more glances in a row are in vain, the
-// more are left out.
-func (c *conn) glance(b []byte) (n int) {
-	if c.raw == nil {
-		return 0
-	}
-	if c.skip > 0 {
-		c.skip--
-		return 0
-	}
-	_ = c.raw.Read(func(fd uintptr) bool { // an error shows with the read that waits
-		n = readWithin(glance, fd, b)
-		return true
-	})
-	if n > 0 {
-		c.skipped = 0
-	} else {
-		c.skipped = min(2*c.skipped+1, maxSkip)
-	}
-	c.skip = c.skipped
-	return n
 }
 
 // SyscallConn is what go-redis looks through before each use, for the end of

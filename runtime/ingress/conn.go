@@ -10,11 +10,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // clientListener accepts connections that cost net/http less.
 type clientListener struct {
 	net.Listener
+	solo   *solo.Switch
 	latest atomic.Pointer[clientConn] // that began to wait for a request
 }
 
@@ -23,7 +26,7 @@ func (l *clientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: socket, listener: l, raw: peekable(socket)}
+	c := &clientConn{Conn: socket, listener: l, raw: peekable(socket), glance: solo.Glance{For: glance}}
 	c.read.apply, c.write.apply = socket.SetReadDeadline, socket.SetWriteDeadline
 	return c, nil
 }
@@ -46,7 +49,12 @@ type clientConn struct {
 	waits       atomic.Bool // nothing of a next request has come
 	leaving     atomic.Bool // it is to end when it waits, see dismiss
 	yields      int         // in a row, see yield
+	glance      solo.Glance // for a request
 }
+
+// glance is how long a connection that is alone looks for its next request
+// before it sleeps: some clients have it ready.
+const glance = 100 * time.Microsecond
 
 // quickAnswer is how long an answer takes at the most for the next one to be
 // expected as soon: some times what one takes that waits for nothing, and less
@@ -63,14 +71,29 @@ func (c *clientConn) answered(took time.Duration) {
 // left: the more yield, the longer the others wait.
 const maxYields = 3
 
+// waiting is told when c begins to wait for a request, and reports whether c is
+// alone: it was the last one to do so, too.
+func (c *clientConn) waiting() (alone bool) {
+	if c.listener.latest.Swap(c) == c {
+		c.listener.solo.Alone()
+		return true
+	}
+	c.listener.solo.Crowded() // its first request, or another one has had one since
+	return false
+}
+
+// begun is told when something has come, and the wait for a request is over.
+func (c *clientConn) begun() {
+	if c.waits.Swap(false) && c.listener.latest.Load() != c {
+		c.listener.solo.Crowded()
+	}
+}
+
 // yield lets the others go on before this connection looks for its next request.
 // Just after an answer it would look in vain, and have to be woken. When the
 // others have had their turn the request is often there. Without others it would
 // only wake a thread that finds nothing to do.
 func (c *clientConn) yield() {
-	if c.listener.latest.Swap(c) == c {
-		return
-	}
 	if c.yields++; c.yields > maxYields {
 		c.yields = 0
 		return
@@ -106,7 +129,14 @@ func (c *clientConn) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	if c.waits.Load() {
-		c.yield()
+		if !c.waiting() {
+			c.yield()
+		} else if c.raw != nil && c.listener.solo.On() {
+			if n := c.glance.Read(c.raw, b); n > 0 {
+				c.begun()
+				return n, nil
+			}
+		}
 	}
 	for {
 		if c.leaving.Load() && c.waits.Load() && !c.pending() {
@@ -117,7 +147,7 @@ func (c *clientConn) Read(b []byte) (int, error) {
 		}
 		n, err := c.Conn.Read(b)
 		if n > 0 {
-			c.waits.Store(false)
+			c.begun()
 		}
 		if !c.read.tooEarly(err) {
 			return n, err

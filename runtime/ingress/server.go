@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // writeTimeout is how long a response may take from the request's arrival on;
@@ -26,6 +28,9 @@ type Server struct {
 	// comes. A client that gives up its idle connections sooner than that never
 	// loses a request to one that is closed here at the same moment.
 	Patience time.Duration
+
+	// Solo is told whether all requests come over one connection. Nil: nobody is.
+	Solo *solo.Switch
 
 	mu        sync.Mutex
 	stopping  bool

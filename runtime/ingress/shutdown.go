@@ -24,7 +24,7 @@ func (s *Server) Serve(l net.Listener) error {
 	s.accepting.Add(1)
 	s.mu.Unlock()
 	defer s.accepting.Done()
-	err := s.Server.Serve(&clientListener{Listener: l})
+	err := s.Server.Serve(&clientListener{Listener: l, solo: s.Solo})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping && errors.Is(err, net.ErrClosed) {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,6 +33,7 @@ type Broker struct {
 	work    *link // of request functions: a blocked one must not hold back the acks of consume
 	all     []*link
 
+	load      atomic.Int64 // calls taken on and not yet answered
 	directory faas.Directory
 	publisher *publisher
 	caller    *caller

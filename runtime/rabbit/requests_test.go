@@ -13,6 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // withAndWithoutBatches runs the test with calls that may travel together and
@@ -357,4 +358,64 @@ func TestFullQueueRefusesTheCall(t *testing.T) {
 	last.Wait()
 	_, err := caller.Call(t.Context(), faas.Request{Key: "full"})
 	wantError(t, err, faas.CodeRefused, faas.ExecutedNo)
+}
+
+// A worker that takes on one call at a time, and is done with it soon, says so;
+// calls at the same time, a slow one and an event end that.
+func TestWorkerWithOneCallAtATime(t *testing.T) {
+	lone := solo.NewSwitch(func(bool) {})
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	caller := startCaller(t, cfg)
+	together := make(chan struct{})
+	reacted := make(chan struct{}, 1)
+	worker := cfg
+	worker.Solo = lone
+	startWorker(t, worker, []*Broker{caller},
+		function("echo", echo),
+		function("meet", func(context.Context, *faas.Event) ([]byte, error) {
+			select { // each takes the other's
+			case together <- struct{}{}:
+			case <-together:
+			}
+			return nil, nil
+		}),
+		function("slow", func(context.Context, *faas.Event) ([]byte, error) {
+			time.Sleep(2 * shortRun)
+			return nil, nil
+		}),
+		onEvent("react", "something.happened", func(context.Context, *faas.Event) error {
+			reacted <- struct{}{}
+			return nil
+		}))
+	call := func(key string) {
+		if _, err := caller.Call(within(t, 20*time.Second), faas.Request{Key: key, Body: []byte("{}")}); err != nil {
+			t.Error(err)
+		}
+	}
+	for what, disturb := range map[string]func(){
+		"two calls at the same time": func() {
+			var both sync.WaitGroup
+			both.Go(func() { call("meet") })
+			both.Go(func() { call("meet") })
+			both.Wait()
+		},
+		"a slow call": func() { call("slow") },
+		"an event": func() {
+			if err := caller.Publish(within(t, 20*time.Second), faas.Event{Key: "something.happened", Body: []byte("{}")}); err != nil {
+				t.Fatal(err)
+			}
+			receive(t, "the event", reacted)
+		},
+	} {
+		for end := time.Now().Add(30 * time.Second); !lone.On(); call("echo") {
+			if time.Now().After(end) {
+				t.Fatalf("before %s: calls one by one are not noticed", what)
+			}
+		}
+		disturb()
+		if lone.On() {
+			t.Errorf("%s does not count as more than one short call", what)
+		}
+	}
 }

@@ -302,6 +302,9 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 	}
 	r.load += len(calls)
 	r.mu.Unlock()
+	if r.b.load.Add(int64(len(calls))) > 1 {
+		r.b.cfg.Solo.Crowded()
+	}
 
 	if !repeatable && m.Redelivered {
 		s.acks.now(d.tag)
@@ -329,6 +332,7 @@ var errMayHaveRun = &faas.Error{
 
 // answered counts one call off.
 func (r *responder) answered() {
+	r.b.load.Add(-1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.load--

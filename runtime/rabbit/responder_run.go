@@ -6,6 +6,10 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
+// shortRun is how long a run takes at the most that a second processor could not
+// have helped with.
+const shortRun = time.Millisecond
+
 // run runs one call and puts its reply in the outbox.
 func (r *responder) run(j *job) {
 	d, c := j.d, &j.call
@@ -37,6 +41,11 @@ func (r *responder) run(j *job) {
 	}
 	done, err := run.Do()
 	took := time.Since(began)
+	if took <= shortRun && r.b.load.Load() == 1 {
+		r.b.cfg.Solo.Alone()
+	} else {
+		r.b.cfg.Solo.Crowded()
+	}
 
 	if r.base.Err() != nil && err != nil {
 		r.answered() // the grace period is over: the broker has it still, or its caller is left to wonder

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // echo is what both sides answer with.
@@ -47,10 +48,10 @@ func init() {
 // rabbetWorker hosts the echoes as `rabbet worker` hosts functions: with a log
 // line for each run.
 func rabbetWorker(ctx context.Context) error {
-	debug.SetGCPercent(400) // as cmd/rabbet does
+	debug.SetGCPercent(400) // as cmd/rabbet does, and the switch
 	log, observe := productionLog()
 	defer log.Sync()
-	broker, err := rabbit.Open(rabbit.Config{URL: os.Getenv("RABBET_BROKER_URL"), Namespace: os.Getenv("RABBET_NAMESPACE"), Observe: observe, Log: log})
+	broker, err := rabbit.Open(rabbit.Config{URL: os.Getenv("RABBET_BROKER_URL"), Namespace: os.Getenv("RABBET_NAMESPACE"), Observe: observe, Solo: solo.OneProcessor(), Log: log})
 	if err != nil {
 		return err
 	}

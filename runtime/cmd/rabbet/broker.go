@@ -16,6 +16,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // broker is what the commands use of rabbit.Broker, memory.Broker and memory.Remote.
@@ -34,9 +35,11 @@ type broker interface {
 
 // openBroker opens the broker that c names. memory:// is the one inside the
 // `rabbet dev` that runs in this folder.
-func openBroker(c *config, log *zap.Logger) (broker, error) {
+func openBroker(c *config, alone *solo.Switch, log *zap.Logger) (broker, error) {
 	if !c.embedded() {
-		b, err := rabbit.Open(c.rabbit(log))
+		cfg := c.rabbit(log)
+		cfg.Solo = alone
+		b, err := rabbit.Open(cfg)
 		if err != nil {
 			variable, value := c.brokerVariable()
 			return nil, unusable(variable, value, "%v", err)
@@ -86,7 +89,7 @@ const connectPatience = 5 * time.Second
 
 // dial opens the broker for a command that is used by hand, and waits until it is usable.
 func dial(ctx context.Context, c *config) (broker, error) {
-	b, err := openBroker(c, zap.NewNop())
+	b, err := openBroker(c, nil, zap.NewNop())
 	if err != nil {
 		return nil, err
 	}

@@ -66,7 +66,7 @@ func TestConfigSaysWhatToMend(t *testing.T) {
 			t.Setenv(tt.variable, tt.value)
 			c, err := readConfig()
 			if err == nil { // some values only fail where they are used
-				_, err = openBroker(c, newLog(c, "json"))
+				_, err = openBroker(c, nil, newLog(c, "json"))
 			}
 			if err == nil {
 				t.Fatal("got no error")
@@ -138,7 +138,7 @@ func TestBrokerURLFromAFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("postgres://me:secret@host/"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openBroker(c, newLog(c, "json")); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "RABBET_BROKER_URL_FILE") {
+	if _, err := openBroker(c, nil, newLog(c, "json")); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "RABBET_BROKER_URL_FILE") {
 		t.Errorf("a file with another URL: got %v", err)
 	}
 	t.Setenv("RABBET_BROKER_URL", "amqp://host/")

@@ -117,7 +117,7 @@ func (cmd devCommand) Run(ctx context.Context, c *config) error {
 		defer close(drained)
 		crew.run(hosting)
 	}()
-	stopHTTP := serveIngress(front, httpListener, 0, c.Grace, log) // no other ingress takes over: nobody is helped by patience
+	stopHTTP := serveIngress(front, httpListener, 0, c.Grace, nil, log) // no other ingress takes over: nobody is helped by patience
 	cmd.greet(c, crew.present.functions, crew.root)
 	<-ctx.Done()
 	stopHTTP()
@@ -140,7 +140,7 @@ func seed(ctx context.Context, c *config, log *zap.Logger) error {
 // this folder use it, if it is the embedded one.
 func devBroker(ctx context.Context, c *config, log *zap.Logger) (b broker, stop func(), err error) {
 	if !c.embedded() {
-		b, err = openBroker(c, log)
+		b, err = openBroker(c, nil, log)
 		return b, func() {}, err
 	}
 	if conn, err := net.Dial("unix", c.socket()); err == nil {

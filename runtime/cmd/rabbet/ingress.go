@@ -12,6 +12,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/cache"
 	"github.com/rabbet-fn/rabbet/runtime/ingress"
 	"github.com/rabbet-fn/rabbet/runtime/session"
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // ingressCommand turns HTTP requests into calls and events until it is told to stop.
@@ -29,7 +30,7 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 		return err
 	}
 	defer httpListener.Close()
-	broker, err := openBroker(c, log)
+	broker, err := openBroker(c, nil, log)
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer stopAdmin()
 	readySoon(ctx, broker, log) // an ingress that does not know its functions yet would answer 404
-	stop := serveIngress(front, httpListener, idlePatience, c.Grace, log)
+	stop := serveIngress(front, httpListener, idlePatience, c.Grace, solo.OneProcessor(), log)
 	log.Info("listening", zap.String("http", c.HTTPAddr))
 	<-ctx.Done()
 	stop()
@@ -92,9 +93,9 @@ const idlePatience = 5 * time.Second
 // serveIngress serves front at l in the background. stop says goodbye, leaves
 // idle connections open for a while, lets requests under way finish within
 // grace, and returns.
-func serveIngress(front *ingress.Ingress, l net.Listener, idle, grace time.Duration, log *zap.Logger) (stop func()) {
+func serveIngress(front *ingress.Ingress, l net.Listener, idle, grace time.Duration, alone *solo.Switch, log *zap.Logger) (stop func()) {
 	server := ingress.NewServer(front, log)
-	server.Patience = idle
+	server.Patience, server.Solo = idle, alone
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan struct{})
 	go func() { // ends with the server

@@ -108,7 +108,7 @@ func TestInProcessLevelOverRabbitMQ(t *testing.T) {
 	way := newGate(t, address.Host)
 	address.Host = way.address
 	open := func(url string) *cache.Results {
-		b, err := openBroker(&config{BrokerURL: url, Namespace: namespace, Declare: true}, zap.NewNop())
+		b, err := openBroker(&config{BrokerURL: url, Namespace: namespace, Declare: true}, nil, zap.NewNop())
 		if err != nil {
 			t.Fatal(err)
 		}

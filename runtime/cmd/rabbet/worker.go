@@ -14,6 +14,7 @@ import (
 	"github.com/rabbet-fn/rabbet/functions"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/inbox"
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // workerCommand hosts functions over the broker until it is told to stop.
@@ -24,6 +25,7 @@ type workerCommand struct {
 // Run hosts until ctx is done and everything under way has finished.
 func (w workerCommand) Run(ctx context.Context, c *config) error {
 	format, progress := "json", zapcore.InfoLevel
+	var alone *solo.Switch
 	if w.Attached {
 		format, progress = "console", zapcore.DebugLevel // the dev process tells it
 		signal.Ignore(os.Interrupt)                      // Ctrl-C is for that process, which still has requests to answer
@@ -37,11 +39,12 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	log := newLog(c, format)
 	defer log.Sync()
 	if !w.Attached {
+		alone = solo.OneProcessor()
 		if err := c.refuseOwnCache(); err != nil {
 			return err
 		}
 	}
-	broker, err := openBroker(c, log)
+	broker, err := openBroker(c, alone, log)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,84 @@
+// Package solo makes a process quick that has one thing to do at a time.
+//
+// Most of what a lone request costs is waking. Whenever one goroutine hands
+// something to another, Go wakes a thread to run it on a second processor, where
+// as a rule it finds that the first one has done so; and a system takes longer to
+// wake who waits at a socket than a near peer does to answer.
+package solo
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What it takes to be alone.
+const (
+	inARow = 64                    // pieces of work
+	rest   = 50 * time.Millisecond // since there was more to do
+)
+
+// Switch is on while the pieces of work of a process come one by one. It is for
+// many goroutines at once. Nil is never on.
+type Switch struct {
+	row     atomic.Int32 // pieces of work in a row that were alone
+	on      atomic.Bool
+	crowded atomic.Int64 // when the row last ended, in Unix nanoseconds
+
+	mu    sync.Mutex
+	apply func(on bool)
+}
+
+// NewSwitch returns a switch. Whenever it has changed, apply is told, by a
+// goroutine of its own, and only of the last change when there were several.
+func NewSwitch(apply func(on bool)) *Switch { return &Switch{apply: apply} }
+
+// OneProcessor returns a switch that keeps the whole process on one processor
+// while it is on, by GOMAXPROCS; afterwards the runtime's default holds. There
+// is to be one at the most, and none, nil, where the environment sets GOMAXPROCS.
+func OneProcessor() *Switch {
+	if os.Getenv("GOMAXPROCS") != "" {
+		return nil
+	}
+	return NewSwitch(func(on bool) {
+		if on {
+			runtime.GOMAXPROCS(1)
+		} else {
+			runtime.SetDefaultGOMAXPROCS()
+		}
+	})
+}
+
+// Alone notes a piece of work that was the only one, and short.
+func (s *Switch) Alone() {
+	if s == nil || s.on.Load() {
+		return
+	}
+	if s.row.Add(1) >= inARow && time.Now().UnixNano()-s.crowded.Load() >= int64(rest) && s.on.CompareAndSwap(false, true) {
+		go s.tell()
+	}
+}
+
+// Crowded notes that there is, or was, more to do: the switch is off at once.
+func (s *Switch) Crowded() {
+	if s == nil || s.row.Load() == 0 && !s.on.Load() {
+		return
+	}
+	s.row.Store(0)
+	s.crowded.Store(time.Now().UnixNano())
+	if s.on.CompareAndSwap(true, false) {
+		go s.tell()
+	}
+}
+
+// On reports whether the work comes piece by piece.
+func (s *Switch) On() bool { return s != nil && s.on.Load() }
+
+// tell is its own goroutine: GOMAXPROCS waits for a garbage collection to end.
+func (s *Switch) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.apply(s.on.Load())
+}

@@ -1,0 +1,93 @@
+package solo
+
+import (
+	"runtime"
+	"testing"
+	"time"
+)
+
+func TestSwitch(t *testing.T) {
+	told := make(chan bool, 10)
+	s := NewSwitch(func(on bool) { told <- on })
+	alone := func(n int) {
+		for range n {
+			s.Alone()
+		}
+	}
+	expect := func(when string, on bool) {
+		t.Helper()
+		if s.On() != on {
+			t.Errorf("%s: on: %v, want %v", when, s.On(), on)
+		}
+	}
+	expectTold := func(on bool) {
+		t.Helper()
+		select {
+		case got := <-told:
+			if got != on {
+				t.Errorf("told: on: %v, want %v", got, on)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not told: on: %v", on)
+		}
+	}
+	alone(inARow - 1)
+	expect("not yet enough", false)
+	s.Crowded()
+	s.crowded.Store(time.Now().Add(-rest).UnixNano())
+	alone(inARow - 1)
+	expect("they count from the beginning", false)
+	alone(1)
+	expect("enough in a row", true)
+	expectTold(true)
+	alone(10)
+	s.Crowded()
+	expect("crowded", false)
+	expectTold(false)
+	s.crowded.Store(time.Now().Add(time.Hour - rest).UnixNano())
+	alone(2 * inARow)
+	expect("too soon", false)
+	s.crowded.Store(time.Now().Add(-rest).UnixNano())
+	alone(1)
+	expect("later", true)
+	expectTold(true)
+	s.row.Store(0) // what an Alone and a Crowded at the same time may leave behind
+	s.Crowded()
+	expect("crowded again", false)
+	expectTold(false)
+	if len(told) > 0 {
+		t.Errorf("told once more: on: %v", <-told)
+	}
+
+	var none *Switch
+	none.Alone()
+	none.Crowded()
+	if none.On() {
+		t.Error("no switch is on")
+	}
+}
+
+func TestOneProcessor(t *testing.T) {
+	t.Setenv("GOMAXPROCS", "3")
+	if OneProcessor() != nil {
+		t.Error("a GOMAXPROCS that is given is not respected")
+	}
+	t.Setenv("GOMAXPROCS", "")
+	before := runtime.GOMAXPROCS(2) // on a machine with one processor, too
+	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
+	s := OneProcessor()
+	expect := func(n int) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); runtime.GOMAXPROCS(0) != n; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("GOMAXPROCS is %d, want %d", runtime.GOMAXPROCS(0), n)
+			}
+		}
+	}
+	for range inARow {
+		s.Alone()
+	}
+	expect(1)
+	s.Crowded()
+	expect(runtime.NumCPU())
+}
