@@ -16,8 +16,8 @@ import (
 
 // What it takes to be alone.
 const (
-	inARow = 64                    // pieces of work
-	rest   = 50 * time.Millisecond // since there was more to do
+	inARow = 16                   // pieces of work
+	rest   = 5 * time.Millisecond // since there was more to do
 )
 
 // Switch is on while the pieces of work of a process come one by one. It is for
