@@ -82,9 +82,9 @@ func (c *clientConn) waiting() (alone bool) {
 	return false
 }
 
-// begun is told when something has come, and the wait for a request is over.
-func (c *clientConn) begun() {
-	if c.waits.Swap(false) && c.listener.latest.Load() != c {
+// moved is told whenever something has come over c, or is to leave.
+func (c *clientConn) moved() {
+	if c.listener.latest.Load() != c {
 		c.listener.solo.Crowded()
 	}
 }
@@ -133,7 +133,7 @@ func (c *clientConn) Read(b []byte) (int, error) {
 			c.yield()
 		} else if c.raw != nil && c.listener.solo.On() {
 			if n := c.glance.Read(c.raw, b); n > 0 {
-				c.begun()
+				c.waits.Store(false)
 				return n, nil
 			}
 		}
@@ -147,7 +147,8 @@ func (c *clientConn) Read(b []byte) (int, error) {
 		}
 		n, err := c.Conn.Read(b)
 		if n > 0 {
-			c.begun()
+			c.waits.Store(false)
+			c.moved()
 		}
 		if !c.read.tooEarly(err) {
 			return n, err
@@ -162,6 +163,7 @@ func (c *clientConn) dismiss() {
 }
 
 func (c *clientConn) Write(b []byte) (written int, err error) {
+	c.moved()
 	for {
 		if err := c.write.begin(); err != nil {
 			return written, err
