@@ -18,7 +18,7 @@ type conns struct {
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	failed atomic.Int64 // when one of them failed last, in Unix nanoseconds
 	asking atomic.Int32 // how many of them wait for an answer
-	alone  atomic.Int32 // questions in a row that were asked while no other was under way
+	alone  atomic.Int32 // questions in a row that were asked while no other was under way; aloneSince stands for more
 }
 
 type conn struct {
@@ -30,12 +30,9 @@ type conn struct {
 	glance   solo.Glance
 }
 
-// A question that is alone, as those before it were, glances at its connection,
-// for as long, before it sleeps.
-const (
-	glance     = 100 * time.Microsecond
-	aloneSince = 32 // questions
-)
+// aloneSince is how many questions in a row were alone before one is worth a
+// glance.
+const aloneSince = 32
 
 // trusted is how long after an answer a connection is taken for sound, unless
 // another one has failed meanwhile, as all do when the server starts anew. What
@@ -47,7 +44,7 @@ func (a *conns) Dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: socket, all: a, glance: solo.Glance{For: glance}}
+	c := &conn{Conn: socket, all: a}
 	if s, ok := socket.(syscall.Conn); ok {
 		if c.raw, err = s.SyscallConn(); err != nil {
 			socket.Close()
@@ -59,10 +56,10 @@ func (a *conns) Dial(ctx context.Context, network, address string) (net.Conn, er
 
 func (c *conn) Write(b []byte) (int, error) {
 	if !c.asked.Swap(true) {
-		if c.all.asking.Add(1) == 1 {
-			c.all.alone.Add(1)
-		} else {
+		if c.all.asking.Add(1) > 1 {
 			c.all.alone.Store(0)
+		} else if c.all.alone.Load() < aloneSince {
+			c.all.alone.Add(1)
 		}
 	}
 	n, err := c.Conn.Write(b)
@@ -79,7 +76,7 @@ func (c *conn) Read(b []byte) (n int, err error) {
 		defer c.all.asking.Add(-1)
 		if c.all.alone.Load() < aloneSince {
 			runtime.Gosched()
-		} else if c.raw != nil {
+		} else {
 			n = c.glance.Read(c.raw, b)
 		}
 	}

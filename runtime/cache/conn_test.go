@@ -26,15 +26,7 @@ func TestConnIsLookedThrough(t *testing.T) {
 			t.Errorf("%s: looked through: %v, want %v", when, looked, want)
 		}
 	}
-	answer := func() {
-		t.Helper()
-		if _, err := server.Write([]byte("+PONG")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := one.Read(make([]byte, 5)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	answer := func() { t.Helper(); answered(t, one, server) }
 	expect("new", true)
 	answer()
 	expect("it has just answered", false)
@@ -67,15 +59,7 @@ func TestConnKnowsWhetherItIsAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	answer := func() {
-		t.Helper()
-		if _, err := server.Write([]byte("!")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := one.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	answer := func() { t.Helper(); answered(t, one, server) }
 	expect := func(when string, asking, alone int32) {
 		t.Helper()
 		if a, b := all.asking.Load(), all.alone.Load(); a != asking || b != alone {
@@ -103,6 +87,22 @@ func TestConnKnowsWhetherItIsAlone(t *testing.T) {
 	}
 	one.Close()
 	expect("both have gone", 0, 1)
+
+	all.alone.Store(aloneSince)
+	third, _ := dialed(t, all)
+	ask(third)
+	expect("many were alone", 1, aloneSince)
+}
+
+// answered sends an answer from server, and reads it from c.
+func answered(t *testing.T, c *conn, server net.Conn) {
+	t.Helper()
+	if _, err := server.Write([]byte("+PONG")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // dialed returns a new connection of all, and its other end.

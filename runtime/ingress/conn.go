@@ -26,7 +26,7 @@ func (l *clientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: socket, listener: l, raw: peekable(socket), glance: solo.Glance{For: glance}}
+	c := &clientConn{Conn: socket, listener: l, raw: peekable(socket)}
 	c.read.apply, c.write.apply = socket.SetReadDeadline, socket.SetWriteDeadline
 	return c, nil
 }
@@ -49,12 +49,8 @@ type clientConn struct {
 	waits       atomic.Bool // nothing of a next request has come
 	leaving     atomic.Bool // it is to end when it waits, see dismiss
 	yields      int         // in a row, see yield
-	glance      solo.Glance // for a request
+	glance      solo.Glance // for the next request: some clients have it ready
 }
-
-// glance is how long a connection that is alone looks for its next request
-// before it sleeps: some clients have it ready.
-const glance = 100 * time.Microsecond
 
 // quickAnswer is how long an answer takes at the most for the next one to be
 // expected as soon: some times what one takes that waits for nothing, and less
@@ -66,20 +62,19 @@ func (c *clientConn) answered(took time.Duration) {
 	c.quick.Store(c.raw != nil && took < quickAnswer)
 }
 
-// maxYields is how often in a row a connection yields. Who yields stays among
-// those that can run, and the runtime asks for news of all others when none is
-// left: the more yield, the longer the others wait.
-const maxYields = 3
-
-// waiting is told when c begins to wait for a request, and reports whether c is
-// alone: it was the last one to do so, too.
-func (c *clientConn) waiting() (alone bool) {
-	if c.listener.latest.Swap(c) == c {
-		c.listener.solo.Alone()
-		return true
+// await is told when c begins to wait for a request. It returns how much of one
+// it has read by then, for who is alone: the last one to wait was c, too.
+func (c *clientConn) await(b []byte) (n int) {
+	if c.listener.latest.Swap(c) != c { // its first request, or another one has had one since
+		c.listener.solo.Crowded()
+		c.yield()
+		return 0
 	}
-	c.listener.solo.Crowded() // its first request, or another one has had one since
-	return false
+	c.listener.solo.Alone()
+	if !c.listener.solo.On() {
+		return 0
+	}
+	return c.glance.Read(c.raw, b)
 }
 
 // moved is told whenever something has come over c, or is to leave.
@@ -88,6 +83,11 @@ func (c *clientConn) moved() {
 		c.listener.solo.Crowded()
 	}
 }
+
+// maxYields is how often in a row a connection yields. Who yields stays among
+// those that can run, and the runtime asks for news of all others when none is
+// left: the more yield, the longer the others wait.
+const maxYields = 3
 
 // yield lets the others go on before this connection looks for its next request.
 // Just after an answer it would look in vain, and have to be woken. When the
@@ -129,13 +129,9 @@ func (c *clientConn) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	if c.waits.Load() {
-		if !c.waiting() {
-			c.yield()
-		} else if c.raw != nil && c.listener.solo.On() {
-			if n := c.glance.Read(c.raw, b); n > 0 {
-				c.waits.Store(false)
-				return n, nil
-			}
+		if n := c.await(b); n > 0 {
+			c.waits.Store(false)
+			return n, nil
 		}
 	}
 	for {

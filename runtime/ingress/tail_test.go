@@ -13,20 +13,25 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
+// relay hands what comes by feed to fn until ctx is done, as a broker's Tail does.
+func relay(ctx context.Context, feed <-chan faas.Event, fn func(faas.Event)) error {
+	for {
+		select {
+		case e := <-feed:
+			fn(e)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 func TestTailStreamsEvents(t *testing.T) {
 	b := newBroker()
 	feed, patterns, ended := make(chan faas.Event), make(chan string, 1), make(chan struct{})
 	b.tail = func(ctx context.Context, pattern string, fn func(faas.Event)) error {
 		defer close(ended)
 		patterns <- pattern
-		for {
-			select {
-			case e := <-feed:
-				fn(e)
-			case <-ctx.Done():
-				return nil
-			}
-		}
+		return relay(ctx, feed, fn)
 	}
 	server := httptest.NewServer(New(Config{Broker: b}))
 	defer server.Close()

@@ -367,7 +367,7 @@ func TestWorkerWithOneCallAtATime(t *testing.T) {
 	cfg := requestConfig(t, false)
 	removeAfter(t, cfg.Namespace)
 	caller := startCaller(t, cfg)
-	together := make(chan struct{})
+	together, met := make(chan struct{}), make(chan bool, 2)
 	reacted := make(chan struct{}, 1)
 	worker := cfg
 	worker.Solo = lone
@@ -378,6 +378,7 @@ func TestWorkerWithOneCallAtATime(t *testing.T) {
 			case together <- struct{}{}:
 			case <-together:
 			}
+			met <- lone.On()
 			return nil, nil
 		}),
 		function("slow", func(context.Context, *faas.Event) ([]byte, error) {
@@ -399,6 +400,11 @@ func TestWorkerWithOneCallAtATime(t *testing.T) {
 			both.Go(func() { call("meet") })
 			both.Go(func() { call("meet") })
 			both.Wait()
+			for range 2 {
+				if <-met {
+					t.Error("two calls count as one while they are under way")
+				}
+			}
 		},
 		"a slow call": func() { call("slow") },
 		"an event": func() {
@@ -416,6 +422,21 @@ func TestWorkerWithOneCallAtATime(t *testing.T) {
 		disturb()
 		if lone.On() {
 			t.Errorf("%s does not count as more than one short call", what)
+		}
+	}
+}
+
+// Calls that came in one message may run one after the other. Each of them is
+// short, and none is the only one.
+func TestShortRunsBesideOthersAreNotAlone(t *testing.T) {
+	b := &Broker{cfg: Config{Solo: solo.NewSwitch(func(bool) {})}}
+	for _, load := range []int64{2, 1} {
+		b.load.Store(load)
+		for range 100 {
+			b.ran(shortRun)
+		}
+		if alone := load == 1; b.cfg.Solo.On() != alone {
+			t.Errorf("short runs with a load of %d: they are alone: %v, want %v", load, b.cfg.Solo.On(), alone)
 		}
 	}
 }

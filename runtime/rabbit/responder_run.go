@@ -41,11 +41,7 @@ func (r *responder) run(j *job) {
 	}
 	done, err := run.Do()
 	took := time.Since(began)
-	if took <= shortRun && r.b.load.Load() == 1 {
-		r.b.cfg.Solo.Alone()
-	} else {
-		r.b.cfg.Solo.Crowded()
-	}
+	r.b.ran(took)
 
 	if r.base.Err() != nil && err != nil {
 		r.answered() // the grace period is over: the broker has it still, or its caller is left to wonder
@@ -64,6 +60,15 @@ func (r *responder) run(j *job) {
 	}
 	r.reply(d, c, done, failed, took)
 	r.b.cfg.Observe(i)
+}
+
+// ran notes a run that took so long: whether it was the only one, and short.
+func (b *Broker) ran(took time.Duration) {
+	if took <= shortRun && b.load.Load() == 1 {
+		b.cfg.Solo.Alone()
+	} else {
+		b.cfg.Solo.Crowded()
+	}
 }
 
 // answerExpired answers a call that was never started.

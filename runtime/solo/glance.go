@@ -1,12 +1,15 @@
 package solo
 
 import (
+	"cmp"
 	"syscall"
 	"time"
 )
 
-// maxSkip is how many glances are left out at the most for one that is in vain.
-const maxSkip = 63
+const (
+	moment  = 100 * time.Microsecond
+	maxSkip = 63 // glances are left out at the most for one that is in vain
+)
 
 // Glance is how somebody who waits at a connection, and has nothing else to do,
 // looks for what comes before sleeping: to be woken takes about as long as a
@@ -16,21 +19,25 @@ const maxSkip = 63
 //
 // It is for one goroutine at a time.
 type Glance struct {
-	For time.Duration
+	lasts time.Duration // a moment, if zero
 
 	skip    int // how many of the next ones are left out
 	skipped int // how many were before the last one
 }
 
-// Read reads what comes within a moment, and returns how much: 0 leaves all,
-// the end and errors too, to a read that waits.
+// Read reads what comes within 100 µs, and returns how much: 0 leaves all, the
+// end and errors too, to a read that waits. At nil, no socket, there is nothing
+// to see.
 func (g *Glance) Read(socket syscall.RawConn, b []byte) (n int) {
+	if socket == nil {
+		return 0
+	}
 	if g.skip > 0 {
 		g.skip--
 		return 0
 	}
 	_ = socket.Control(func(fd uintptr) { // an error shows with the read that waits
-		n = readWithin(g.For, fd, b)
+		n = readWithin(cmp.Or(g.lasts, moment), fd, b)
 	})
 	if n > 0 {
 		g.skipped = 0

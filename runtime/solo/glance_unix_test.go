@@ -34,7 +34,7 @@ func TestGlance(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	g := Glance{For: time.Millisecond}
+	g := Glance{lasts: time.Millisecond}
 	b := make([]byte, 1)
 	expect := func(when string, n int) {
 		t.Helper()
@@ -50,6 +50,9 @@ func TestGlance(t *testing.T) {
 		if err := socket.Read(isThere); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if n := g.Read(nil, b); n != 0 || g.skip != 0 {
+		t.Fatalf("without a socket %d bytes are found, and %d glances left out", n, g.skip)
 	}
 	for i, skipped := range []int{1, 3, 7, 15, 31, 63, 63} {
 		expect("nothing is there", 0)
@@ -77,7 +80,7 @@ func TestGlance(t *testing.T) {
 	if _, err := peer.Write([]byte("+")); err != nil {
 		t.Fatal(err)
 	}
-	g.For = 10 * time.Second
+	g.lasts = 10 * time.Second
 	expect("a deadline has passed that is to be moved before the read that waits", 1)
 	peer.Close()
 	began := time.Now()

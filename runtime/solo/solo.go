@@ -7,7 +7,6 @@
 package solo
 
 import (
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -36,12 +35,9 @@ type Switch struct {
 func NewSwitch(apply func(on bool)) *Switch { return &Switch{apply: apply} }
 
 // OneProcessor returns a switch that keeps the whole process on one processor
-// while it is on, by GOMAXPROCS; afterwards the runtime's default holds. There
-// is to be one at the most, and none, nil, where the environment sets GOMAXPROCS.
+// while it is on, by GOMAXPROCS; afterwards the runtime's default holds, whatever
+// the environment says. There is to be one at the most.
 func OneProcessor() *Switch {
-	if os.Getenv("GOMAXPROCS") != "" {
-		return nil
-	}
 	return NewSwitch(func(on bool) {
 		if on {
 			runtime.GOMAXPROCS(1)

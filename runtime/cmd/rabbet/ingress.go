@@ -60,7 +60,7 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer stopAdmin()
 	readySoon(ctx, broker, log) // an ingress that does not know its functions yet would answer 404
-	stop := serveIngress(front, httpListener, idlePatience, c.Grace, solo.OneProcessor(), log)
+	stop := serveIngress(front, httpListener, idlePatience, c.Grace, oneProcessor(), log)
 	log.Info("listening", zap.String("http", c.HTTPAddr))
 	<-ctx.Done()
 	stop()

@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/rabbet-fn/rabbet/functions"
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // Exit codes.
@@ -50,6 +51,15 @@ func main() {
 // gcPercent lets the heap grow to five times what is alive before garbage is
 // collected: little is alive here, and much passes through. GOGC overrides it.
 const gcPercent = 400
+
+// oneProcessor keeps this process on one processor while it has one thing to do
+// at a time. GOMAXPROCS overrides it: then there is no switch, nil.
+func oneProcessor() *solo.Switch {
+	if os.Getenv("GOMAXPROCS") != "" {
+		return nil
+	}
+	return solo.OneProcessor()
+}
 
 func run(args []string) int {
 	parser := kong.Must(&commands{},

@@ -18,3 +18,14 @@ func TestMain(m *testing.M) {
 }
 
 const asCommand = "TEST_AS_RABBET"
+
+func TestOneProcessorLeavesWhatIsGiven(t *testing.T) {
+	t.Setenv("GOMAXPROCS", "3")
+	if oneProcessor() != nil {
+		t.Error("a GOMAXPROCS that is given is not respected")
+	}
+	t.Setenv("GOMAXPROCS", "")
+	if oneProcessor() == nil {
+		t.Error("there is no switch, though no GOMAXPROCS is given")
+	}
+}

@@ -39,7 +39,7 @@ func (w workerCommand) Run(ctx context.Context, c *config) error {
 	log := newLog(c, format)
 	defer log.Sync()
 	if !w.Attached {
-		alone = solo.OneProcessor()
+		alone = oneProcessor()
 		if err := c.refuseOwnCache(); err != nil {
 			return err
 		}
