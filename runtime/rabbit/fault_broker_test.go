@@ -1,10 +1,14 @@
 package rabbit
 
 import (
+	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
@@ -70,5 +74,53 @@ func TestBrokerComesBack(t *testing.T) {
 			batch.balance(t, math.MaxInt)
 			single.balance(t, math.MaxInt)
 		})
+	}
+}
+
+// A broker that starts may come to an event that is due before it comes to the
+// exchange that the event goes back by. It must not wait for minutes then, as
+// it does by its defaults: see infra/rabbitmq/advanced.config.
+func TestRetryIsDueBeforeItsExchangeIsThere(t *testing.T) {
+	n := ownNode(t)
+	cfg := faultConfig(t, n)
+	attempts := make(chan int, 1)
+	retried := onEvent("retried", "retry.me", func(_ context.Context, e *faas.Event) error {
+		attempts <- e.Attempt
+		if e.Attempt == 1 {
+			return errors.New("again, please")
+		}
+		return nil
+	})
+	retried.Retry = faas.Retry{First: 500 * time.Millisecond, Max: 2}
+	b := startCaller(t, cfg)
+	_, stop := startWorker(t, cfg, []*Broker{b}, retried)
+	defer stop()
+	conn, err := amqp.Dial(n.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := ch.ExchangeDelete(b.names.due(), false, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), faas.Event{Key: "retry.me", ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	if attempt := receive(t, "the first attempt", attempts); attempt != 1 {
+		t.Fatalf("got attempt %d, want the first one", attempt)
+	}
+	time.Sleep(time.Second) // it is due
+	back := b.names.common()
+	back.bindings = []binding{{b.names.eventQueue("retried"), b.names.eventQueue("retried"), b.names.due()}}
+	if err := back.declare(ch); err != nil {
+		t.Fatal(err)
+	}
+	if attempt := receive(t, "the retry", attempts); attempt != 2 {
+		t.Errorf("got attempt %d, want the second one", attempt)
 	}
 }
