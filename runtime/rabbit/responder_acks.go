@@ -10,7 +10,11 @@ import (
 // ackDelay is how long a finished delivery may wait for others to be
 // acknowledged with it. One that comes again meanwhile does no harm: only
 // repeatable calls are acknowledged here after they ran.
-const ackDelay = 20 * time.Millisecond
+//
+// After half of that, the next one to finish takes the others along: its reply
+// has just left, so the broker is at the acknowledgment while the caller is at
+// the reply, and not at a call.
+const ackDelay = 50 * time.Millisecond
 
 // acks settles the deliveries of one channel, and of no other: with the
 // channel it ends, and what comes late is dropped.
@@ -22,8 +26,8 @@ type acks struct {
 	first    uint64 // delivery tag of states[0]
 	states   []settlement
 	finished int // how many of states are finished
+	waiting  time.Time // since when the first of them has been
 	timer    *time.Timer
-	armed    bool
 	over     bool
 }
 
@@ -65,12 +69,14 @@ func (a *acks) done(tag uint64) {
 	}
 	a.states[tag-a.first] = finished
 	a.finished++
-	if a.finished >= a.batch {
-		a.send()
-		return
+	now := time.Now()
+	if a.finished == 1 {
+		a.waiting = now
 	}
-	if !a.armed {
-		a.armed = true
+	switch {
+	case a.finished >= a.batch, now.Sub(a.waiting) > ackDelay/2:
+		a.send()
+	case a.finished == 1:
 		a.timer.Reset(ackDelay)
 	}
 }
@@ -108,7 +114,6 @@ func (a *acks) flush() {
 // send acknowledges what is finished: the beginning that is without a gap in
 // one go, the rest one by one. a.mu is held.
 func (a *acks) send() {
-	a.armed = false
 	if a.over || a.finished == 0 {
 		return
 	}
