@@ -26,7 +26,7 @@ func (l *clientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: socket, listener: l, raw: peekable(socket)}
+	c := &clientConn{Conn: socket, listener: l, quiet: solo.NewConn(socket, l.solo), raw: peekable(socket), glance: solo.Glance{Switch: l.solo}}
 	c.read.apply, c.write.apply = socket.SetReadDeadline, socket.SetWriteDeadline
 	return c, nil
 }
@@ -42,6 +42,7 @@ func (l *clientListener) Accept() (net.Conn, error) {
 type clientConn struct {
 	net.Conn
 	listener    *clientListener
+	quiet       *solo.Conn      // the same connection, to read and to write
 	raw         syscall.RawConn // to look for the client with; nil: net/http watches always
 	read, write deadline
 	exchange    exchange    // of the request that is being served
@@ -141,7 +142,7 @@ func (c *clientConn) Read(b []byte) (int, error) {
 		if err := c.read.begin(); err != nil {
 			return 0, err
 		}
-		n, err := c.Conn.Read(b)
+		n, err := c.quiet.Read(b)
 		if n > 0 {
 			c.waits.Store(false)
 			c.moved()
@@ -164,7 +165,7 @@ func (c *clientConn) Write(b []byte) (written int, err error) {
 		if err := c.write.begin(); err != nil {
 			return written, err
 		}
-		n, err := c.Conn.Write(b[written:])
+		n, err := c.quiet.Write(b[written:])
 		written += n
 		if !c.write.tooEarly(err) {
 			return written, err

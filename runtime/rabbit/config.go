@@ -24,7 +24,7 @@ type Config struct {
 	NoDeclare bool          // the user may declare nothing: Apply has done it
 	Grace     time.Duration // how long running work may take to finish on the way out; 25 s
 	Observe   faas.Observer // told of every run; nil: nobody watches
-	Solo      *solo.Switch  // told whether one call is taken on at a time; nil: nobody is
+	Solo      *solo.Switch  // of the process, told whether one call is taken on at a time; nil: nobody is
 	Log       *zap.Logger   // nil: nothing is logged
 
 	// URLFrom, if it is there, says the URL in place of URL, and is asked again

@@ -5,8 +5,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // gatherWrites is how close together writes come for them to leave together.
@@ -21,8 +22,7 @@ const gatherWrites = 50 * time.Microsecond
 // A write that comes alone leaves at once; under load, writes that come close
 // together share a system call, where the client would make one for each message.
 type gatheringConn struct {
-	net.Conn
-	raw syscall.RawConn
+	*solo.Conn
 
 	mu      sync.Mutex
 	last    time.Time // of the last write
@@ -36,15 +36,11 @@ type gatheringConn struct {
 	reads   atomic.Uint64 // that brought something
 }
 
-func newGatheringConn(c *net.TCPConn) (*gatheringConn, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	g := &gatheringConn{Conn: c, raw: raw, done: make(chan struct{})}
+func newGatheringConn(c net.Conn, alone *solo.Switch) *gatheringConn {
+	g := &gatheringConn{Conn: solo.NewConn(c, alone), done: make(chan struct{})}
 	g.work.L = &g.mu
 	go g.write() // ended and awaited by Close
-	return g, nil
+	return g
 }
 
 // Write takes p over, or has written it. An error of the connection shows with
@@ -61,7 +57,7 @@ func (g *gatheringConn) Write(p []byte) (int, error) {
 	}
 	rest := p
 	if alone := now.Sub(g.last) > gatherWrites; alone && !g.writing && len(g.pending) == 0 {
-		rest = p[g.try(p):]
+		rest = p[g.WriteSome(p):]
 	}
 	g.last = now
 	if len(rest) > 0 {

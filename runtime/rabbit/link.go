@@ -12,6 +12,8 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 const (
@@ -33,6 +35,7 @@ type link struct {
 	source    func() ([]address, error) // where the broker is now, and how it lets us in
 	pace      pace
 	log       *zap.Logger
+	alone     *solo.Switch
 	users     sync.WaitGroup            // of its connections; they end with them
 	missed    func(ctx context.Context) // told that an exchange of the namespace is missing
 
@@ -61,7 +64,7 @@ var errNotYet = errors.New("not connected to RabbitMQ yet")
 func newLink(cfg Config, role string) *link {
 	return &link{
 		role: role, namespace: cfg.Namespace, fixed: cfg.NoDeclare, name: cfg.Namespace + " " + role + " " + cfg.Process,
-		source: cfg.addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)),
+		source: cfg.addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)), alone: cfg.Solo,
 		changed: make(chan struct{}), problems: map[string]error{},
 		problem: errNotYet,
 	}
@@ -277,14 +280,10 @@ func (l *link) dial(ctx context.Context, a address) (*session, error) {
 			if err != nil {
 				return nil, err
 			}
-			g, err := newGatheringConn(c.(*net.TCPConn)) // the client dials "tcp" and nothing else
-			if err != nil {
-				return nil, err
-			}
-			raw = g
+			raw = newGatheringConn(c, l.alone)
 			// A broker that accepts and keeps mute ends with ctx.
 			stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
-			return g, nil
+			return raw, nil
 		},
 	})
 	if !stop() && err == nil {

@@ -25,7 +25,7 @@ type acks struct {
 	mu       sync.Mutex
 	first    uint64 // delivery tag of states[0]
 	states   []settlement
-	finished int // how many of states are finished
+	finished int       // how many of states are finished
 	waiting  time.Time // since when the first of them has been
 	timer    *time.Timer
 	over     bool

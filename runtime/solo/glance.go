@@ -19,6 +19,8 @@ const (
 //
 // It is for one goroutine at a time.
 type Glance struct {
+	Switch *Switch // while it is on, the runtime's monitor is not woken: see Conn
+
 	lasts time.Duration // a moment, if zero
 
 	skip    int // how many of the next ones are left out
@@ -37,7 +39,7 @@ func (g *Glance) Read(socket syscall.RawConn, b []byte) (n int) {
 		return 0
 	}
 	_ = socket.Control(func(fd uintptr) { // an error shows with the read that waits
-		n = readWithin(cmp.Or(g.lasts, moment), fd, b)
+		n = readWithin(cmp.Or(g.lasts, moment), fd, b, g.Switch)
 	})
 	if n > 0 {
 		g.skipped = 0

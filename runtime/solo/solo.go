@@ -2,7 +2,8 @@
 //
 // Most of what a lone request costs is waking. Whenever one goroutine hands
 // something to another, Go wakes a thread to run it on a second processor, where
-// as a rule it finds that the first one has done so; and a system takes longer to
+// as a rule it finds that the first one has done so. Whenever a system call
+// begins, Go wakes its monitor to look after it. And a system takes longer to
 // wake who waits at a socket than a near peer does to answer.
 package solo
 
@@ -19,6 +20,15 @@ const (
 	rest   = 5 * time.Millisecond // since there was more to do
 )
 
+const (
+	// tick is how often a timer ends while the switch is on. It wakes the
+	// runtime's monitor, which nothing else might: without it, work that computes
+	// on and on would keep all other from the processor.
+	tick = 10 * time.Millisecond
+
+	idle = 10 * time.Second // without work, and the switch is off
+)
+
 // Switch is on while the pieces of work of a process come one by one. It is for
 // many goroutines at once. Nil is never on.
 type Switch struct {
@@ -28,11 +38,20 @@ type Switch struct {
 
 	mu    sync.Mutex
 	apply func(on bool)
+	ticks *time.Timer  // while it is on
+	lone  atomic.Int64 // pieces of work while it is on
+	seen  int64        // of them, at the last tick
+	idle  int          // ticks in a row without one
 }
 
 // NewSwitch returns a switch. Whenever it has changed, apply is told, by a
 // goroutine of its own, and only of the last change when there were several.
-func NewSwitch(apply func(on bool)) *Switch { return &Switch{apply: apply} }
+func NewSwitch(apply func(on bool)) *Switch {
+	s := &Switch{apply: apply}
+	s.ticks = time.AfterFunc(time.Hour, s.tick)
+	s.ticks.Stop()
+	return s
+}
 
 // OneProcessor returns a switch that keeps the whole process on one processor
 // while it is on, by GOMAXPROCS; afterwards the runtime's default holds, whatever
@@ -49,7 +68,11 @@ func OneProcessor() *Switch {
 
 // Alone notes a piece of work that was the only one, and short.
 func (s *Switch) Alone() {
-	if s == nil || s.on.Load() {
+	if s == nil {
+		return
+	}
+	if s.on.Load() {
+		s.lone.Add(1)
 		return
 	}
 	if s.row.Add(1) >= inARow && time.Now().UnixNano()-s.crowded.Load() >= int64(rest) && s.on.CompareAndSwap(false, true) {
@@ -76,5 +99,32 @@ func (s *Switch) On() bool { return s != nil && s.on.Load() }
 func (s *Switch) tell() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.apply(s.on.Load())
+	on := s.on.Load()
+	s.apply(on)
+	if on {
+		s.idle = 0
+		s.ticks.Reset(tick)
+	}
+}
+
+// tick is what the timer does besides: it turns the switch off when there is no
+// work any more, and then ends.
+func (s *Switch) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.on.Load() {
+		return
+	}
+	s.idle++
+	if lone := s.lone.Load(); lone != s.seen {
+		s.seen, s.idle = lone, 0
+	}
+	if s.idle < int(idle/tick) {
+		s.ticks.Reset(tick)
+		return
+	}
+	s.row.Store(0)
+	if s.on.CompareAndSwap(true, false) {
+		s.apply(false)
+	}
 }

@@ -90,3 +90,36 @@ func TestOneProcessor(t *testing.T) {
 	s.Crowded()
 	expect(runtime.NumCPU())
 }
+
+// Without work for a while the switch is off.
+func TestSwitchIsOffWithoutWork(t *testing.T) {
+	told := make(chan bool, 2)
+	s := NewSwitch(func(on bool) { told <- on })
+	for range inARow {
+		s.Alone()
+	}
+	if on := <-told; !on {
+		t.Fatal("the switch is not on")
+	}
+	ticks := func(n int) {
+		for range n {
+			s.tick()
+		}
+	}
+	ticks(int(idle/tick) / 2)
+	s.Alone()
+	ticks(int(idle/tick) / 2)
+	if !s.On() {
+		t.Error("the switch is off while there is work")
+	}
+	ticks(int(idle / tick))
+	if s.On() || <-told {
+		t.Error("the switch is on without work")
+	}
+	for range inARow - 1 {
+		s.Alone()
+	}
+	if s.On() {
+		t.Error("it is on again too soon")
+	}
+}

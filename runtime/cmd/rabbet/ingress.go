@@ -30,7 +30,8 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 		return err
 	}
 	defer httpListener.Close()
-	broker, err := openBroker(c, nil, log)
+	alone := oneProcessor()
+	broker, err := openBroker(c, alone, log)
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,7 @@ func (ingressCommand) Run(ctx context.Context, c *config) error {
 	}
 	defer stopAdmin()
 	readySoon(ctx, broker, log) // an ingress that does not know its functions yet would answer 404
-	stop := serveIngress(front, httpListener, idlePatience, c.Grace, oneProcessor(), log)
+	stop := serveIngress(front, httpListener, idlePatience, c.Grace, alone, log)
 	log.Info("listening", zap.String("http", c.HTTPAddr))
 	<-ctx.Done()
 	stop()

@@ -42,8 +42,10 @@ func newLog(c *config, format string) *zap.Logger {
 	}))
 }
 
-// logDelay is how long a line may wait for others.
-const logDelay = 50 * time.Millisecond
+// logDelay is how long a line may wait for others, a warning and what is worse not
+// at all. The calls of that moment wait while they are written: with a longer
+// delay, less than one of a hundred does.
+const logDelay = 250 * time.Millisecond
 
 // logInvocations writes one line for each run of a function.
 func logInvocations(log *zap.Logger) faas.Observer {

@@ -1,0 +1,31 @@
+//go:build linux && !race
+
+package solo
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// quietRead is plainRead, of which the runtime learns nothing. b is not empty.
+func quietRead(fd uintptr, b []byte) (n int, wait bool) {
+	for {
+		r, _, err := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		switch err {
+		case 0:
+			return int(r), false
+		case syscall.EINTR:
+		default:
+			return 0, err == syscall.EAGAIN
+		}
+	}
+}
+
+// quietWrite is plainWrite, of which the runtime learns nothing. b is not empty.
+func quietWrite(fd uintptr, b []byte) int {
+	r, _, err := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if err != 0 {
+		return 0
+	}
+	return int(r)
+}
