@@ -44,14 +44,7 @@ func (a *conns) Dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: socket, all: a}
-	if s, ok := socket.(syscall.Conn); ok {
-		if c.raw, err = s.SyscallConn(); err != nil {
-			socket.Close()
-			return nil, err
-		}
-	}
-	return c, nil
+	return &conn{Conn: socket, all: a, raw: solo.SocketOf(socket)}, nil
 }
 
 func (c *conn) Write(b []byte) (int, error) {

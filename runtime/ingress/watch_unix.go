@@ -7,20 +7,12 @@ import (
 	"errors"
 	"net"
 	"syscall"
+
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // peekable is the socket of c, if there is one.
-func peekable(c net.Conn) syscall.RawConn {
-	socket, ok := c.(syscall.Conn)
-	if !ok {
-		return nil
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return raw
-}
+func peekable(c net.Conn) syscall.RawConn { return solo.SocketOf(c) }
 
 // left reports whether the client has closed the connection, or its half. It
 // cannot see past a request that the client has sent ahead.

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
-
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
@@ -95,15 +93,7 @@ func TestRetryIsDueBeforeItsExchangeIsThere(t *testing.T) {
 	b := startCaller(t, cfg)
 	_, stop := startWorker(t, cfg, []*Broker{b}, retried)
 	defer stop()
-	conn, err := amqp.Dial(n.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ch := channelOn(t, n.URL())
 
 	if err := ch.ExchangeDelete(b.names.due(), false, false); err != nil {
 		t.Fatal(err)

@@ -146,7 +146,13 @@ func onEvent(name, key string, handle func(ctx context.Context, e *faas.Event) e
 // foreignChannel is a channel of a client that knows nothing of Rabbet.
 func foreignChannel(t testing.TB) *amqp.Channel {
 	t.Helper()
-	conn, err := amqp.Dial(brokerURL(t))
+	return channelOn(t, brokerURL(t))
+}
+
+// channelOn is a channel of nobody's on the broker there.
+func channelOn(t testing.TB, url string) *amqp.Channel {
+	t.Helper()
+	conn, err := amqp.Dial(url)
 	if err != nil {
 		t.Fatal(err)
 	}

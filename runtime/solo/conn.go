@@ -30,7 +30,7 @@ const maxQuiet = 64 << 10
 
 // NewConn returns c as a Conn. One that is no socket is as c is.
 func NewConn(c net.Conn, on *Switch) *Conn {
-	quick := &Conn{Conn: c, on: on, raw: socketOf(c)}
+	quick := &Conn{Conn: c, on: on, raw: SocketOf(c)}
 	quick.some = quick.readSome
 	return quick
 }

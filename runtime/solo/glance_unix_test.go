@@ -5,7 +5,6 @@ package solo
 import (
 	"errors"
 	"io"
-	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -14,22 +13,8 @@ import (
 // A glance finds what is there. The more of them are in vain, the more are left
 // out; one that is not starts over.
 func TestGlance(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	peer, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	socket, err := conn.(*net.TCPConn).SyscallConn()
+	conn, peer := pair(t)
+	socket, err := conn.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,8 @@ import (
 
 // All is left to the connection's own reads and writes.
 
-func socketOf(net.Conn) syscall.RawConn { return nil }
+// SocketOf is nil: there is no socket that Conn and Glance can read from.
+func SocketOf(net.Conn) syscall.RawConn { return nil }
 
 func readWithin(time.Duration, uintptr, []byte, *Switch) int { return 0 }
 

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// socketOf is the socket of c; nil if there is none.
-func socketOf(c net.Conn) syscall.RawConn {
+// SocketOf is the socket of c; nil if there is none, or none that Conn and
+// Glance can read from.
+func SocketOf(c net.Conn) syscall.RawConn {
 	socket, ok := c.(syscall.Conn)
 	if !ok {
 		return nil
