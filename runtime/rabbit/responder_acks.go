@@ -19,7 +19,7 @@ const ackDelay = 50 * time.Millisecond
 // acks settles the deliveries of one channel, and of no other: with the
 // channel it ends, and what comes late is dropped.
 type acks struct {
-	ch    *amqp.Channel
+	ch    amqp.Acknowledger
 	batch int // finished deliveries that do not wait for more
 
 	mu       sync.Mutex
@@ -43,7 +43,7 @@ const (
 // more of them.
 func ackBatch(concurrency int) int { return max(1, concurrency/4) }
 
-func newAcks(ch *amqp.Channel, batch int) *acks {
+func newAcks(ch amqp.Acknowledger, batch int) *acks {
 	a := &acks{ch: ch, batch: batch, first: 1}
 	a.timer = time.AfterFunc(time.Hour, a.flush)
 	a.timer.Stop()
