@@ -16,20 +16,6 @@ import (
 	"time"
 )
 
-// switchedOn returns a switch that is on, and stays so.
-func switchedOn(t *testing.T) *Switch {
-	t.Helper()
-	told := make(chan bool, 1)
-	s := NewSwitch(func(on bool) { told <- on })
-	for range inARow {
-		s.Alone()
-	}
-	if on := <-told; !on {
-		t.Fatal("the switch is not on")
-	}
-	return s
-}
-
 // pair returns a connection, and its peer.
 func pair(t *testing.T) (conn, peer *net.TCPConn) {
 	t.Helper()

@@ -38,10 +38,9 @@ type Switch struct {
 
 	mu    sync.Mutex
 	apply func(on bool)
-	ticks *time.Timer  // while it is on
-	lone  atomic.Int64 // pieces of work while it is on
-	seen  int64        // of them, at the last tick
-	idle  int          // ticks in a row without one
+	ticks *time.Timer // while it is on
+	lone  atomic.Bool // there was a piece of work since the last tick
+	idle  int         // ticks in a row without one
 }
 
 // NewSwitch returns a switch. Whenever it has changed, apply is told, by a
@@ -72,7 +71,7 @@ func (s *Switch) Alone() {
 		return
 	}
 	if s.on.Load() {
-		s.lone.Add(1)
+		s.lone.Store(true)
 		return
 	}
 	if s.row.Add(1) >= inARow && time.Now().UnixNano()-s.crowded.Load() >= int64(rest) && s.on.CompareAndSwap(false, true) {
@@ -116,8 +115,8 @@ func (s *Switch) tick() {
 		return
 	}
 	s.idle++
-	if lone := s.lone.Load(); lone != s.seen {
-		s.seen, s.idle = lone, 0
+	if s.lone.Swap(false) {
+		s.idle = 0
 	}
 	if s.idle < int(idle/tick) {
 		s.ticks.Reset(tick)

@@ -93,14 +93,11 @@ func TestOneProcessor(t *testing.T) {
 
 // Without work for a while the switch is off.
 func TestSwitchIsOffWithoutWork(t *testing.T) {
-	told := make(chan bool, 2)
-	s := NewSwitch(func(on bool) { told <- on })
-	for range inARow {
-		s.Alone()
-	}
-	if on := <-told; !on {
-		t.Fatal("the switch is not on")
-	}
+	s := switchedOn(t)
+	told := make(chan bool, 1)
+	s.mu.Lock()
+	s.apply = func(on bool) { told <- on }
+	s.mu.Unlock()
 	ticks := func(n int) {
 		for range n {
 			s.tick()
@@ -122,4 +119,18 @@ func TestSwitchIsOffWithoutWork(t *testing.T) {
 	if s.On() {
 		t.Error("it is on again too soon")
 	}
+}
+
+// switchedOn returns a switch that is on, and stays so.
+func switchedOn(t *testing.T) *Switch {
+	t.Helper()
+	told := make(chan bool, 1)
+	s := NewSwitch(func(on bool) { told <- on })
+	for range inARow {
+		s.Alone()
+	}
+	if on := <-told; !on {
+		t.Fatal("the switch is not on")
+	}
+	return s
 }
