@@ -35,7 +35,8 @@ func NewConn(c net.Conn, on *Switch) *Conn {
 	return quick
 }
 
-// Read reads as the connection within does.
+// Read reads as the connection within does, but that a reset may show as the end:
+// the system tells of it once.
 func (c *Conn) Read(b []byte) (int, error) {
 	if c.raw != nil && c.on.On() {
 		if n := c.readQuietly(b); n > 0 {
