@@ -22,12 +22,11 @@ type conns struct {
 }
 
 type conn struct {
-	net.Conn
-	all      *conns
-	raw      syscall.RawConn // of the socket; nil for TLS
-	asked    atomic.Bool     // and nobody has looked for the answer yet
-	answered time.Time       // when something came last
-	glance   solo.Glance
+	*solo.Conn // one without a switch
+	all        *conns
+	asked      atomic.Bool // and nobody has looked for the answer yet
+	answered   time.Time   // when something came last
+	glance     solo.Glance
 }
 
 // aloneSince is how many questions in a row were alone before one is worth a
@@ -44,7 +43,7 @@ func (a *conns) Dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: socket, all: a, raw: solo.SocketOf(socket)}, nil
+	return &conn{Conn: solo.NewConn(socket, nil), all: a}, nil
 }
 
 func (c *conn) Write(b []byte) (int, error) {
@@ -70,10 +69,10 @@ func (c *conn) Read(b []byte) (n int, err error) {
 		if c.all.alone.Load() < aloneSince {
 			runtime.Gosched()
 		} else {
-			n = c.glance.Read(c.raw, b)
+			n, err = c.glance.Read(c.Conn, b)
 		}
 	}
-	if n == 0 {
+	if n == 0 && err == nil {
 		n, err = c.Conn.Read(b)
 	}
 	now := time.Now()
@@ -96,10 +95,10 @@ func (c *conn) Close() error {
 // the connection or an answer that nobody asked for. A TLS connection has none,
 // and is not looked through.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
-	if c.raw == nil || time.Since(c.answered) < trusted && c.answered.UnixNano() > c.all.failed.Load() {
+	if c.Socket() == nil || time.Since(c.answered) < trusted && c.answered.UnixNano() > c.all.failed.Load() {
 		return unseen{}, nil
 	}
-	return c.raw, nil
+	return c.Socket(), nil
 }
 
 // unseen is a socket at which there is nothing to see.

@@ -26,7 +26,8 @@ func (l *clientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: socket, listener: l, quiet: solo.NewConn(socket, l.solo), raw: peekable(socket), glance: solo.Glance{Switch: l.solo}}
+	c := &clientConn{Conn: socket, listener: l, quiet: solo.NewConn(socket, l.solo)}
+	c.raw = peekable(c.quiet)
 	c.read.apply, c.write.apply = socket.SetReadDeadline, socket.SetWriteDeadline
 	return c, nil
 }
@@ -65,17 +66,17 @@ func (c *clientConn) answered(took time.Duration) {
 
 // await is told when c begins to wait for a request. It returns how much of one
 // it has read by then, for who is alone: the last one to wait was c, too.
-func (c *clientConn) await(b []byte) (n int) {
+func (c *clientConn) await(b []byte) (n int, err error) {
 	if c.listener.latest.Swap(c) != c { // its first request, or another one has had one since
 		c.listener.solo.Crowded()
 		c.yield()
-		return 0
+		return 0, nil
 	}
 	c.listener.solo.Alone()
 	if !c.listener.solo.On() {
-		return 0
+		return 0, nil
 	}
-	return c.glance.Read(c.raw, b)
+	return c.glance.Read(c.quiet, b)
 }
 
 // moved is told whenever something has come over c, or is to leave.
@@ -130,9 +131,9 @@ func (c *clientConn) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	if c.waits.Load() {
-		if n := c.await(b); n > 0 {
+		if n, err := c.await(b); n > 0 || err != nil {
 			c.waits.Store(false)
-			return n, nil
+			return n, err
 		}
 	}
 	for {

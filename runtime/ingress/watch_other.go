@@ -3,12 +3,13 @@
 package ingress
 
 import (
-	"net"
 	"syscall"
+
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // peekable finds no socket that can be looked at without waiting: net/http watches.
-func peekable(net.Conn) syscall.RawConn { return nil }
+func peekable(*solo.Conn) syscall.RawConn { return nil }
 
 func (*clientConn) left() bool { return false } // never asked
 

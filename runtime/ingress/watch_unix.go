@@ -5,14 +5,13 @@ package ingress
 import (
 	"cmp"
 	"errors"
-	"net"
 	"syscall"
 
 	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // peekable is the socket of c, if there is one.
-func peekable(c net.Conn) syscall.RawConn { return solo.SocketOf(c) }
+func peekable(c *solo.Conn) syscall.RawConn { return c.Socket() }
 
 // left reports whether the client has closed the connection, or its half. It
 // cannot see past a request that the client has sent ahead.

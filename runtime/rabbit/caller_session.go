@@ -65,7 +65,7 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 
 	// The client drops notifications that nobody takes for 5 s. These are taken
 	// by a goroutine that never waits for anything else.
-	returns := s.requests.NotifyReturn(make(chan amqp.Return, 1024))
+	returns := s.requests.NotifyReturn(make(chan amqp.Return, 64))
 	blocks := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	requestsClosed := s.requests.NotifyClose(make(chan *amqp.Error, 1))
 	answersClosed := answers.NotifyClose(make(chan *amqp.Error, 1))

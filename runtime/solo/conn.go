@@ -1,7 +1,9 @@
 package solo
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 )
@@ -10,17 +12,19 @@ import (
 // is on. That thread sleeps when there is nothing to do, as it is between two
 // lone requests, and every ordinary system call wakes it, to look after those
 // that take long. What a socket has, and what it takes at once, is a matter of
-// microseconds.
+// microseconds. What is written so makes way for who is to read it, see way.
 //
 // It is a net.Conn in all, for many goroutines at once.
 type Conn struct {
 	net.Conn
 	on  *Switch
 	raw syscall.RawConn // nil: there is no socket to read from
+	way way             // guarded by the lock that writing takes
 
 	reading sync.Mutex
 	b       []byte // is read into
 	n       int    // bytes of it
+	err     error
 	some    func(fd uintptr) bool
 }
 
@@ -28,31 +32,35 @@ type Conn struct {
 // for it.
 const maxQuiet = 64 << 10
 
-// NewConn returns c as a Conn. One that is no socket is as c is.
+// NewConn returns c as a Conn. One that is no socket is as c is, and so is any
+// with a nil switch.
 func NewConn(c net.Conn, on *Switch) *Conn {
-	quick := &Conn{Conn: c, on: on, raw: SocketOf(c)}
+	quick := &Conn{Conn: c, on: on, raw: socketOf(c)}
 	quick.some = quick.readSome
 	return quick
 }
 
-// Read reads as the connection within does, but that a reset may show as the end:
-// the system tells of it once.
+// Socket returns what SyscallConn would; nil where there is no socket that can
+// be read from so.
+func (c *Conn) Socket() syscall.RawConn { return c.raw }
+
+// Read reads as the connection within does.
 func (c *Conn) Read(b []byte) (int, error) {
-	if c.raw != nil && c.on.On() {
-		if n := c.readQuietly(b); n > 0 {
-			return n, nil
+	if c.raw != nil && len(b) > 0 && c.on.On() {
+		if n, err := c.readQuietly(b); n > 0 || err != nil {
+			return n, err
 		}
 	}
-	return c.Conn.Read(b) // the end, and errors
+	return c.Conn.Read(b) // the end, and what waiting fails with
 }
 
-func (c *Conn) readQuietly(b []byte) int {
+func (c *Conn) readQuietly(b []byte) (int, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	c.b, c.n = b, 0
-	_ = c.raw.Read(c.some) // waits; an error shows with the read that follows
+	c.b, c.n, c.err = b, 0, nil
+	_ = c.raw.Read(c.some) // waits; that it fails shows with the read that follows
 	c.b = nil
-	return c.n
+	return c.n, c.readError(c.err)
 }
 
 // readSome reports whether there is no more to wait for.
@@ -60,9 +68,23 @@ func (c *Conn) readSome(fd uintptr) bool {
 	if !c.on.On() { // any more
 		return true
 	}
-	n, wait := quietRead(fd, c.b)
-	c.n = n
-	return !wait
+	n, err := quietRead(fd, c.b)
+	if errors.Is(err, syscall.EAGAIN) {
+		return false
+	}
+	c.n, c.err = n, err
+	return true
+}
+
+// readError is what a read fails with when the system says err, which it does
+// once only; nil for nil.
+func (c *Conn) readError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &net.OpError{
+		Op: "read", Net: c.RemoteAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("read", err),
+	}
 }
 
 // Write writes as the connection within does.
@@ -86,10 +108,10 @@ func (c *Conn) WriteSome(b []byte) (n int) {
 	}
 	quiet := c.on.On() && len(b) <= maxQuiet
 	_ = c.raw.Write(func(fd uintptr) bool {
-		if quiet {
-			n = quietWrite(fd, b)
-		} else {
+		if !quiet {
 			n = plainWrite(fd, b)
+		} else if n = quietWrite(fd, b); n > 0 {
+			c.way.make(yield)
 		}
 		return true // whatever came of it: do not wait
 	})

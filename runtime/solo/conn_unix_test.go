@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -113,6 +114,48 @@ func TestConnWaits(t *testing.T) {
 	}
 	if n, err := conn.Write(b); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Fatalf("a write after the end: wrote %d bytes, %v, want net.ErrClosed", n, err)
+	}
+}
+
+// A reset shows as one, with the addresses, whoever meets it: the system tells
+// of it once.
+func TestConnIsReset(t *testing.T) {
+	for name, read := range map[string]func(*Conn) error{
+		"by a read": func(c *Conn) error {
+			_, err := c.Read(make([]byte, 1))
+			return err
+		},
+		"by a glance": func(c *Conn) error {
+			g := Glance{lasts: 10 * time.Second}
+			_, err := g.Read(c, make([]byte, 1))
+			return err
+		},
+	} {
+		for when, after := range map[string]time.Duration{"before": 0, "meanwhile": 20 * time.Millisecond} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				socket, peer := pair(t)
+				conn := NewConn(socket, switchedOn(t))
+				if err := peer.SetLinger(0); err != nil {
+					t.Fatal(err)
+				}
+				reset := make(chan error, 1)
+				go func() {
+					time.Sleep(after)
+					reset <- peer.Close()
+				}()
+				if after == 0 {
+					reset <- <-reset // it has been
+				}
+				err := read(conn)
+				if netErr, ok := errors.AsType[*net.OpError](err); !ok || !errors.Is(err, syscall.ECONNRESET) ||
+					netErr.Op != "read" || netErr.Addr.String() != socket.RemoteAddr().String() {
+					t.Errorf("got %v, want a read from %v that was reset", err, socket.RemoteAddr())
+				}
+				if err := <-reset; err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }
 

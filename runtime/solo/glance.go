@@ -2,6 +2,7 @@ package solo
 
 import (
 	"cmp"
+	"errors"
 	"syscall"
 	"time"
 )
@@ -19,33 +20,34 @@ const (
 //
 // It is for one goroutine at a time.
 type Glance struct {
-	Switch *Switch // while it is on, the runtime's monitor is not woken: see Conn
-
 	lasts time.Duration // a moment, if zero
 
 	skip    int // how many of the next ones are left out
 	skipped int // how many were before the last one
 }
 
-// Read reads what comes within 100 µs, and returns how much: 0 leaves all, the
-// end and errors too, to a read that waits. At nil, no socket, there is nothing
-// to see.
-func (g *Glance) Read(socket syscall.RawConn, b []byte) (n int) {
-	if socket == nil {
-		return 0
+// Read reads what comes over c within 100 µs. Nothing, and no error, leaves all,
+// the end too, to a read that waits; where there is no socket there is nothing to
+// see.
+func (g *Glance) Read(c *Conn, b []byte) (n int, err error) {
+	if c.raw == nil {
+		return 0, nil
 	}
 	if g.skip > 0 {
 		g.skip--
-		return 0
+		return 0, nil
 	}
-	_ = socket.Control(func(fd uintptr) { // an error shows with the read that waits
-		n = readWithin(cmp.Or(g.lasts, moment), fd, b, g.Switch)
+	_ = c.raw.Control(func(fd uintptr) { // fails with the read that waits
+		n, err = readWithin(cmp.Or(g.lasts, moment), fd, b, c.on)
 	})
+	if errors.Is(err, syscall.EAGAIN) {
+		err = nil
+	}
 	if n > 0 {
 		g.skipped = 0
 	} else {
 		g.skipped = min(2*g.skipped+1, maxSkip)
 	}
 	g.skip = g.skipped
-	return n
+	return n, c.readError(err)
 }

@@ -5,6 +5,7 @@ package solo
 import (
 	"errors"
 	"io"
+	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -13,18 +14,15 @@ import (
 // A glance finds what is there. The more of them are in vain, the more are left
 // out; one that is not starts over.
 func TestGlance(t *testing.T) {
-	conn, peer := pair(t)
-	socket, err := conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	socket, peer := pair(t)
+	conn := NewConn(socket, nil)
 
 	g := Glance{lasts: time.Millisecond}
 	b := make([]byte, 1)
 	expect := func(when string, n int) {
 		t.Helper()
-		if got := g.Read(socket, b); got != n {
-			t.Fatalf("%s: a glance finds %d bytes, want %d", when, got, n)
+		if got, err := g.Read(conn, b); got != n || err != nil {
+			t.Fatalf("%s: a glance finds %d bytes and %v, want %d", when, got, err, n)
 		}
 	}
 	answer := func() {
@@ -32,12 +30,13 @@ func TestGlance(t *testing.T) {
 		if _, err := peer.Write([]byte("+")); err != nil {
 			t.Fatal(err)
 		}
-		if err := socket.Read(isThere); err != nil {
+		if err := conn.Socket().Read(isThere); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := g.Read(nil, b); n != 0 || g.skip != 0 {
-		t.Fatalf("without a socket %d bytes are found, and %d glances left out", n, g.skip)
+	ours, _ := net.Pipe()
+	if n, err := g.Read(NewConn(ours, nil), b); n != 0 || err != nil || g.skip != 0 {
+		t.Fatalf("without a socket %d bytes and %v are found, and %d glances left out", n, err, g.skip)
 	}
 	for i, skipped := range []int{1, 3, 7, 15, 31, 63, 63} {
 		expect("nothing is there", 0)

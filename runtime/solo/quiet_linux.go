@@ -8,15 +8,15 @@ import (
 )
 
 // quietRead is plainRead, of which the runtime learns nothing. b is not empty.
-func quietRead(fd uintptr, b []byte) (n int, wait bool) {
+func quietRead(fd uintptr, b []byte) (int, error) {
 	for {
-		r, _, err := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		n, _, err := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 		switch err {
 		case 0:
-			return int(r), false
+			return int(n), nil
 		case syscall.EINTR:
 		default:
-			return 0, err == syscall.EAGAIN
+			return 0, err
 		}
 	}
 }
@@ -29,3 +29,7 @@ func quietWrite(fd uintptr, b []byte) int {
 	}
 	return int(r)
 }
+
+// yield lets others run on the system's processor who can; this thread comes
+// after them.
+func yield() { _, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }

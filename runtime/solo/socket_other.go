@@ -10,13 +10,15 @@ import (
 
 // All is left to the connection's own reads and writes.
 
-// SocketOf is nil: there is no socket that Conn and Glance can read from.
-func SocketOf(net.Conn) syscall.RawConn { return nil }
+// socketOf is nil: there is no socket that Conn and Glance can read from.
+func socketOf(net.Conn) syscall.RawConn { return nil }
 
-func readWithin(time.Duration, uintptr, []byte, *Switch) int { return 0 }
+func readWithin(time.Duration, uintptr, []byte, *Switch) (int, error) { return 0, nil }
 
-func quietRead(uintptr, []byte) (n int, wait bool) { return 0, false }
+func quietRead(uintptr, []byte) (int, error) { return 0, nil }
 
 func quietWrite(uintptr, []byte) int { return 0 }
 
 func plainWrite(uintptr, []byte) int { return 0 }
+
+func yield() {}

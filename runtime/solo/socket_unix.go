@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// SocketOf is the socket of c; nil if there is none, or none that Conn and
+// socketOf is the socket of c; nil if there is none, or none that Conn and
 // Glance can read from.
-func SocketOf(c net.Conn) syscall.RawConn {
+func socketOf(c net.Conn) syscall.RawConn {
 	socket, ok := c.(syscall.Conn)
 	if !ok {
 		return nil
@@ -24,26 +24,30 @@ func SocketOf(c net.Conn) syscall.RawConn {
 }
 
 // readWithin reads from fd, which does not wait, as soon as there is something,
-// for as long as d, and quietly while on is. It returns 0 for nothing, the end,
-// and an error.
-func readWithin(d time.Duration, fd uintptr, b []byte, on *Switch) int {
+// for as long as d, and quietly while on is. Without a byte and an error it is
+// the end.
+func readWithin(d time.Duration, fd uintptr, b []byte, on *Switch) (int, error) {
 	read := plainRead
 	if on.On() {
 		read = quietRead
 	}
 	for began := time.Now(); ; {
-		n, wait := read(fd, b)
-		if !wait || time.Since(began) > d {
-			return n
+		n, err := read(fd, b)
+		if !errors.Is(err, syscall.EAGAIN) || time.Since(began) > d {
+			return n, err
 		}
 	}
 }
 
-// plainRead reads from fd what is there: 0 bytes of nothing, in which case it
-// reports whether something may come, of the end, and of an error.
-func plainRead(fd uintptr, b []byte) (n int, wait bool) {
-	n, err := syscall.Read(int(fd), b)
-	return max(n, 0), errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR)
+// plainRead reads from fd what is there. The error is EAGAIN when there is
+// nothing yet.
+func plainRead(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(fd), b)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
 }
 
 // plainWrite writes to fd what it takes of b.
