@@ -46,7 +46,7 @@ func (c *Conn) Socket() syscall.RawConn { return c.raw }
 
 // Read reads as the connection within does.
 func (c *Conn) Read(b []byte) (int, error) {
-	if c.raw != nil && len(b) > 0 && c.on.On() {
+	if c.raw != nil && c.on.On() {
 		if n, err := c.readQuietly(b); n > 0 || err != nil {
 			return n, err
 		}

@@ -159,6 +159,24 @@ func TestConnIsReset(t *testing.T) {
 	}
 }
 
+// A write makes way while the switch is on, and not otherwise.
+func TestConnMakesWay(t *testing.T) {
+	socket, _ := pair(t)
+	for name, x := range map[string]struct {
+		on   *Switch
+		left int
+	}{"on": {switchedOn(t), 9}, "off": {NewSwitch(func(bool) {}), 10}} {
+		conn := NewConn(socket, x.on)
+		conn.way.stay = 10
+		if _, err := conn.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if conn.way.stay != x.left {
+			t.Errorf("%s: %d times are left that no way is made, want %d", name, conn.way.stay, x.left)
+		}
+	}
+}
+
 // What is no socket is used as it is.
 func TestConnWithoutASocket(t *testing.T) {
 	ours, peer := net.Pipe()

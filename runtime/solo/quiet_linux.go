@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// quietRead is plainRead, of which the runtime learns nothing. b is not empty.
+// quietRead is plainRead, of which the runtime learns nothing.
 func quietRead(fd uintptr, b []byte) (int, error) {
 	for {
 		n, _, err := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
