@@ -65,7 +65,7 @@ func rabbetWorker(ctx context.Context) error {
 
 // productionLog logs as cmd/rabbet does.
 func productionLog() (*zap.Logger, faas.Observer) {
-	sink := &zapcore.BufferedWriteSyncer{WS: os.Stderr, FlushInterval: 250 * time.Millisecond}
+	sink := &zapcore.BufferedWriteSyncer{WS: os.Stderr, FlushInterval: 250 * time.Millisecond, Size: 16 << 10}
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, zapcore.InfoLevel))
