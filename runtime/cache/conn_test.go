@@ -2,7 +2,9 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"net"
+	"syscall"
 	"testing"
 )
 
@@ -92,6 +94,26 @@ func TestConnKnowsWhetherItIsAlone(t *testing.T) {
 	third, _ := dialed(t, all)
 	ask(third)
 	expect("many were alone", 1, aloneSince)
+}
+
+// What a glance finds out of a connection is not lost.
+func TestConnIsResetAtAGlance(t *testing.T) {
+	all := &conns{dial: new(net.Dialer).DialContext}
+	all.alone.Store(aloneSince)
+	c, server := dialed(t, all)
+	if _, err := c.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want that it was reset", err)
+	}
+	if all.failed.Load() == 0 {
+		t.Error("the connection has not failed")
+	}
 }
 
 // answered sends an answer from server, and reads it from c.

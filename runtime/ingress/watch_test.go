@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // startQuick serves h as a process does, over connections whose last answer was quick.
@@ -348,5 +350,36 @@ func TestDismissedConnectionTakesWhatHasCome(t *testing.T) {
 	c.waits.Store(true)
 	if n, err := c.Read(b); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %q, %v when nothing has come; want the end", b[:n], err)
+	}
+}
+
+// What a glance finds out of a connection is not lost.
+func TestConnectionIsResetAtAGlance(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	other := dial(t, l.Addr().String())
+	told := make(chan bool, 1)
+	clients := &clientListener{Listener: l, solo: solo.NewSwitch(func(on bool) { told <- on })}
+	accepted, err := clients.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	for !clients.solo.On() {
+		clients.solo.Alone()
+	}
+	<-told
+	c := accepted.(*clientConn)
+	clients.latest.Store(c)
+	c.waits.Store(true)
+	if err := other.conn.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	_ = other.conn.Close()
+	if _, err := c.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want that it was reset", err)
 	}
 }

@@ -2,8 +2,6 @@ package solo
 
 import (
 	"cmp"
-	"errors"
-	"syscall"
 	"time"
 )
 
@@ -40,9 +38,6 @@ func (g *Glance) Read(c *Conn, b []byte) (n int, err error) {
 	_ = c.raw.Control(func(fd uintptr) { // fails with the read that waits
 		n, err = readWithin(cmp.Or(g.lasts, moment), fd, b, c.on)
 	})
-	if errors.Is(err, syscall.EAGAIN) {
-		err = nil
-	}
 	if n > 0 {
 		g.skipped = 0
 	} else {

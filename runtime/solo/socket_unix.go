@@ -25,7 +25,7 @@ func socketOf(c net.Conn) syscall.RawConn {
 
 // readWithin reads from fd, which does not wait, as soon as there is something,
 // for as long as d, and quietly while on is. Without a byte and an error it is
-// the end.
+// the end, or nothing has come.
 func readWithin(d time.Duration, fd uintptr, b []byte, on *Switch) (int, error) {
 	read := plainRead
 	if on.On() {
@@ -33,8 +33,11 @@ func readWithin(d time.Duration, fd uintptr, b []byte, on *Switch) (int, error) 
 	}
 	for began := time.Now(); ; {
 		n, err := read(fd, b)
-		if !errors.Is(err, syscall.EAGAIN) || time.Since(began) > d {
+		if !errors.Is(err, syscall.EAGAIN) {
 			return n, err
+		}
+		if time.Since(began) > d {
+			return 0, nil
 		}
 	}
 }

@@ -15,7 +15,8 @@ const (
 // garbage it is as long as that takes.
 //
 // What computes on a processor takes it for milliseconds when way is made. So
-// often is none made afterwards that it comes to wayCost.
+// often is none made afterwards that it comes to wayCost, but no more than
+// maxStay times.
 type way struct {
 	stay int // how many of the next ones are left out
 }
