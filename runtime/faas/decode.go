@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Validator is a message that can say what about itself makes no sense. It is
@@ -31,10 +32,13 @@ type input struct {
 	schema     json.RawMessage
 	demands    *demands
 	strictness strictness
+	streams    sync.Pool // of *stream
 }
 
 func newInput(t reflect.Type, s strictness) *input {
-	return &input{typ: t, schema: schemaOf(t, reads), demands: demandsOf(t, map[reflect.Type]*demands{}), strictness: s}
+	in := &input{typ: t, schema: schemaOf(t, reads), demands: demandsOf(t, map[reflect.Type]*demands{}), strictness: s}
+	in.streams.New = func() any { return newStream(s) }
+	return in
 }
 
 // demands is what has to be there of a type, and of what is in it.
@@ -115,14 +119,15 @@ func (in *input) decode(body []byte, p any) error {
 	if len(body) == 0 {
 		body = []byte("{}")
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	if in.strictness == strict {
-		d.DisallowUnknownFields()
-	}
-	if err := d.Decode(p); err != nil {
+	s := in.streams.Get().(*stream)
+	rest, err := s.decode(body, p)
+	if err != nil {
 		return in.explain(body, err)
 	}
-	if rest := bytes.TrimLeft(body[d.InputOffset():], " \t\r\n"); len(rest) > 0 {
+	if len(rest) == 0 && len(body) <= maxStreamed {
+		in.streams.Put(s)
+	}
+	if len(bytes.TrimLeft(rest, " \t\r\n")) > 0 {
 		return &Error{Code: CodeMalformed, Detail: "the body goes on after its JSON value"}
 	}
 	// null is what encoding/json lets pass everywhere.

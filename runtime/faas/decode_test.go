@@ -114,6 +114,31 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// What a body decodes to has nothing of the one before, whatever that was.
+func TestDecodeOneAfterTheOther(t *testing.T) {
+	decode := func(in *input, body string) string {
+		var p person
+		err := in.decode([]byte(body), &p)
+		return fmt.Sprintf("%+v, %v", p, err)
+	}
+	bodies := []string{
+		good, good + " \n", good + ` {"id":"2"}`, `{"id":"1"}`, `{"id":1}`, `{"id":`, `id=1`, ``, ` `, `null`, `7`, ` ` + good,
+		`{"id":"` + strings.Repeat("x", 2*maxStreamed) + `","name":"n","home":{"city":"c"}}`,
+	}
+	for _, s := range []strictness{strict, tolerant} {
+		fresh := func() *input { return newInput(reflect.TypeFor[person](), s) }
+		in := fresh()
+		for _, first := range bodies {
+			for _, second := range bodies {
+				decode(in, first)
+				if got, want := decode(in, second), decode(fresh(), second); got != want {
+					t.Errorf("%q after %q: got %s, want %s", second, first, got, want)
+				}
+			}
+		}
+	}
+}
+
 // However wrong a body is, what its sender and the log are told has an end.
 func TestDecodeTellsTheFirstMistakes(t *testing.T) {
 	for name, body := range map[string]string{
