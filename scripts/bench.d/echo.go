@@ -70,9 +70,20 @@ func productionLog() (*zap.Logger, faas.Observer) {
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, zapcore.InfoLevel))
 	return log, func(i faas.Invocation) {
-		log.Info("invocation",
-			zap.String("function", i.Function), zap.String("key", i.Key), zap.String("id", i.ID),
-			zap.Int("attempt", i.Attempt), zap.Duration("run", i.Run), zap.String("outcome", string(i.Outcome)),
-			zap.Error(i.Err))
+		log.Info("invocation", zap.Inline((*invocation)(&i)))
 	}
+}
+
+type invocation faas.Invocation
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (i *invocation) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	line.AddString("function", i.Function)
+	line.AddString("key", i.Key)
+	line.AddString("id", i.ID)
+	line.AddInt("attempt", i.Attempt)
+	line.AddDuration("run", i.Run)
+	line.AddString("outcome", string(i.Outcome))
+	zap.Error(i.Err).AddTo(line)
+	return nil
 }
