@@ -79,6 +79,10 @@ func (s *callSession) add(key laneKey, call wireCall, w *waiter) *message {
 // leave returns what has gathered in l, without the calls that nobody waits
 // for any more, to be sent; nil for nothing. c.mu is held.
 func (s *callSession) leave(l *lane, now time.Time) *message {
+	l.ahead = nil
+	if len(l.calls) == 0 {
+		return nil
+	}
 	m := &message{lane: l, frames: l.frames, calls: l.calls[:0]}
 	for i := range l.calls {
 		if w := s.c.waiting[l.calls[i].tag]; w != nil {
@@ -86,7 +90,7 @@ func (s *callSession) leave(l *lane, now time.Time) *message {
 			m.calls = append(m.calls, l.calls[i])
 		}
 	}
-	l.ahead, l.calls, l.bytes = nil, nil, 0
+	l.calls, l.bytes = nil, 0
 	if len(m.calls) == 0 {
 		return nil
 	}

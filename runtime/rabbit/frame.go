@@ -72,7 +72,7 @@ func encodeCalls(calls []wireCall, repeatable bool) []byte {
 		flags = frameRepeatable
 	}
 	frame := startFrame(size, flags, len(calls))
-	var head []byte
+	head := make([]byte, 0, usualHead)
 	for i := range calls {
 		c := &calls[i]
 		head = appendString(head[:0], c.tag)
@@ -132,7 +132,7 @@ func encodeReplies(replies []wireReply) []byte {
 		size += replies[i].size()
 	}
 	frame := startFrame(size, 0, len(replies))
-	var head []byte
+	head := make([]byte, 0, usualHead)
 	for i := range replies {
 		r := &replies[i]
 		head = appendString(head[:0], r.tag)
@@ -174,6 +174,10 @@ func decodeReplies(frame []byte) ([]wireReply, error) {
 const maxRunMicros = int64(1<<63-1) / int64(time.Microsecond)
 
 var errFrameShort = errors.New("it ends too early")
+
+// usualHead is how many bytes most heads have at the most. A constant: so they
+// need no memory of their own.
+const usualHead = 256
 
 func startFrame(size int, flags byte, records int) []byte {
 	frame := append(make([]byte, 0, size), frameVersion, flags)

@@ -316,7 +316,7 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 	}
 	jobs := make([]job, len(calls))
 	for i := range calls {
-		jobs[i] = job{d: d, call: calls[i]}
+		jobs[i] = job{d: d, call: &calls[i]}
 	}
 	if len(jobs) == 1 && r.pool.alone(&jobs[0]) {
 		return &jobs[0]

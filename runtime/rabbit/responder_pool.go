@@ -15,7 +15,7 @@ const sweepInterval = 10 * time.Millisecond
 // job is one call that a worker has taken on.
 type job struct {
 	d        *delivery
-	call     wireCall
+	call     *wireCall
 	run      atomic.Pointer[faas.Run] // once it has started
 	canceled atomic.Bool              // its caller has gone
 }

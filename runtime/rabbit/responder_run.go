@@ -12,7 +12,7 @@ const shortRun = time.Millisecond
 
 // run runs one call and puts its reply in the outbox.
 func (r *responder) run(j *job) {
-	d, c := j.d, &j.call
+	d, c := j.d, j.call
 	var deadline time.Time
 	if c.deadline != 0 {
 		deadline = time.UnixMilli(c.deadline)
@@ -73,7 +73,7 @@ func (b *Broker) ran(took time.Duration) {
 
 // answerExpired answers a call that was never started.
 func (r *responder) answerExpired(j *job) {
-	r.reply(j.d, &j.call, faas.Reply{}, faas.Expired(faas.ExecutedNo), 0)
+	r.reply(j.d, j.call, faas.Reply{}, faas.Expired(faas.ExecutedNo), 0)
 }
 
 // hearCancel takes a cancel broadcast in: it ends the call's run, or keeps it
