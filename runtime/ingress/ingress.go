@@ -131,9 +131,11 @@ func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // exchange begins the response to r; finish ends it.
 func (i *Ingress) exchange(w http.ResponseWriter, r *http.Request) *exchange {
 	conn := clientConnOf(r)
-	x := &exchange{}
+	var x *exchange
 	if conn != nil {
 		x = &conn.exchange
+	} else {
+		x = new(exchange)
 	}
 	*x = exchange{
 		ResponseWriter: w, ingress: i, request: r, id: callID(r.Header), start: time.Now(),

@@ -195,6 +195,30 @@ func TestNetHTTPWatchesWhereItIsWorthIt(t *testing.T) {
 	}
 }
 
+// While requests come one by one net/http watches none, however long they take.
+func TestNetHTTPWatchesNoLoneRequest(t *testing.T) {
+	conn, _ := pair(t)
+	c := conn.(*clientConn)
+	c.listener.solo = switchedOn()
+	for _, alone := range []bool{true, false} {
+		if c.answered(time.Second); c.quick.Load() != alone {
+			t.Errorf("alone %v: the next request is left unwatched: %v", alone, c.quick.Load())
+		}
+		c.listener.solo.Crowded()
+	}
+}
+
+// switchedOn returns a switch that is on.
+func switchedOn() *solo.Switch {
+	told := make(chan bool, 2)
+	s := solo.NewSwitch(func(on bool) { told <- on })
+	for !s.On() {
+		s.Alone()
+	}
+	<-told
+	return s
+}
+
 // Requests that share a connection at the same time share nothing else.
 func TestOneConnectionForManyAtOnce(t *testing.T) {
 	h := New(Config{Broker: newBroker()})
@@ -361,17 +385,12 @@ func TestConnectionIsResetAtAGlance(t *testing.T) {
 	}
 	defer l.Close()
 	other := dial(t, l.Addr().String())
-	told := make(chan bool, 1)
-	clients := &clientListener{Listener: l, solo: solo.NewSwitch(func(on bool) { told <- on })}
+	clients := &clientListener{Listener: l, solo: switchedOn()}
 	accepted, err := clients.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer accepted.Close()
-	for !clients.solo.On() {
-		clients.solo.Alone()
-	}
-	<-told
 	c := accepted.(*clientConn)
 	clients.latest.Store(c)
 	c.waits.Store(true)
