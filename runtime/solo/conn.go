@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 )
@@ -65,14 +66,18 @@ func (c *Conn) readQuietly(b []byte) (int, error) {
 
 // readSome reports whether there is no more to wait for.
 func (c *Conn) readSome(fd uintptr) bool {
-	if !c.on.On() { // any more
-		return true
+	for c.on.On() {
+		n, err := quietRead(fd, c.b)
+		if !errors.Is(err, syscall.EAGAIN) {
+			c.n, c.err = n, err
+			return true
+		}
+		if !c.on.awake.Load() {
+			return false
+		}
+		runtime.Gosched()
+		yield()
 	}
-	n, err := quietRead(fd, c.b)
-	if errors.Is(err, syscall.EAGAIN) {
-		return false
-	}
-	c.n, c.err = n, err
 	return true
 }
 

@@ -36,8 +36,11 @@ type Switch struct {
 	on      atomic.Bool
 	crowded atomic.Int64 // when the row last ended, in Unix nanoseconds
 
+	awake atomic.Bool // who reads is not to sleep, see collect
+
 	mu    sync.Mutex
 	apply func(on bool)
+	near  func() bool // a garbage collection is
 	ticks *time.Timer // while it is on
 	lone  atomic.Bool // there was a piece of work since the last tick
 	idle  int         // ticks in a row without one
@@ -46,7 +49,7 @@ type Switch struct {
 // NewSwitch returns a switch. Whenever it has changed, apply is told, by a
 // goroutine of its own, and only of the last change when there were several.
 func NewSwitch(apply func(on bool)) *Switch {
-	s := &Switch{apply: apply}
+	s := &Switch{apply: apply, near: collectionIsNear}
 	s.ticks = time.AfterFunc(time.Hour, s.tick)
 	s.ticks.Stop()
 	return s
@@ -106,20 +109,22 @@ func (s *Switch) tell() {
 	}
 }
 
-// tick is what the timer does besides: it turns the switch off when there is no
-// work any more, and then ends.
+// tick is what the timer does besides: it collects garbage, and turns the switch
+// off when there is no work any more, and then ends.
 func (s *Switch) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.on.Load() {
+		s.awake.Store(false)
 		return
 	}
+	next := s.collect()
 	s.idle++
 	if s.lone.Swap(false) {
 		s.idle = 0
 	}
 	if s.idle < int(idle/tick) {
-		s.ticks.Reset(tick)
+		s.ticks.Reset(next)
 		return
 	}
 	s.row.Store(0)

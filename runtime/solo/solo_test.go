@@ -121,11 +121,12 @@ func TestSwitchIsOffWithoutWork(t *testing.T) {
 	}
 }
 
-// switchedOn returns a switch that is on, and stays so.
+// switchedOn returns a switch that is on, and stays so until t is over.
 func switchedOn(t *testing.T) *Switch {
 	t.Helper()
 	told := make(chan bool, 1)
 	s := NewSwitch(func(on bool) { told <- on })
+	t.Cleanup(s.Crowded)
 	for range inARow {
 		s.Alone()
 	}
