@@ -114,6 +114,8 @@ func TestConnStaysAwake(t *testing.T) {
 	s.awake.Store(true)
 	socket, peer := pair(t)
 	conn := NewConn(socket, s)
+	const stay = 1 << 40
+	conn.looks.stay = stay
 	var came atomic.Int32
 	ended := make(chan error)
 	go func() { // ends with its connection
@@ -152,4 +154,7 @@ func TestConnStaysAwake(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
+	if conn.looks.stay == stay {
+		t.Error("no way is made between two looks")
+	}
 }

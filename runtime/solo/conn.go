@@ -26,6 +26,7 @@ type Conn struct {
 	b       []byte // is read into
 	n       int    // bytes of it
 	err     error
+	looks   way // while it stays awake, see collect
 	some    func(fd uintptr) bool
 }
 
@@ -76,7 +77,7 @@ func (c *Conn) readSome(fd uintptr) bool {
 			return false
 		}
 		runtime.Gosched()
-		yield()
+		c.looks.make(yield)
 	}
 	return true
 }
