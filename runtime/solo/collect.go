@@ -27,7 +27,9 @@ const (
 func (s *Switch) collect() (next time.Duration) {
 	switch {
 	case s.awake.Load():
-		runtime.GC()
+		if s.near() { // still: the runtime has not come first
+			runtime.GC()
+		}
 		s.awake.Store(false)
 	case s.near():
 		s.awake.Store(true)
