@@ -27,9 +27,7 @@ const (
 func (s *Switch) collect() (next time.Duration) {
 	switch {
 	case s.awake.Load():
-		if s.near() { // still: the runtime has not come first
-			runtime.GC()
-		}
+		runtime.GC()
 		s.awake.Store(false)
 	case s.near():
 		s.awake.Store(true)

@@ -42,7 +42,7 @@ func TestCollect(t *testing.T) {
 	expect("after the notice", tick, false, 1)
 	expect("the next one is near", notice, true, 1)
 	near = false
-	expect("the runtime has come first", tick, false, 1)
+	expect("after its notice", tick, false, 2)
 }
 
 // It does so while it is on, and leaves nobody awake when it is off.
