@@ -120,15 +120,15 @@ func (in *input) decode(body []byte, p any) error {
 		body = []byte("{}")
 	}
 	s := in.streams.Get().(*stream)
-	rest, err := s.decode(body, p)
+	rest, err := s.decode(bytes.TrimRight(body, " \t\r\n"), p)
 	if err != nil {
 		return in.explain(body, err)
 	}
-	if len(rest) == 0 && len(body) <= maxStreamed {
-		in.streams.Put(s)
-	}
-	if len(bytes.TrimLeft(rest, " \t\r\n")) > 0 {
+	if len(rest) > 0 {
 		return &Error{Code: CodeMalformed, Detail: "the body goes on after its JSON value"}
+	}
+	if len(body) <= maxStreamed {
+		in.streams.Put(s)
 	}
 	// null is what encoding/json lets pass everywhere.
 	if in.strictness == strict && (bytes.Contains(body, []byte("null")) || !in.demands.met(reflect.ValueOf(p).Elem())) {

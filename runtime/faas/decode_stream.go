@@ -13,8 +13,8 @@ type stream struct {
 	json *json.Decoder // of body
 }
 
-// maxStreamed is the longest body, in bytes, after which a stream is kept: as
-// long is what it holds on to.
+// maxStreamed is the longest body, in bytes, after which a stream is kept: it
+// holds on to twice as many at the most.
 const maxStreamed = 4 << 10
 
 func newStream(s strictness) *stream {

@@ -31,6 +31,12 @@ func TestLoneConnection(t *testing.T) {
 		server.Close()
 		<-served
 	}()
+	b.call = func(_ context.Context, r faas.Request) (faas.Reply, error) {
+		if n := lone.Busy(0); n < 1 {
+			t.Errorf("while a request is handled, %d may wait for anything", n)
+		}
+		return faas.Reply{Body: r.Body}, nil
+	}
 	addr := l.Addr().String()
 	one, slow, tail := dial(t, addr), dial(t, addr), dial(t, addr)
 	get := func(c *client) {
@@ -85,5 +91,11 @@ func TestLoneConnection(t *testing.T) {
 	}
 	if lone.On() {
 		t.Error("an event over another connection, and the first one is taken for alone")
+	}
+	tail.conn.Close()
+	for end := time.Now().Add(10 * time.Second); lone.Busy(0) != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d may wait for anything, though no request is handled", lone.Busy(0))
+		}
 	}
 }

@@ -55,6 +55,7 @@ func (x *exchange) release() {
 		x.client.end()
 	}
 	if x.conn != nil {
+		x.conn.listener.solo.Busy(-1)
 		x.conn.answered(time.Since(x.start))
 		x.ResponseWriter, x.request, x.function, x.client, x.cause = nil, nil, nil, nil, nil
 	}

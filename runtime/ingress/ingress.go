@@ -133,6 +133,7 @@ func (i *Ingress) exchange(w http.ResponseWriter, r *http.Request) *exchange {
 	conn := clientConnOf(r)
 	var x *exchange
 	if conn != nil {
+		conn.listener.solo.Busy(1)
 		x = &conn.exchange
 	} else {
 		x = new(exchange)

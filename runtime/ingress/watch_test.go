@@ -199,7 +199,7 @@ func TestNetHTTPWatchesWhereItIsWorthIt(t *testing.T) {
 func TestNetHTTPWatchesNoLoneRequest(t *testing.T) {
 	conn, _ := pair(t)
 	c := conn.(*clientConn)
-	c.listener.solo = switchedOn()
+	c.listener.solo = switchedOn(t)
 	for _, alone := range []bool{true, false} {
 		if c.answered(time.Second); c.quick.Load() != alone {
 			t.Errorf("alone %v: the next request is left unwatched: %v", alone, c.quick.Load())
@@ -208,10 +208,11 @@ func TestNetHTTPWatchesNoLoneRequest(t *testing.T) {
 	}
 }
 
-// switchedOn returns a switch that is on.
-func switchedOn() *solo.Switch {
-	told := make(chan bool, 2)
+// switchedOn returns a switch that is on until t is over, unless t ends that.
+func switchedOn(t *testing.T) *solo.Switch {
+	told := make(chan bool, 3)
 	s := solo.NewSwitch(func(on bool) { told <- on })
+	t.Cleanup(s.Crowded)
 	for !s.On() {
 		s.Alone()
 	}
@@ -385,7 +386,7 @@ func TestConnectionIsResetAtAGlance(t *testing.T) {
 	}
 	defer l.Close()
 	other := dial(t, l.Addr().String())
-	clients := &clientListener{Listener: l, solo: switchedOn()}
+	clients := &clientListener{Listener: l, solo: switchedOn(t)}
 	accepted, err := clients.Accept()
 	if err != nil {
 		t.Fatal(err)

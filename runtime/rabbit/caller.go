@@ -91,6 +91,8 @@ func (c *caller) call(ctx context.Context, r faas.Request) (faas.Reply, error) {
 		return faas.Reply{}, failed
 	}
 	w.timer.Reset(deadline.Sub(now))
+	c.b.cfg.Solo.Busy(-1) // who called waits for what comes over the connection
+	defer c.b.cfg.Solo.Busy(1)
 	select {
 	case o := <-w.outcome:
 		return w.done(o)

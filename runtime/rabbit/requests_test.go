@@ -426,6 +426,45 @@ func TestWorkerWithOneCallAtATime(t *testing.T) {
 	}
 }
 
+// A function may wait for anything but while it calls another one, and a caller
+// that says so only for its reply.
+func TestWhoCallsIsNotBusy(t *testing.T) {
+	outer, inner := solo.NewSwitch(func(bool) {}), solo.NewSwitch(func(bool) {})
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	outerCfg, innerCfg := cfg, cfg
+	outerCfg.Solo, innerCfg.Solo = outer, inner
+	caller := startCaller(t, outerCfg)
+	type busy struct{ outer, inner int }
+	seen := make(chan busy, 2)
+	look := func() { seen <- busy{outer.Busy(0), inner.Busy(0)} }
+	var worker *Broker
+	worker, _ = startWorker(t, innerCfg, []*Broker{caller},
+		function("calls", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+			look()
+			_, err := worker.Call(ctx, faas.Request{Key: "called", Body: e.Body})
+			return e.Body, err
+		}),
+		function("called", func(_ context.Context, e *faas.Event) ([]byte, error) {
+			look()
+			return e.Body, nil
+		}))
+	outer.Busy(1)
+	if _, err := caller.Call(within(t, 20*time.Second), faas.Request{Key: "calls", Body: []byte("{}")}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the first one calls while the second one runs
+		if got, want := <-seen, (busy{0, 1}); got != want {
+			t.Errorf("while a function runs: busy: %+v, want %+v", got, want)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); outer.Busy(0) != 1 || inner.Busy(0) != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("afterwards: busy: %d and %d, want 1 and 0", outer.Busy(0), inner.Busy(0))
+		}
+	}
+}
+
 // Calls that came in one message may run one after the other. Each of them is
 // short, and none is the only one.
 func TestShortRunsBesideOthersAreNotAlone(t *testing.T) {

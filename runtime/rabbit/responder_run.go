@@ -39,7 +39,9 @@ func (r *responder) run(j *job) {
 		r.drop(j)
 		return
 	}
+	r.b.cfg.Solo.Busy(1)
 	done, err := run.Do()
+	r.b.cfg.Solo.Busy(-1)
 	took := time.Since(began)
 	r.b.ran(took)
 

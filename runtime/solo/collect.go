@@ -10,8 +10,8 @@ const (
 	// notice is how long before a collection they stop sleeping who read.
 	notice = 2 * time.Millisecond
 
-	// maxHeap is the heap, in bytes, up to which the switch collects. A larger
-	// one takes too long for anybody to stay awake.
+	// maxHeap is how large, in bytes, the heap may become before it is collected
+	// for the switch to do so. A larger one takes too long for anybody to stay awake.
 	maxHeap = 64 << 20
 )
 
@@ -23,7 +23,8 @@ const (
 // in which the system leaves others waiting for that processor whom it woke on
 // it, though another is free. A goroutine that looks again and again, and makes
 // way each time, cuts this stretch into pieces of microseconds: the runtime's
-// goroutines take turns with it, and others with them.
+// goroutines take turns with it, and others with them. Meanwhile the runtime
+// looks at no other socket but when the collection begins and when it has marked.
 func (s *Switch) collect() (next time.Duration) {
 	switch {
 	case s.awake.Load():
@@ -34,6 +35,19 @@ func (s *Switch) collect() (next time.Duration) {
 		return notice
 	}
 	return tick
+}
+
+// staysAwake is asked by who reads and finds nothing. It lets others go on, and
+// reports whether to look again instead of sleeping. Where something computes on
+// the system's processor, way is not made twice.
+func (s *Switch) staysAwake() bool {
+	if !s.awake.Load() || s.busy.Load() > 0 {
+		return false
+	}
+	runtime.Gosched()
+	began := time.Now()
+	s.yield()
+	return time.Since(began) < wayLong
 }
 
 // collectionIsNear reports whether seven eighths are used up of what the heap

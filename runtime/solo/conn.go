@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 )
@@ -26,7 +25,6 @@ type Conn struct {
 	b       []byte // is read into
 	n       int    // bytes of it
 	err     error
-	looks   way // while it stays awake, see collect
 	some    func(fd uintptr) bool
 }
 
@@ -73,11 +71,9 @@ func (c *Conn) readSome(fd uintptr) bool {
 			c.n, c.err = n, err
 			return true
 		}
-		if !c.on.awake.Load() {
+		if !c.on.staysAwake() {
 			return false
 		}
-		runtime.Gosched()
-		c.looks.make(yield)
 	}
 	return true
 }

@@ -21,7 +21,7 @@ const (
 )
 
 const (
-	// tick is how often a timer ends while the switch is on. It wakes the
+	// tick is how often a timer ends while the switch is on, at the least. It wakes the
 	// runtime's monitor, which nothing else might: without it, work that computes
 	// on and on would keep all other from the processor.
 	tick = 10 * time.Millisecond
@@ -36,7 +36,9 @@ type Switch struct {
 	on      atomic.Bool
 	crowded atomic.Int64 // when the row last ended, in Unix nanoseconds
 
-	awake atomic.Bool // who reads is not to sleep, see collect
+	awake atomic.Bool  // who reads is not to sleep, see collect
+	busy  atomic.Int32 // see Busy
+	yield func()       // lets others to the system's processor
 
 	mu    sync.Mutex
 	apply func(on bool)
@@ -49,7 +51,7 @@ type Switch struct {
 // NewSwitch returns a switch. Whenever it has changed, apply is told, by a
 // goroutine of its own, and only of the last change when there were several.
 func NewSwitch(apply func(on bool)) *Switch {
-	s := &Switch{apply: apply, near: collectionIsNear}
+	s := &Switch{apply: apply, near: collectionIsNear, yield: yield}
 	s.ticks = time.AfterFunc(time.Hour, s.tick)
 	s.ticks.Stop()
 	return s
@@ -94,6 +96,17 @@ func (s *Switch) Crowded() {
 	}
 }
 
+// Busy notes that n more pieces of work, or fewer, are under way that may wait
+// for anything: a store, another service. While there is one, nobody who reads
+// from a Conn stays awake: the runtime would not look at what they wait for. It
+// returns how many there are.
+func (s *Switch) Busy(n int) int {
+	if s == nil {
+		return 0
+	}
+	return int(s.busy.Add(int32(n)))
+}
+
 // On reports whether the work comes piece by piece.
 func (s *Switch) On() bool { return s != nil && s.on.Load() }
 
@@ -102,6 +115,7 @@ func (s *Switch) tell() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	on := s.on.Load()
+	s.awake.Store(false)
 	s.apply(on)
 	if on {
 		s.idle = 0
@@ -112,13 +126,16 @@ func (s *Switch) tell() {
 // tick is what the timer does besides: it collects garbage, and turns the switch
 // off when there is no work any more, and then ends.
 func (s *Switch) tick() {
+	next := tick
+	if s.on.Load() {
+		next = s.collect() // without the lock: what is told meanwhile is not to wait for it
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.on.Load() {
 		s.awake.Store(false)
 		return
 	}
-	next := s.collect()
 	s.idle++
 	if s.lone.Swap(false) {
 		s.idle = 0
@@ -128,6 +145,7 @@ func (s *Switch) tick() {
 		return
 	}
 	s.row.Store(0)
+	s.awake.Store(false)
 	if s.on.CompareAndSwap(true, false) {
 		s.apply(false)
 	}

@@ -69,7 +69,8 @@ func logInvocations(log *zap.Logger) faas.Observer {
 		if e := faas.AsError(i.Err); e != nil && len(e.Stack) > 0 {
 			entry.Stack = string(e.Stack) // which is readable on a console
 		}
-		entry.Write(zap.Inline((*invocation)(&i)))
+		line := invocation(i) // allocated for who is written only
+		entry.Write(zap.Inline(&line))
 	}
 }
 
