@@ -126,10 +126,18 @@ func (c *clocked) lateness() (late []time.Duration) {
 	select {
 	case <-c.all:
 	case <-within(c.t, 2*time.Minute).Done():
-		c.t.Fatalf("%d of %d came", len(c.at), len(c.due))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var missing []string
+	for id, due := range c.due {
+		if _, came := c.at[id]; !came {
+			missing = append(missing, id+" due at "+due.Format(time.StampMilli))
+		}
+	}
+	if len(missing) > 0 {
+		c.t.Fatalf("%d of %d came; missing at %s: %q", len(c.at), len(c.due), time.Now().Format(time.StampMilli), missing)
+	}
 	for id, at := range c.at {
 		late = append(late, at.Sub(c.due[id]))
 	}
