@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/logline"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
@@ -70,20 +71,6 @@ func productionLog() (*zap.Logger, faas.Observer) {
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, zapcore.InfoLevel))
 	return log, func(i faas.Invocation) {
-		log.Info("invocation", zap.Inline((*invocation)(&i)))
+		log.Info("invocation", zap.Inline((*logline.Invocation)(&i)))
 	}
-}
-
-type invocation faas.Invocation
-
-// MarshalLogObject implements zapcore.ObjectMarshaler.
-func (i *invocation) MarshalLogObject(line zapcore.ObjectEncoder) error {
-	line.AddString("function", i.Function)
-	line.AddString("key", i.Key)
-	line.AddString("id", i.ID)
-	line.AddInt("attempt", i.Attempt)
-	line.AddDuration("run", i.Run)
-	line.AddString("outcome", string(i.Outcome))
-	zap.Error(i.Err).AddTo(line)
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/logline"
 )
 
 // newLog returns the logger that c asks for. It writes to standard error: as
@@ -69,31 +70,7 @@ func logInvocations(log *zap.Logger) faas.Observer {
 		if e := faas.AsError(i.Err); e != nil && len(e.Stack) > 0 {
 			entry.Stack = string(e.Stack) // which is readable on a console
 		}
-		line := invocation(i) // allocated for who is written only
+		line := logline.Invocation(i) // allocated for who is written only
 		entry.Write(zap.Inline(&line))
 	}
-}
-
-// invocation is the fields of a line. They cost less memory together than as a
-// zap.Field each.
-type invocation faas.Invocation
-
-// MarshalLogObject implements zapcore.ObjectMarshaler.
-func (i *invocation) MarshalLogObject(line zapcore.ObjectEncoder) error {
-	line.AddString("function", i.Function)
-	line.AddString("key", i.Key)
-	line.AddString("id", i.ID)
-	line.AddInt("attempt", i.Attempt)
-	line.AddDuration("run", i.Run)
-	line.AddString("outcome", string(i.Outcome))
-	if i.Trace.Parent != "" {
-		line.AddString("traceparent", i.Trace.Parent)
-	}
-	if i.Outcome == faas.Again {
-		line.AddDuration("after", i.After)
-	}
-	if i.Err != nil {
-		zap.NamedError("error", i.Err).AddTo(line)
-	}
-	return nil
 }
