@@ -35,7 +35,9 @@ type Descriptor struct {
 	Timeout     time.Duration `json:"timeout"`
 	Concurrency int           `json:"concurrency"` // runs at once, per worker
 	Ordered     bool          `json:"ordered,omitempty"`
-	Repeatable  bool          `json:"repeatable,omitempty"` // safe or idempotent
+	ReadOnly    bool          `json:"readOnly,omitempty"`   // a request function that changes nothing
+	Redeliver   bool          `json:"redeliver,omitempty"`  // a call that its worker has not answered may run on another one
+	Idempotent  bool          `json:"repeatable,omitempty"` // the client may repeat a call (RFC 9110, section 9.2.2)
 	Session     bool          `json:"session,omitempty"`    // it reads and changes its client's session
 	Version     string        `json:"version"`              // changes when a cached result of before no longer fits
 }

@@ -71,16 +71,19 @@ func (d *Directory) Hear(a Announcement, now time.Time) {
 	d.update()
 }
 
-// Lapse forgets workers that were last heard of before now - AnnounceLapse.
-func (d *Directory) Lapse(now time.Time) {
+// Lapse forgets workers that were last heard of before now - AnnounceLapse, and
+// returns their ids.
+func (d *Directory) Lapse(now time.Time) (gone []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, w := range d.workers {
 		if now.Sub(w.at) > AnnounceLapse {
 			delete(d.workers, id)
+			gone = append(gone, id)
 		}
 	}
 	d.update()
+	return gone
 }
 
 // Forget forgets those of the functions that no worker hosts.

@@ -46,7 +46,6 @@ type Request struct {
 	ID          string    // call id; filled in when empty
 	ContentType string    // "application/json" when empty
 	Deadline    time.Time // the caller waits no longer; zero is ctx's, else DefaultTimeout from now
-	Repeatable  bool      // safe or idempotent: it may run again when a worker dies under it
 	Body        []byte
 	Session     []byte // the client's session as a JSON object, for a function that says UsesSession; nil without one
 

@@ -23,7 +23,8 @@ type settings struct {
 	timeout     time.Duration
 	concurrency int
 	ordered     bool
-	repeatable  bool
+	readOnly    bool
+	idempotent  bool
 	version     string
 	session     bool
 	also        []any // reactionTo[D]
@@ -69,10 +70,21 @@ func Exchange(name string) Option { return optionFunc(func(s *settings) { s.exch
 // Its waits are 15 minutes at most, and a worker that stops ends them.
 func Ordered() Option { return optionFunc(func(s *settings) { s.ordered = true }) }
 
-// Repeatable says that running the function twice does no more than running it
-// once, so that a call survives the death of its worker. GET, HEAD, PUT and
-// DELETE routes imply it.
-func Repeatable() Option { return optionFunc(func(s *settings) { s.repeatable = true }) }
+// ReadOnly says that a request function changes nothing (a safe method in RFC
+// 9110, section 9.2.1). A call of it whose worker is lost runs again on another
+// worker. GET and HEAD routes imply it.
+func ReadOnly() Option { return optionFunc(func(s *settings) { s.readOnly = true }) }
+
+// Idempotent says that running a request function twice does no more than
+// running it once, also if another call has run in between, and that it stops
+// when its ctx ends. A call whose worker is lost before it has answered runs
+// again on another worker, as attempt 2; the ctx of the lost run ends.
+//
+// PUT and DELETE routes do not imply it: each of them is idempotent by itself,
+// but the delayed run of an older PUT undoes a newer one. Say it if the function
+// itself refuses an older change, for instance by a version number. Calls of
+// such a function are not batched.
+func Idempotent() Option { return optionFunc(func(s *settings) { s.idempotent = true }) }
 
 // Version names the version of the results; cached results of other versions
 // are not used. By default it follows the types of the message and the reply.
@@ -184,10 +196,9 @@ func routesClash(a, b *Route) (clash bool) {
 	return false
 }
 
-func repeatableMethod(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete:
-		return true
-	}
-	return false
+func readOnlyMethod(method string) bool { return method == http.MethodGet || method == http.MethodHead }
+
+// idempotentMethod follows RFC 9110, section 9.2.2.
+func idempotentMethod(method string) bool {
+	return readOnlyMethod(method) || method == http.MethodPut || method == http.MethodDelete
 }

@@ -201,7 +201,9 @@ func complete(d *Descriptor, s *settings, status int) (err error) {
 	if d.Route == nil && s.status != status {
 		return errors.New("faas.Status is for a route of a request function: add faas.HTTP")
 	}
-	d.Repeatable = s.repeatable || d.Route != nil && repeatableMethod(d.Route.Method)
+	d.ReadOnly = s.readOnly || d.Route != nil && readOnlyMethod(d.Route.Method)
+	d.Redeliver = d.ReadOnly || s.idempotent
+	d.Idempotent = d.Redeliver || d.Route != nil && idempotentMethod(d.Route.Method)
 	d.Version = cmp.Or(s.version, versionOf(d.Input, d.Output))
 	if err := check(d, s); err != nil {
 		return err
@@ -245,6 +247,9 @@ func check(d *Descriptor, s *settings) error {
 	if d.Kind == KindRequest && (s.exchange != "" || s.ordered || s.once != nil || s.retry != (Retry{})) {
 		return fmt.Errorf("faas.Exchange, faas.Ordered, faas.Once and faas.Retry are for event functions")
 	}
+	if d.Kind == KindEvent && (s.readOnly || s.idempotent) {
+		return fmt.Errorf("faas.ReadOnly and faas.Idempotent are for request functions: an event is always delivered again")
+	}
 	if d.Kind == KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
 		return fmt.Errorf("faas.HTTP, faas.Cached and faas.UsesSession are for request functions")
 	}
@@ -260,7 +265,7 @@ func check(d *Descriptor, s *settings) error {
 	if d.Timeout < time.Millisecond {
 		return fmt.Errorf("faas.Timeout(%v): choose at least a millisecond", d.Timeout)
 	}
-	if longest := 25 * time.Minute; d.Timeout > longest && (d.Kind == KindEvent || d.Repeatable) {
+	if longest := 25 * time.Minute; d.Timeout > longest && (d.Kind == KindEvent || d.Redeliver) {
 		return fmt.Errorf("faas.Timeout(%v): choose at most %v: RabbitMQ takes a worker that holds a message for 30 min for hung", d.Timeout, longest)
 	}
 	if err := d.Retry.validate(); err != nil {

@@ -285,8 +285,10 @@ func TestDefaults(t *testing.T) {
 		{"timeout", by["get"].Timeout, DefaultTimeout},
 		{"status", by["get"].Route.Status, 200},
 		{"status without a reply", by["send"].Route.Status, 204},
-		{"GET is repeatable", by["get"].Repeatable, true},
-		{"POST is not", by["send"].Repeatable, false},
+		{"GET is idempotent", by["get"].Idempotent, true},
+		{"GET only reads", by["get"].ReadOnly && by["get"].Redeliver, true},
+		{"POST is not idempotent", by["send"].Idempotent, false},
+		{"POST is not redelivered", by["send"].Redeliver || by["send"].ReadOnly, false},
 		{"key", by["on"].Keys[0], "thing.get"},
 		{"version differs", by["get"].Version != by["send"].Version, true},
 	} {

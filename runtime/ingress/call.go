@@ -31,7 +31,7 @@ func (x *exchange) call(f *function, params []string) {
 	x.function = f
 	r := x.request
 	if len(f.Workers) == 0 && !f.cached {
-		x.fail(problemOf(errNoWorker, f.Repeatable))
+		x.fail(problemOf(errNoWorker, f.Idempotent))
 		return
 	}
 	status := f.successStatus()
@@ -67,7 +67,7 @@ func (x *exchange) call(f *function, params []string) {
 	}
 	request := faas.Request{
 		Key: f.Keys[0], Function: f.Name, ID: x.id, Deadline: began.Add(patience),
-		Repeatable: f.Repeatable, Body: body, Correlation: x.correlation(), Trace: traceOf(r.Header),
+		Body: body, Correlation: x.correlation(), Trace: traceOf(r.Header),
 	}
 	if f.Session {
 		x.callInSession(f, status, request)
@@ -80,7 +80,7 @@ func (x *exchange) call(f *function, params []string) {
 	x.sent = true
 	reply, err := x.ingress.cfg.Broker.Call(x.context(), request)
 	if err != nil {
-		x.fail(problemOf(err, f.Repeatable))
+		x.fail(problemOf(err, f.Idempotent))
 		return
 	}
 	x.timing(time.Since(began), reply.Run)

@@ -233,7 +233,7 @@ func TestRequestCarriesItsContext(t *testing.T) {
 	if d := got.Deadline.Sub(before); d < 250*time.Millisecond || d > 2*time.Second {
 		t.Errorf("deadline %v after the request, want 250ms", d)
 	}
-	if got.Key != "get" || got.Function != "get" || !got.Repeatable {
+	if got.Key != "get" || got.Function != "get" {
 		t.Errorf("request %+v", got)
 	}
 

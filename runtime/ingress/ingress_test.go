@@ -100,7 +100,7 @@ func request(name, route string) faas.Descriptor {
 	}
 	if method, path, ok := strings.Cut(route, " "); ok {
 		d.Route = &faas.Route{Method: method, Path: path, Status: http.StatusOK}
-		d.Repeatable = method != http.MethodPost && method != http.MethodPatch
+		d.Idempotent = method != http.MethodPost && method != http.MethodPatch
 	}
 	return d
 }

@@ -93,9 +93,9 @@ var answers = map[faas.Code]answer{
 	faas.CodeCanceled:     {status: statusClientGone, transient: true},
 }
 
-// problemOf is how a failed call looks over HTTP. repeatable says whether the
-// call may safely be made twice.
-func problemOf(err error, repeatable bool) *problem {
+// problemOf is how a failed call looks over HTTP. idempotent says whether the
+// client may repeat the call.
+func problemOf(err error, idempotent bool) *problem {
 	e := faas.AsError(err)
 	a, known := answers[e.Code]
 	if !known {
@@ -115,7 +115,7 @@ func problemOf(err error, repeatable bool) *problem {
 	if p.Executed == faas.ExecutedYes && e.Code == faas.CodeUnavailable {
 		p.proxyStatus = "" // the function's own word, see faas.RetryAfter
 	}
-	p.Retryable = a.transient && (repeatable || p.Executed == faas.ExecutedNo || e.Code == faas.CodeThrottled)
+	p.Retryable = a.transient && (idempotent || p.Executed == faas.ExecutedNo || e.Code == faas.CodeThrottled)
 	return p
 }
 

@@ -81,7 +81,7 @@ func (x *exchange) failCached(f *function, result *faas.CacheResult, want faas.C
 		x.fail(onlyIfCached())
 		return
 	}
-	p := problemOf(err, f.Repeatable)
+	p := problemOf(err, f.Idempotent)
 	if result.Hit {
 		p.Executed = faas.ExecutedNo
 		x.set("Age", seconds(result.Age))

@@ -66,7 +66,7 @@ func (x *exchange) callInSession(f *function, status int, request faas.Request) 
 	x.sent = true
 	reply, err := x.ingress.cfg.Broker.Call(x.context(), request)
 	if err != nil {
-		x.fail(problemOf(err, f.Repeatable))
+		x.fail(problemOf(err, f.Idempotent))
 		return
 	}
 	if reply.Session != nil {
@@ -75,7 +75,7 @@ func (x *exchange) callInSession(f *function, status int, request faas.Request) 
 		}
 		// The function has run, and its client may be gone: the change counts all the same.
 		if p := x.keepSession(context.WithoutCancel(x.context()), token, reply.Session); p != nil {
-			p.Retryable = f.Repeatable
+			p.Retryable = f.Idempotent
 			x.fail(p)
 			return
 		}

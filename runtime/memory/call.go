@@ -13,11 +13,11 @@ import (
 
 // call is what a request message has beyond an event.
 type call struct {
-	deadline   time.Time
-	repeatable bool
-	run        *delivery   // while it runs
-	answer     chan answer // holds one
-	answered   bool
+	deadline  time.Time
+	redeliver bool        // it runs again if its worker is lost
+	run       *delivery   // while it runs
+	answer    chan answer // holds one
+	answered  bool
 }
 
 type answer struct {
@@ -104,7 +104,7 @@ func (b *Broker) submit(ctx context.Context, r faas.Request) (*message, error) {
 	}
 	e.Key = q.function.Keys[0]
 	m := b.newMessage(q, e, now)
-	m.call = &call{deadline: deadline, repeatable: r.Repeatable || q.function.Repeatable, answer: make(chan answer, 1)}
+	m.call = &call{deadline: deadline, redeliver: q.function.Redeliver, answer: make(chan answer, 1)}
 	q.push(m)
 	return m, nil
 }

@@ -8,7 +8,10 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/conformance"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	runAsWorker()
+	goleak.VerifyTestMain(m)
+}
 
 func TestConformance(t *testing.T) {
 	brokers := map[*testing.T]*Broker{}

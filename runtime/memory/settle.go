@@ -80,7 +80,7 @@ func (b *Broker) lose(w *worker) {
 func (b *Broker) giveBack(d *delivery, err *faas.Error) {
 	m := d.message
 	switch {
-	case m.call != nil && (m.call.answered || !m.call.repeatable || len(m.queue.consumers) == 0):
+	case m.call != nil && (m.call.answered || !m.call.redeliver || len(m.queue.consumers) == 0):
 		m.call.reply(faas.Reply{}, err)
 	case m.losses >= maxLosses && m.call == nil:
 		b.bury(d, err)

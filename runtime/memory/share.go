@@ -16,8 +16,9 @@ import (
 // to l may do all that b can: give its socket to its owner only.
 //
 // When a process dies, its unsettled events go back to their queues without
-// having burned an attempt, and its calls run again at another worker if they
-// are repeatable; the callers of the others are told that the outcome is unknown.
+// having burned an attempt, and its calls run again on another worker if their
+// function is redelivered; the callers of the others are told that the outcome
+// is unknown.
 func (b *Broker) Share(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var guests sync.WaitGroup

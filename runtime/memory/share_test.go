@@ -163,13 +163,13 @@ func TestDeadProcess(t *testing.T) {
 			t.Errorf("got %s on attempt %d, redelivered %v; want 1 on attempt 1, redelivered", e.ID, e.Attempt, e.Redelivered)
 		}
 	})
-	t.Run("its repeatable calls run again", func(t *testing.T) {
-		if err := callUnderDeath(t, 1, faas.Repeatable()); err != nil {
+	t.Run("its idempotent calls run again", func(t *testing.T) {
+		if err := callUnderDeath(t, 1, faas.Idempotent()); err != nil {
 			t.Errorf("got %v, want the other worker's reply", err)
 		}
 	})
-	t.Run("a repeatable call that nobody else can take is lost", func(t *testing.T) {
-		wantLost(t, callUnderDeath(t, 0, faas.Repeatable()))
+	t.Run("an idempotent call that nobody else can take is lost", func(t *testing.T) {
+		wantLost(t, callUnderDeath(t, 0, faas.Idempotent()))
 	})
 	t.Run("its other calls are lost", func(t *testing.T) {
 		wantLost(t, callUnderDeath(t, 1))

@@ -39,7 +39,7 @@ func (c *callAccount) functions() []faas.Function {
 		c.ran(e.ID)
 		return e.Body, nil
 	}
-	return []faas.Function{function("again", answer, repeatable), function("once", answer)}
+	return []faas.Function{function("again", answer, readOnly), function("once", answer)}
 }
 
 // callers call both functions from several goroutines at once until stop is called.
@@ -59,7 +59,7 @@ func (c *callAccount) callers(t testing.TB, b *Broker) (stop func()) {
 				}
 				id := fmt.Sprintf("%s-%d-%d", key, p, i)
 				reply, err := b.Call(context.WithoutCancel(t.Context()), faas.Request{
-					Key: key, ID: id, Body: []byte(id), Repeatable: key == "again", Deadline: time.Now().Add(patience[key]),
+					Key: key, ID: id, Body: []byte(id), Deadline: time.Now().Add(patience[key]),
 				})
 				if err == nil && string(reply.Body) != id {
 					t.Errorf("%s got the reply %q", id, reply.Body)

@@ -21,9 +21,9 @@ func BenchmarkCall(b *testing.B) {
 	ours := func(noBatch bool) func(context.Context) error {
 		cfg := requestConfig(b, noBatch)
 		caller := startCaller(b, cfg)
-		startWorker(b, cfg, []*Broker{caller}, function("echo", echo, repeatable))
+		startWorker(b, cfg, []*Broker{caller}, function("echo", echo, readOnly))
 		return func(ctx context.Context) error {
-			_, err := caller.Call(ctx, faas.Request{Key: "echo", Body: body, Repeatable: true})
+			_, err := caller.Call(ctx, faas.Request{Key: "echo", Body: body})
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -170,7 +171,7 @@ func (c *caller) submit(w *waiter, r *faas.Request, deadline time.Time) (tag str
 	tag = strconv.FormatUint(c.lastTag, 36)
 	c.waiting[tag] = w
 	c.bytes += w.size
-	m := s.add(laneKey{r.Key, r.Repeatable}, wireCall{
+	m := s.add(r.Key, wireCall{
 		tag: tag, id: id, deadline: deadline.UnixMilli(), contentType: r.ContentType,
 		correlation: r.Correlation, causation: r.Causation, trace: r.Trace, session: r.Session, body: r.Body,
 	}, w)
@@ -235,6 +236,18 @@ func (c *caller) resolve(tag string, o outcome) *message {
 	m := w.message // before w is somebody else's
 	w.outcome <- o
 	return m
+}
+
+// workersLost ends the calls that these workers have acknowledged: they are not
+// delivered again.
+func (c *caller) workersLost(workers []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for tag, w := range c.waiting {
+		if w.message != nil && w.message.worker != "" && slices.Contains(workers, w.message.worker) {
+			c.resolve(tag, outcome{err: errLost})
+		}
+	}
 }
 
 // run keeps the caller connected until ctx is done. Requests leave and replies

@@ -67,7 +67,7 @@ func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {
 			Headers: amqp.Table{headerError: string(failed.Code)},
 		})
 	}
-	calls, _, err := decodeCalls(d.Body)
+	calls, err := decodeCalls(d.Body)
 	if err != nil {
 		return err
 	}

@@ -16,13 +16,6 @@ const (
 	maxIdleLanes   = 1000
 )
 
-// laneKey names what calls must have in common to travel together: a message
-// is redelivered, or not, as a whole.
-type laneKey struct {
-	key        string
-	repeatable bool
-}
-
 // lane is where calls of one kind to one function gather. A call that finds
 // none of them under way leaves at once. Behind it the next ones gather, and
 // leave together when the first reply to the message ahead is there, or there
@@ -30,7 +23,7 @@ type laneKey struct {
 // back, without the function's own: a message under way holds the next one
 // back, a function that takes its time does not. Guarded by caller.mu.
 type lane struct {
-	laneKey
+	key    string
 	frames bool          // every worker understands frames
 	limit  int           // calls in a message; 1 lets none gather
 	ahead  *message      // the last one that left, until its first reply; nil: none
@@ -47,15 +40,17 @@ type message struct {
 	lane   *lane
 	frames bool // it is a frame, even with one call
 	calls  []wireCall
+	taken  bool   // a worker has said that it runs the calls, or did
+	worker string // that has acknowledged it before the run; "" if none has said so
 }
 
 // add takes the call of w in, and returns a message for who called to send; nil
 // while calls gather. c.mu is held.
-func (s *callSession) add(key laneKey, call wireCall, w *waiter) *message {
+func (s *callSession) add(key string, call wireCall, w *waiter) *message {
 	l := s.lane(key)
 	now := time.Now()
 	if len(l.calls) == 0 && (l.limit == 1 || l.ahead == nil || now.Sub(l.left) >= l.gather) {
-		m := &message{l, l.frames, []wireCall{call}}
+		m := &message{lane: l, frames: l.frames, calls: []wireCall{call}}
 		w.message = m
 		l.ahead, l.left = m, now
 		return m
@@ -112,7 +107,7 @@ func (s *callSession) replied(m *message, run time.Duration) *message {
 }
 
 // lane returns the lane of that key. c.mu is held.
-func (s *callSession) lane(key laneKey) *lane {
+func (s *callSession) lane(key string) *lane {
 	select {
 	case <-s.changed:
 		s.changed = s.c.b.Directory().Changed()
@@ -124,8 +119,8 @@ func (s *callSession) lane(key laneKey) *lane {
 	l := s.lanes[key]
 	if l == nil {
 		s.dropIdleLanes()
-		l = &lane{laneKey: key, gather: gatherShortest}
-		l.frames, l.limit = s.c.gatherLimit(key.key)
+		l = &lane{key: key, gather: gatherShortest}
+		l.frames, l.limit = s.c.gatherLimit(key)
 		l.timer = time.AfterFunc(time.Hour, func() {
 			s.c.mu.Lock()
 			m := s.leave(l, time.Now())
@@ -151,13 +146,17 @@ func (s *callSession) dropIdleLanes() {
 
 // gatherLimit reports whether every worker of that key understands frames, and
 // how many calls may travel in one: a quarter of what one worker runs at once,
-// so that several workers share them evenly and none of them waits for long.
+// so that several workers share them evenly and none of them waits for long; one
+// if each call is to be acknowledged with its own reply, see responder.
 func (c *caller) gatherLimit(key string) (frames bool, limit int) {
 	if c.b.cfg.NoBatch {
 		return false, 1
 	}
 	for _, f := range c.b.Directory().Functions() {
 		if f.Kind == faas.KindRequest && f.Keys[0] == key && f.Batch && len(f.Workers) > 0 {
+			if f.Redeliver && !f.ReadOnly {
+				return true, 1
+			}
 			return true, max(1, min(gatherMaxCalls, f.Concurrency/4))
 		}
 	}

@@ -24,7 +24,7 @@ type callSession struct {
 
 	blocked string          // the broker's reason to take nothing; "" when it does
 	changed <-chan struct{} // closed when the directory has changed
-	lanes   map[laneKey]*lane
+	lanes   map[string]*lane
 }
 
 var replyQueues atomic.Uint64
@@ -37,7 +37,7 @@ var replyQueues atomic.Uint64
 // missing, with or without a confirmation.
 func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) error {
 	s := &callSession{
-		c: c, changed: c.b.Directory().Changed(), lanes: map[laneKey]*lane{},
+		c: c, changed: c.b.Directory().Changed(), lanes: map[string]*lane{},
 	}
 	var err error
 	if s.requests, err = conn.Channel(); err != nil {
@@ -173,11 +173,11 @@ func (s *callSession) publish(m *message, calls []wireCall) error {
 			last = max(last, calls[i].deadline)
 		}
 		p.ContentType = contentTypeCalls
-		p.Body = encodeCalls(calls, m.lane.repeatable)
+		p.Body = encodeCalls(calls)
 	} else {
 		p.ContentType = contentTypeOr(first.contentType)
 		p.MessageId = first.id
-		p.Headers = callHeaders(first, m.lane.repeatable, !s.c.b.cfg.NoBatch)
+		p.Headers = callHeaders(first, !s.c.b.cfg.NoBatch)
 		p.Body = first.body
 	}
 	p.Expiration = strconv.FormatInt(max(1, last-time.Now().UnixMilli()), 10)
@@ -190,7 +190,7 @@ func (s *callSession) takeReturns(returns <-chan amqp.Return) {
 	for r := range returns {
 		tags := []string{r.CorrelationId}
 		if r.ContentType == contentTypeCalls {
-			calls, _, err := decodeCalls(r.Body) // it is what this process has sent
+			calls, err := decodeCalls(r.Body) // it is what this process has sent
 			if err != nil {
 				s.c.b.cfg.Log.Error("a returned message cannot be read", zap.Error(err))
 				continue
@@ -255,6 +255,10 @@ func (s *callSession) receive(replies <-chan amqp.Delivery) {
 	var one [1]wireReply
 	var gathered []*message
 	for d := range replies {
+		if d.ContentType == contentTypeTaken {
+			s.taken(&d)
+			continue
+		}
 		list := one[:]
 		if d.ContentType != contentTypeReplies {
 			one[0] = parseReply(&d)
@@ -267,7 +271,13 @@ func (s *callSession) receive(replies <-chan amqp.Delivery) {
 		}
 		s.c.mu.Lock()
 		for i := range list {
-			if m := s.replied(s.c.resolve(list[i].tag, outcomeOf(&list[i], d.AppId)), list[i].run); m != nil {
+			o := outcomeOf(&list[i], d.AppId)
+			if d.AppId == "" && list[i].code == faas.CodeExpired && s.wasTaken(list[i].tag) {
+				// Not a worker says so, see forwardExpired: the worker was lost, and
+				// the call expired before it was delivered again.
+				o.err = faas.Expired(faas.ExecutedUnknown)
+			}
+			if m := s.replied(s.c.resolve(list[i].tag, o), list[i].run); m != nil {
 				gathered = append(gathered, m)
 			}
 		}
@@ -278,6 +288,26 @@ func (s *callSession) receive(replies <-chan amqp.Delivery) {
 		}
 		gathered = gathered[:0]
 	}
+}
+
+// taken notes what a worker says of a message of calls, see contentTypeTaken.
+func (s *callSession) taken(d *amqp.Delivery) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	w := s.c.waiting[d.MessageId]
+	if w == nil || w.message == nil {
+		return
+	}
+	w.message.taken = true
+	if d.Type == typeAcked {
+		w.message.worker = d.AppId
+	}
+}
+
+// wasTaken reports whether a worker has begun to run the call. c.mu is held.
+func (s *callSession) wasTaken(tag string) bool {
+	w := s.c.waiting[tag]
+	return w != nil && w.message != nil && w.message.taken
 }
 
 func outcomeOf(r *wireReply, worker string) outcome {

@@ -69,7 +69,7 @@ func TestReconnectsLeaveNothingBehind(t *testing.T) {
 			round++
 			publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "leak.age", ID: fmt.Sprint(round)})
 			until(t, "a call", func(ctx context.Context) bool {
-				_, err := b.Call(ctx, faas.Request{Key: "echo", Repeatable: true})
+				_, err := b.Call(ctx, faas.Request{Key: "echo"})
 				return err == nil
 			})
 			a.awaitSettled(t)

@@ -25,9 +25,16 @@ const (
 	contentTypeReplies = "application/vnd.rabbet.replies+v1"
 
 	frameVersion    = 1
-	frameRepeatable = 1 // flag
 	frameMaxRecords = 4096
 )
+
+// contentTypeTaken is the content type of a message by which a worker tells a
+// caller that it is about to run the calls of a message. Its message id is the
+// tag of the first call, its app id the worker, its type typeAcked if the calls
+// are not delivered again. It has no correlation id, so that it answers no call.
+const contentTypeTaken = "application/vnd.rabbet.taken+v1"
+
+const typeAcked = "acked"
 
 // wireCall is one call as it travels, in a message of its own or in a frame.
 type wireCall struct {
@@ -60,18 +67,13 @@ func (c *wireCall) size() int {
 // size is about what r takes in a frame.
 func (r *wireReply) size() int { return 24 + len(r.tag) + len(r.code) + len(r.session) + len(r.body) }
 
-// encodeCalls makes a frame of calls: 1 to frameMaxRecords, all of them
-// repeatable or none.
-func encodeCalls(calls []wireCall, repeatable bool) []byte {
+// encodeCalls makes a frame of 1 to frameMaxRecords calls.
+func encodeCalls(calls []wireCall) []byte {
 	size := 8
 	for i := range calls {
 		size += calls[i].size()
 	}
-	var flags byte
-	if repeatable {
-		flags = frameRepeatable
-	}
-	frame := startFrame(size, flags, len(calls))
+	frame := startFrame(size, len(calls))
 	head := make([]byte, 0, usualHead)
 	for i := range calls {
 		c := &calls[i]
@@ -93,17 +95,17 @@ func encodeCalls(calls []wireCall, repeatable bool) []byte {
 }
 
 // decodeCalls reads what encodeCalls wrote. The bodies are parts of frame.
-func decodeCalls(frame []byte) (calls []wireCall, repeatable bool, err error) {
-	flags, n, rest, err := openFrame(frame)
+func decodeCalls(frame []byte) (calls []wireCall, err error) {
+	n, rest, err := openFrame(frame)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	calls = make([]wireCall, n)
 	for i := range calls {
 		c := &calls[i]
 		var head fields
 		if head, c.body, rest, err = cutRecord(rest); err != nil {
-			return nil, false, fmt.Errorf("call %d of %d: %w", i+1, n, err)
+			return nil, fmt.Errorf("call %d of %d: %w", i+1, n, err)
 		}
 		c.tag = head.string()
 		c.deadline = int64(min(head.uvarint(), 1<<62))
@@ -116,13 +118,13 @@ func decodeCalls(frame []byte) (calls []wireCall, repeatable bool, err error) {
 		c.trace.Baggage = head.string()
 		c.session = head.lastBytes()
 		if head.short {
-			return nil, false, fmt.Errorf("call %d of %d: %w", i+1, n, errFrameShort)
+			return nil, fmt.Errorf("call %d of %d: %w", i+1, n, errFrameShort)
 		}
 		if len(c.tag) > maxShort {
-			return nil, false, fmt.Errorf("call %d of %d: its tag has %d bytes: AMQP allows %d", i+1, n, len(c.tag), maxShort)
+			return nil, fmt.Errorf("call %d of %d: its tag has %d bytes: AMQP allows %d", i+1, n, len(c.tag), maxShort)
 		}
 	}
-	return calls, flags&frameRepeatable != 0, endFrame(rest)
+	return calls, endFrame(rest)
 }
 
 // encodeReplies makes a frame of replies: 1 to frameMaxRecords.
@@ -131,7 +133,7 @@ func encodeReplies(replies []wireReply) []byte {
 	for i := range replies {
 		size += replies[i].size()
 	}
-	frame := startFrame(size, 0, len(replies))
+	frame := startFrame(size, len(replies))
 	head := make([]byte, 0, usualHead)
 	for i := range replies {
 		r := &replies[i]
@@ -148,7 +150,7 @@ func encodeReplies(replies []wireReply) []byte {
 
 // decodeReplies reads what encodeReplies wrote. The bodies are parts of frame.
 func decodeReplies(frame []byte) ([]wireReply, error) {
-	_, n, rest, err := openFrame(frame)
+	n, rest, err := openFrame(frame)
 	if err != nil {
 		return nil, err
 	}
@@ -179,30 +181,31 @@ var errFrameShort = errors.New("it ends too early")
 // need no memory of their own.
 const usualHead = 256
 
-func startFrame(size int, flags byte, records int) []byte {
+func startFrame(size, records int) []byte {
+	const flags = 0 // none is known
 	frame := append(make([]byte, 0, size), frameVersion, flags)
 	return binary.AppendUvarint(frame, uint64(records))
 }
 
 // openFrame checks the version and the number of records, which it limits to
 // what could be there: memory is never set aside on the word of a frame alone.
-func openFrame(frame []byte) (flags byte, records int, rest []byte, err error) {
+func openFrame(frame []byte) (records int, rest []byte, err error) {
 	if len(frame) < 2 {
-		return 0, 0, nil, errFrameShort
+		return 0, nil, errFrameShort
 	}
 	if frame[0] != frameVersion {
-		return 0, 0, nil, fmt.Errorf("version %d of the frame is not known here: this process knows version %d", frame[0], frameVersion)
+		return 0, nil, fmt.Errorf("version %d of the frame is not known here: this process knows version %d", frame[0], frameVersion)
 	}
 	n, width := binary.Uvarint(frame[2:])
 	if width <= 0 {
-		return 0, 0, nil, errFrameShort
+		return 0, nil, errFrameShort
 	}
 	rest = frame[2+width:]
 	const smallest = 2 // a record has at least its two lengths
 	if n == 0 || n > frameMaxRecords || n > uint64(len(rest)/smallest) {
-		return 0, 0, nil, fmt.Errorf("the frame cannot hold %d records", n)
+		return 0, nil, fmt.Errorf("the frame cannot hold %d records", n)
 	}
-	return frame[1], int(n), rest, nil
+	return int(n), rest, nil
 }
 
 func endFrame(rest []byte) error {

@@ -14,7 +14,6 @@ import (
 // messages of foreign callers.
 const (
 	headerDeadline    = "rabbet-deadline"    // unix milliseconds: the call must not be started later
-	headerRepeatable  = "rabbet-repeatable"  // true: the call may run again when its worker dies
 	headerFrames      = "rabbet-frames"      // true: the caller takes several replies in one message
 	headerCorrelation = "rabbet-correlation" // what the chain began with
 	headerSession     = "rabbet-session"     // of a call: the client's session; of a reply: what was done to it; JSON
@@ -34,11 +33,8 @@ const contentTypeJSON = "application/json"
 func contentTypeOr(t string) string { return cmp.Or(t, contentTypeJSON) }
 
 // callHeaders are the headers of a message with the call c alone.
-func callHeaders(c *wireCall, repeatable, frames bool) amqp.Table {
+func callHeaders(c *wireCall, frames bool) amqp.Table {
 	h := amqp.Table{headerDeadline: c.deadline}
-	if repeatable {
-		h[headerRepeatable] = true
-	}
 	if frames {
 		h[headerFrames] = true
 	}
@@ -76,6 +72,16 @@ func parseCall(d *amqp.Delivery, now time.Time) wireCall {
 		c.id = faas.NewID()
 	}
 	return c
+}
+
+// takenMessage tells a caller that worker runs the calls that were sent with the
+// call of that tag, and whether it has acknowledged them.
+func takenMessage(tag, worker string, acked bool) amqp.Publishing {
+	p := amqp.Publishing{ContentType: contentTypeTaken, MessageId: tag, AppId: worker}
+	if acked {
+		p.Type = typeAcked
+	}
+	return p
 }
 
 // parseReply reads a message with one reply.

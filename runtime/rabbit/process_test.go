@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/conformance"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -27,8 +28,10 @@ type task struct {
 	URL, Namespace string
 	NoBatch        bool
 
-	Serve       bool // host a function on Key, or functions that are called
-	Publish     int  // publish so many events with Key, from event First on
+	Serve       bool   // host a function on Key, or functions that are called
+	Slow        bool   // functions that are called take a minute
+	Registers   string // host the functions of a history whose registers are there
+	Publish     int    // publish so many events with Key, from event First on
 	First       int
 	Key         string
 	Concurrency int
@@ -72,6 +75,13 @@ func (k task) run() error {
 	if err != nil {
 		return err
 	}
+	if k.Registers != "" {
+		fns, _, err := conformance.RegisterFunctions(k.Registers)
+		if err != nil {
+			return err
+		}
+		return b.Serve(ctx, fns)
+	}
 	if k.Serve {
 		return b.Serve(ctx, k.functions())
 	}
@@ -99,10 +109,12 @@ func (k task) functions() []faas.Function {
 	if k.Key == "" {
 		answer := func(_ context.Context, e *faas.Event) ([]byte, error) {
 			say(wordRan, e.ID)
-			time.Sleep(5 * time.Millisecond)
+			if time.Sleep(5 * time.Millisecond); k.Slow {
+				time.Sleep(time.Minute)
+			}
 			return e.Body, nil
 		}
-		return []faas.Function{function("again", answer, repeatable), function("once", answer)}
+		return []faas.Function{function("again", answer, readOnly), function("once", answer)}
 	}
 	fn := onEvent(strings.ReplaceAll(k.Key, ".", "-"), k.Key, func(_ context.Context, e *faas.Event) error {
 		if e.ID == poison {

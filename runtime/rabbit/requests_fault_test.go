@@ -3,6 +3,7 @@ package rabbit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,13 +30,13 @@ func TestRepeatableCallSurvivesTheLossOfItsWorker(t *testing.T) {
 			begun <- e
 			<-ctx.Done()
 			return nil, ctx.Err()
-		}, repeatable)
+		}, readOnly)
 		second := function("survive", func(_ context.Context, e *faas.Event) ([]byte, error) {
 			if e.Attempt != 2 || !e.Redelivered {
 				t.Errorf("got attempt %d, redelivered %v; want 2, true", e.Attempt, e.Redelivered)
 			}
 			return []byte(`"survived"`), nil
-		}, repeatable)
+		}, readOnly)
 		cfg.Grace = time.Millisecond
 		dying := startCaller(t, cfg)
 		serving, die := context.WithCancel(context.Background())
@@ -45,7 +46,7 @@ func TestRepeatableCallSurvivesTheLossOfItsWorker(t *testing.T) {
 
 		replied := make(chan error, 1)
 		go func() {
-			reply, err := caller.Call(t.Context(), faas.Request{Key: "survive", Repeatable: true})
+			reply, err := caller.Call(t.Context(), faas.Request{Key: "survive"})
 			if err == nil && string(reply.Body) != `"survived"` {
 				err = errors.New("got " + string(reply.Body))
 			}
@@ -74,7 +75,7 @@ func TestCallSurvivesTheLossOfItsWorkersConnection(t *testing.T) {
 				return []byte(`"done"`), nil
 			}
 		}
-		worker, stop := startWorker(t, cfg, []*Broker{caller}, function("once", wait(&once)), function("again", wait(&again), repeatable))
+		worker, stop := startWorker(t, cfg, []*Broker{caller}, function("once", wait(&once)), function("again", wait(&again), readOnly))
 		var g sync.WaitGroup
 		for _, key := range []string{"once", "again"} {
 			g.Go(func() {
@@ -87,7 +88,7 @@ func TestCallSurvivesTheLossOfItsWorkersConnection(t *testing.T) {
 		<-begun
 		<-begun
 		cut(t, worker.work)
-		<-begun // the repeatable one runs anew
+		<-begun // the one that only reads runs again
 		close(release)
 		g.Wait()
 		stop()
@@ -176,7 +177,7 @@ func TestRollingRestartFailsNoCall(t *testing.T) {
 		over := make(chan struct{})
 		var calls atomic.Int64
 		var g sync.WaitGroup
-		for i := range 32 {
+		for range 32 {
 			g.Go(func() {
 				for {
 					select {
@@ -185,7 +186,7 @@ func TestRollingRestartFailsNoCall(t *testing.T) {
 					default:
 					}
 					calls.Add(1)
-					if _, err := caller.Call(t.Context(), faas.Request{Key: "roll", Repeatable: i%2 == 0}); err != nil {
+					if _, err := caller.Call(t.Context(), faas.Request{Key: "roll"}); err != nil {
 						t.Errorf("call %d: %v (executed %q)", calls.Load(), err, executedOf(err))
 						return
 					}
@@ -245,4 +246,92 @@ func TestOneCallOfABatchTouchesNoOther(t *testing.T) {
 	fast.Wait() // while the slow ones still run
 	close(release)
 	slow.Wait()
+}
+
+// A run whose delivery is lost ends, and the call runs again.
+func TestLostRunOfAnIdempotentCallIsCanceled(t *testing.T) {
+	cfg := requestConfig(t, false)
+	caller := startCaller(t, cfg)
+	attempts, ended := make(chan int, 2), make(chan error, 1)
+	f := function("replace", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+		attempts <- e.Attempt
+		if e.Attempt == 1 {
+			<-ctx.Done()
+			ended <- ctx.Err()
+		}
+		return fmt.Appendf(nil, "%d", e.Attempt), nil
+	}, func(d *faas.Descriptor) { d.Redeliver, d.Idempotent = true, true })
+	worker, _ := startWorker(t, cfg, []*Broker{caller}, f)
+	replied := make(chan string, 1)
+	go func() {
+		reply, err := caller.Call(t.Context(), faas.Request{Key: "replace"})
+		replied <- fmt.Sprint(string(reply.Body), err)
+	}()
+	if n := receive(t, "the first run", attempts); n != 1 {
+		t.Errorf("got attempt %d first", n)
+	}
+	cut(t, worker.work)
+	if err := receive(t, "the end of the first run", ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("the lost run ended with %v, want canceled", err)
+	}
+	if n := receive(t, "the second run", attempts); n != 2 {
+		t.Errorf("got attempt %d second", n)
+	}
+	if got := receive(t, "the reply", replied); got != "2<nil>" {
+		t.Errorf("got %s, want the reply of the second run", got)
+	}
+}
+
+// The callers of a killed worker are told before their deadline.
+func TestCallerLearnsThatItsWorkerIsLost(t *testing.T) {
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	caller := startCaller(t, cfg)
+	ran := make(chan struct{}, 1)
+	w := startProcess(t, task{URL: cfg.URL, Namespace: cfg.Namespace, Serve: true, Slow: true}, func(string, string) { ran <- struct{}{} })
+	awaitWorkers(t, caller, "once", true)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := caller.Call(t.Context(), faas.Request{Key: "once", Deadline: time.Now().Add(time.Minute)})
+		failed <- err
+	}()
+	receive(t, "the run", ran)
+	w.kill()
+	wantError(t, receive(t, "the outcome of a call whose worker was killed", failed), faas.CodeLost, faas.ExecutedUnknown)
+}
+
+// A reply that is lost with the worker's connection, after the acknowledgement,
+// does not leave its caller waiting for the deadline.
+func TestCallerLearnsThatItsReplyIsLost(t *testing.T) {
+	for name, change := range map[string]func(*faas.Descriptor){
+		"at most once": func(*faas.Descriptor) {},
+		"idempotent":   func(d *faas.Descriptor) { d.Redeliver, d.Idempotent = true, true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := requestConfig(t, false)
+			caller := startCaller(t, cfg)
+			p, url := startProxy(t, cfg.URL)
+			cfg.URL = url
+			begun, release := make(chan struct{}, 2), make(chan struct{})
+			startWorker(t, cfg, []*Broker{caller}, function("answer", func(_ context.Context, e *faas.Event) ([]byte, error) {
+				begun <- struct{}{}
+				<-release
+				return nil, nil
+			}, change))
+			failed := make(chan error, 1)
+			go func() {
+				_, err := caller.Call(t.Context(), faas.Request{Key: "answer", Deadline: time.Now().Add(time.Minute)})
+				failed <- err
+			}()
+			receive(t, "the run", begun)
+			p.hole(upstream)
+			close(release)
+			time.Sleep(100 * time.Millisecond) // for the reply to fall into the hole
+			p.hole()
+			err := receive(t, "the outcome of a call whose reply was lost", failed)
+			if err != nil || name == "at most once" { // the other one may have run again
+				wantError(t, err, faas.CodeLost, faas.ExecutedUnknown)
+			}
+		})
+	}
 }

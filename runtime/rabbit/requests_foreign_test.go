@@ -47,7 +47,7 @@ func TestForeignCallerIsServed(t *testing.T) {
 	publish(amqp.Publishing{Body: []byte("to nobody")})
 	publish(amqp.Publishing{Body: []byte("not a frame"), ContentType: contentTypeCalls, ReplyTo: queue})
 	publish(amqp.Publishing{Body: []byte("hostile"), ReplyTo: queue, CorrelationId: "h", Headers: amqp.Table{
-		headerDeadline: "tomorrow", headerRepeatable: int32(7), headerFrames: "yes", headerTraceparent: amqp.Table{"a": []any{int64(1), nil}},
+		headerDeadline: "tomorrow", headerFrames: "yes", headerTraceparent: amqp.Table{"a": []any{int64(1), nil}},
 	}})
 	const many = 50
 	for i := range many {

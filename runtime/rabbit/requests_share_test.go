@@ -25,7 +25,7 @@ func TestTwoWorkersShareTheLoadEvenly(t *testing.T) {
 						ran[i].Add(1)
 						time.Sleep(pause)
 						return e.Body, nil
-					}, repeatable))
+					}, readOnly))
 				}
 				const each = 4000
 				var left atomic.Int64
@@ -34,7 +34,7 @@ func TestTwoWorkersShareTheLoadEvenly(t *testing.T) {
 				for range callers {
 					g.Go(func() {
 						for left.Add(-1) >= 0 {
-							if _, err := caller.Call(t.Context(), faas.Request{Key: "shared", Body: []byte("{}"), Repeatable: true}); err != nil {
+							if _, err := caller.Call(t.Context(), faas.Request{Key: "shared", Body: []byte("{}")}); err != nil {
 								t.Errorf("call: %v", err)
 							}
 						}
@@ -64,10 +64,10 @@ func TestNoCallWaitsBehindABusyWorkerWhileAnotherIsIdle(t *testing.T) {
 				<-release
 			}
 			return e.Body, nil
-		}, repeatable, func(d *faas.Descriptor) { d.Concurrency = 1 }))
+		}, readOnly, func(d *faas.Descriptor) { d.Concurrency = 1 }))
 	}
 	call := func(body string) error {
-		_, err := caller.Call(t.Context(), faas.Request{Key: "single", Body: []byte(body), Repeatable: true, Deadline: time.Now().Add(20 * time.Second)})
+		_, err := caller.Call(t.Context(), faas.Request{Key: "single", Body: []byte(body), Deadline: time.Now().Add(20 * time.Second)})
 		return err
 	}
 	var g sync.WaitGroup

@@ -108,7 +108,7 @@ func function(name string, handle faas.Handler, change ...func(*faas.Descriptor)
 	return f
 }
 
-func repeatable(d *faas.Descriptor)                         { d.Repeatable = true }
+func readOnly(d *faas.Descriptor)                           { d.ReadOnly, d.Redeliver, d.Idempotent = true, true, true }
 func oneAtATime(d *faas.Descriptor)                         { d.Concurrency = 1 }
 func echo(_ context.Context, e *faas.Event) ([]byte, error) { return e.Body, nil }
 
@@ -174,7 +174,7 @@ func TestManyCallsAtOnceEachGetTheirOwnReply(t *testing.T) {
 			g.Go(func() {
 				for n := range 30 {
 					want := fmt.Sprintf(`{"n":"%d-%d"}`, i, n)
-					reply, err := caller.Call(t.Context(), faas.Request{Key: "echo", Body: []byte(want), Repeatable: n%2 == 0})
+					reply, err := caller.Call(t.Context(), faas.Request{Key: "echo", Body: []byte(want)})
 					if err != nil || string(reply.Body) != want {
 						t.Errorf("got %s, %v; want %s", reply.Body, err, want)
 						return

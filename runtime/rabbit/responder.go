@@ -15,15 +15,22 @@ import (
 
 // responder is the answering side of requests: it hosts one request function.
 //
-// Deliveries, replies and acknowledgements go over one channel. So an
-// acknowledgement that reaches the broker says that the reply before it did,
-// and a connection that is lost loses both: the call comes again.
+// Deliveries, replies and acknowledgements go over one channel, in order. A call
+// that has been answered never runs again, with one exception: a call of a
+// function that only reads. When a delivery is acknowledged depends on the
+// function:
 //
-// A repeatable call is acknowledged after its reply was sent. When its worker
-// dies it is run once more; that second run is acknowledged before it starts,
-// so that a call that kills its workers kills two and no more. Any other call
-// is acknowledged before it starts; delivered a second time it may have run,
-// and its caller is told that nobody knows.
+//   - ReadOnly: some time after the reply, together with others.
+//   - Redeliver: immediately before the reply. If the broker does not get the
+//     acknowledgement, it does not get the reply either, and delivers the call
+//     again. The lost run is canceled, and its reply is not sent over another
+//     channel.
+//   - any other: before the run. The caller is told which worker took it, so
+//     that the loss of the worker ends the call.
+//
+// A call that is delivered again is acknowledged before the run in any case:
+// one that kills its workers kills two of them. A function without Redeliver
+// does not run it, because it may have run; its caller is told so.
 type responder struct {
 	b    *Broker
 	fn   faas.Function
@@ -48,24 +55,10 @@ type workSession struct {
 	acks   *acks
 	intake chan struct{} // closed when no more deliveries come
 	cancel func() error  // stops the intake
-}
 
-// delivery is one message with its calls.
-type delivery struct {
-	session     *workSession
-	tag         uint64
-	replyTo     string
-	key         string
-	frames      bool // the caller takes several replies in one message
-	ackFirst    bool // acknowledge it before any of its calls starts
-	redelivered bool
-	arrived     time.Time
-
-	mu    sync.Mutex
-	begun bool // one of its calls has started
-	acked bool
-	lost  bool // the broker delivers it again: none of its calls may start
-	left  int  // calls without their reply sent
+	mu   sync.Mutex
+	sent []sentReply // the last ones, see noteSent
+	next int         // index in sent of the oldest one, once it is full
 }
 
 // newResponder answers fn's calls; live is told whenever it begins to consume.
@@ -93,6 +86,7 @@ func (r *responder) serve(ctx context.Context) error {
 	err := r.drain()
 	if err != nil {
 		cut()
+		r.awaitCut()
 	}
 	r.pool.stop(err == nil)
 	disconnect()
@@ -137,6 +131,27 @@ func (r *responder) drain() error {
 	}
 }
 
+// afterGrace is how long a function has to return once its ctx is canceled
+// because the grace period is over. Its caller is then told that the outcome is
+// unknown.
+const afterGrace = time.Second
+
+// awaitCut waits until all that was taken on is answered, for afterGrace at most.
+func (r *responder) awaitCut() {
+	r.mu.Lock()
+	closed := r.closed
+	r.mu.Unlock()
+	if !closed { // the intake did not stop: there may always be more
+		return
+	}
+	patience := time.NewTimer(afterGrace)
+	defer patience.Stop()
+	select {
+	case <-r.unloaded:
+	case <-patience.C:
+	}
+}
+
 // unfinished is the error of a drain whose time is over; nil if all is answered.
 func (r *responder) unfinished() error {
 	r.mu.Lock()
@@ -178,7 +193,7 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
 	s := &workSession{ch: ch, acks: newAcks(ch, ackBatch(r.fn.Concurrency)), intake: make(chan struct{})}
-	defer s.acks.close()
+	defer r.lose(s)
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 
 	var deliveries <-chan amqp.Delivery
@@ -276,10 +291,9 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 		frames: m.ContentType == contentTypeCalls || flag(m.Headers, headerFrames),
 	}
 	var calls []wireCall
-	repeatable := flag(m.Headers, headerRepeatable)
 	if m.ContentType == contentTypeCalls {
 		var err error
-		if calls, repeatable, err = decodeCalls(m.Body); err != nil {
+		if calls, err = decodeCalls(m.Body); err != nil {
 			r.b.cfg.Log.Warn("calls that cannot be read are dropped", zap.String("function", r.fn.Name), zap.Error(err))
 			s.acks.now(d.tag)
 			return nil
@@ -290,12 +304,12 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 	if d.replyTo == "" {
 		r.b.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].id))
 	}
-	repeatable = repeatable || r.fn.Repeatable
-	d.ackFirst = !repeatable || m.Redelivered
+	d.firstTag = calls[0].tag
+	d.settle = r.ackTimeOf(m.Redelivered, len(calls))
 	d.left = len(calls)
 
 	r.mu.Lock()
-	if r.draining && !d.ackFirst || r.closed {
+	if r.draining && d.settle != beforeRun || r.closed {
 		r.mu.Unlock()
 		s.acks.back(d.tag)
 		return nil
@@ -306,11 +320,11 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 		r.b.cfg.Solo.Crowded()
 	}
 
-	if !repeatable && m.Redelivered {
+	if !r.fn.Redeliver && m.Redelivered {
 		s.acks.now(d.tag)
 		d.acked = true
 		for i := range calls {
-			r.reply(d, &calls[i], faas.Reply{}, errMayHaveRun, 0)
+			r.reply(d, &calls[i], faas.Reply{}, errLost, 0)
 		}
 		return nil
 	}
@@ -325,9 +339,10 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 	return nil
 }
 
-var errMayHaveRun = &faas.Error{
+// errLost is the outcome of a call that may have run and is not run again.
+var errLost = &faas.Error{
 	Code: faas.CodeLost, Executed: faas.ExecutedUnknown,
-	Detail: "the worker was lost, and the function may not be run twice",
+	Detail: "the worker was lost while it had the call; it may have run and is not run again",
 }
 
 // answered counts one call off.
@@ -338,53 +353,5 @@ func (r *responder) answered() {
 	r.load--
 	if r.load == 0 && r.closed {
 		close(r.unloaded) // once: nothing is taken on any more
-	}
-}
-
-// begin reports whether a call of d may start: not when its connection is gone
-// and the broker will deliver it again. The first one to start acknowledges d,
-// if that comes first.
-func (d *delivery) begin() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.acked || d.lost:
-	case d.ackFirst:
-		d.acked = d.session.acks.now(d.tag)
-		d.lost = !d.acked
-	default:
-		d.lost = d.session.acks.isOver()
-	}
-	d.begun = d.begun || !d.lost
-	return !d.lost
-}
-
-// returnable reports whether d can go back to the queue as if it had never come.
-func (d *delivery) returnable() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return !d.begun && !d.ackFirst && !d.acked
-}
-
-// giveBack reports whether d is still to be given back; the first to ask does it.
-func (d *delivery) giveBack() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	first := !d.acked
-	d.acked = true
-	return first
-}
-
-// sent notes that one more call of d has its reply under way.
-func (d *delivery) sent() {
-	d.mu.Lock()
-	d.left--
-	settle := d.left == 0 && !d.acked
-	if settle {
-		d.acked = true
-	}
-	d.mu.Unlock()
-	if settle {
-		d.session.acks.done(d.tag)
 	}
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // ackDelay is how long a finished delivery may wait for others to be
-// acknowledged with it. One that comes again meanwhile does no harm: only
-// repeatable calls are acknowledged here after they ran.
+// acknowledged with it. Only calls of functions that only read are acknowledged
+// after their reply: one of them that is delivered again does no harm.
 //
 // After half of that, the next one to finish takes the others along: its reply
 // has just left, so the broker is at the acknowledgment while the caller is at

@@ -21,7 +21,7 @@ func TestIntakeEndsWithItsDeliveries(t *testing.T) {
 				<-release
 			}
 			return nil, nil
-		}, repeatable)
+		}, readOnly)
 		r := newResponder(&Broker{cfg: Config{}.withDefaults()}, fn, func() {})
 		r.base = t.Context()
 		s := &workSession{acks: newAcks(nil, calls+1), intake: make(chan struct{})}

@@ -40,7 +40,18 @@ func (r *responder) reply(d *delivery, c *wireCall, done faas.Reply, failed *faa
 			Detail: fmt.Sprintf("the function's error has %d bytes: a message takes %d at the most", len(reply.body), faas.MaxReply),
 		})
 	}
-	if r.sendAlone(d, &reply) {
+	if !d.answer() {
+		r.answered() // the broker delivers it again
+		return
+	}
+	if r.fn.Redeliver && !r.fn.ReadOnly {
+		if r.sendOver(d.session, d, &reply) {
+			return
+		}
+		// The acknowledgement may have reached the broker: if the caller got the
+		// reply over another channel, the call could run after that.
+		reply = wireReply{tag: c.tag, code: errReplyLost.Code, body: encodeFailure(errReplyLost)}
+	} else if r.sendAlone(d, &reply) {
 		return
 	}
 	r.outbox.mu.Lock()
@@ -58,15 +69,54 @@ func (r *responder) sendAlone(d *delivery, reply *wireReply) bool {
 	r.mu.Lock()
 	s, alone := r.session, r.load == 1
 	r.mu.Unlock()
-	if !alone || s == nil || d.replyTo == "" {
+	return alone && s != nil && r.sendOver(s, d, reply)
+}
+
+// sendOver sends a reply over s at once; it returns false if it could not.
+func (r *responder) sendOver(s *workSession, d *delivery, reply *wireReply) bool {
+	if d.replyTo != "" && s.ch.Publish("", d.replyTo, false, false, r.replyMessage([]wireReply{*reply}, d.frames)) != nil {
 		return false
 	}
-	if s.ch.Publish("", d.replyTo, false, false, r.replyMessage([]wireReply{*reply}, d.frames)) != nil {
-		return false
-	}
+	r.noteSent(s, d, reply.tag)
 	d.sent()
 	r.answered()
 	return true
+}
+
+// maxSent is how many replies a session remembers. It covers what may be in
+// the buffers of a connection when it is lost, at some 10,000 replies a second.
+const maxSent = 1024
+
+// sentReply names a reply that was sent behind the acknowledgement of its call.
+type sentReply struct {
+	replyTo, tag string
+	frames       bool
+}
+
+// noteSent remembers a reply that is lost with its connection, because the
+// broker does not deliver its call again.
+func (r *responder) noteSent(s *workSession, d *delivery, tag string) {
+	if d.settle == afterReply || d.replyTo == "" {
+		return
+	}
+	sent := sentReply{d.replyTo, tag, d.frames}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.sent) < maxSent {
+		s.sent = append(s.sent, sent)
+		return
+	}
+	s.sent[s.next] = sent
+	s.next = (s.next + 1) % maxSent
+}
+
+// lastSent returns what noteSent has remembered, once.
+func (s *workSession) lastSent() []sentReply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sent := s.sent
+	s.sent, s.next = nil, 0
+	return sent
 }
 
 // send sends what is in the outbox, until ctx is done. While there is no
@@ -135,6 +185,9 @@ func (r *responder) sendFrame(ctx context.Context, replyTo string, frame []wireR
 			return false
 		}
 		if s.ch.Publish("", replyTo, false, false, p) == nil {
+			for i := range replies {
+				r.noteSent(s, replies[i].d, frame[i].tag)
+			}
 			return true
 		}
 		if allExpired(replies) || !r.sessionAfter(ctx, s) {

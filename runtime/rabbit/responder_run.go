@@ -21,7 +21,7 @@ func (r *responder) run(j *job) {
 			return
 		}
 	}
-	if !d.begin() {
+	if !d.begin(r.b.cfg.Process) {
 		r.answered() // the broker still has it, and delivers it again
 		return
 	}
@@ -45,8 +45,12 @@ func (r *responder) run(j *job) {
 	took := time.Since(began)
 	r.b.ran(took)
 
-	if r.base.Err() != nil && err != nil {
-		r.answered() // the grace period is over: the broker has it still, or its caller is left to wonder
+	if r.base.Err() != nil && err != nil { // the grace period is over
+		if d.settle == beforeRun {
+			r.reply(d, c, faas.Reply{}, errLost, took)
+		} else {
+			r.answered() // the broker delivers it again
+		}
 		return
 	}
 	failed := faas.AsError(err)
@@ -73,9 +77,14 @@ func (b *Broker) ran(took time.Duration) {
 	}
 }
 
-// answerExpired answers a call that was never started.
+// answerExpired answers a call that was not started here. Of one that is
+// delivered again nothing is known.
 func (r *responder) answerExpired(j *job) {
-	r.reply(j.d, j.call, faas.Reply{}, faas.Expired(faas.ExecutedNo), 0)
+	executed := faas.ExecutedNo
+	if j.d.redelivered {
+		executed = faas.ExecutedUnknown
+	}
+	r.reply(j.d, j.call, faas.Reply{}, faas.Expired(executed), 0)
 }
 
 // hearCancel takes a cancel broadcast in: it ends the call's run, or keeps it
@@ -94,6 +103,37 @@ func (r *responder) hearCancel(body []byte) {
 			j.cancel()
 		}
 	}
+}
+
+// lose ends what was under way over s, whose channel is gone. The broker
+// delivers again what was not acknowledged. The replies that were sent last may
+// have been lost behind their acknowledgements; callers that got one of them
+// ignore what they are told here.
+func (r *responder) lose(s *workSession) {
+	s.acks.close()
+	for _, j := range r.pool.running() {
+		if j.d.session == s && j.d.lose() {
+			j.cancel()
+		}
+	}
+	lost := s.lastSent()
+	r.mu.Lock()
+	if r.closed {
+		lost = nil // nothing sends them any more
+	}
+	r.load += len(lost)
+	r.mu.Unlock()
+	r.b.load.Add(int64(len(lost)))
+	for _, sent := range lost {
+		d := &delivery{session: s, replyTo: sent.replyTo, frames: sent.frames, settle: beforeRun, acked: true, left: 1}
+		r.reply(d, &wireCall{tag: sent.tag}, faas.Reply{}, errReplyLost, 0)
+	}
+}
+
+// errReplyLost is the outcome of a call whose reply may not have reached the broker.
+var errReplyLost = &faas.Error{
+	Code: faas.CodeLost, Executed: faas.ExecutedUnknown,
+	Detail: "the worker lost its connection to the message broker while it answered; the call may have run and is not run again",
 }
 
 // drop settles a call that was not started and whose caller has gone.

@@ -100,7 +100,7 @@ func (s *system) lapse(now time.Time) {
 	s.mu.Unlock()
 	deaf := since.IsZero() || now.Sub(since) <= faas.AnnounceInterval
 	if !deaf && !s.b.publish.blockedSince(now.Add(-faas.AnnounceLapse)) {
-		s.b.directory.Lapse(now)
+		s.b.caller.workersLost(s.b.directory.Lapse(now))
 	}
 }
 

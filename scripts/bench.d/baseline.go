@@ -82,7 +82,7 @@ func baselineFront(ctx context.Context) error {
 		}
 	}()
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /echo/{id}", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/echo/{id}", func(w http.ResponseWriter, r *http.Request) {
 		body, err := json.Marshal(echo{ID: r.PathValue("id")})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)

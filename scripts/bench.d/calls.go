@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
@@ -11,7 +12,8 @@ import (
 // concurrency is how many requests are under way at once.
 var concurrency = []int{1, 16, 64, 256}
 
-// compareCalls: HTTP, a call over the broker, and back; nothing is cached.
+// compareCalls: HTTP, a call over the broker, and back; nothing is cached. A
+// "call put" may write, so that it is acknowledged before it runs.
 func compareCalls(ctx context.Context, s settings, name string, t *table) error {
 	broker, err := s.service("rabbitmq")
 	if err != nil {
@@ -28,11 +30,15 @@ func compareCalls(ctx context.Context, s settings, name string, t *table) error 
 	if err != nil {
 		return err
 	}
-	baseline, err := loaded(ctx, "http://"+thin.addr+"/echo/42", append([]process{broker}, thin.processes...)...)
+	method := http.MethodGet
+	if name == "call put" {
+		method = http.MethodPut
+	}
+	baseline, err := loaded(ctx, method, "http://"+thin.addr+"/echo/42", append([]process{broker}, thin.processes...)...)
 	if err != nil {
 		return err
 	}
-	rabbet, err := loaded(ctx, "http://"+product.addr+"/echo/42", append([]process{broker}, product.processes...)...)
+	rabbet, err := loaded(ctx, method, "http://"+product.addr+"/echo/42", append([]process{broker}, product.processes...)...)
 	if err != nil {
 		return err
 	}
@@ -62,11 +68,11 @@ func compareCached(ctx context.Context, s settings, name string, t *table) error
 	if err != nil {
 		return err
 	}
-	baseline, err := loaded(ctx, "http://"+baselineAddr+"/cached/42", store, front)
+	baseline, err := loaded(ctx, http.MethodGet, "http://"+baselineAddr+"/cached/42", store, front)
 	if err != nil {
 		return err
 	}
-	rabbet, err := loaded(ctx, "http://"+product.addr+"/cached/42", store, product.processes[0])
+	rabbet, err := loaded(ctx, http.MethodGet, "http://"+product.addr+"/cached/42", store, product.processes[0])
 	if err != nil {
 		return err
 	}
@@ -124,13 +130,13 @@ func rabbetEnv(s settings, cacheURL string) []string {
 }
 
 // loaded is the side behind url, once it answers as it should.
-func loaded(ctx context.Context, url string, processes ...process) (side, error) {
+func loaded(ctx context.Context, method, url string, processes ...process) (side, error) {
 	if err := echoes42(ctx, url); err != nil {
 		return side{}, err
 	}
 	return side{
 		run: func(ctx context.Context, connections int, d time.Duration) (load, error) {
-			return wrk(ctx, url, connections, d)
+			return wrk(ctx, method, url, connections, d)
 		},
 		processes: processes,
 	}, nil

@@ -24,6 +24,12 @@ type echo struct {
 // RoutingKey makes echo a message.
 func (echo) RoutingKey() string { return "bench.echo" }
 
+// putEcho is the same by a function that may write.
+type putEcho echo
+
+// RoutingKey makes putEcho a message.
+func (putEcho) RoutingKey() string { return "bench.put" }
+
 // cachedEcho is the same with a result that is cached.
 type cachedEcho echo
 
@@ -42,6 +48,8 @@ func init() {
 		return echo{ID: in.ID}, nil
 	},
 		faas.HTTP("GET /echo/{id}"), faas.Concurrency(1024))
+	faas.OnRequest(&echoes, "bench-put", func(_ context.Context, _ *noDeps, in putEcho) (putEcho, error) { return in, nil },
+		faas.HTTP("PUT /echo/{id}"), faas.Concurrency(1024))
 	faas.OnRequest(&echoes, "bench-cached", func(_ context.Context, _ *noDeps, in cachedEcho) (cachedEcho, error) { return in, nil },
 		faas.HTTP("GET /cached/{id}"), faas.Cached(time.Hour, "echo:{id}"))
 }

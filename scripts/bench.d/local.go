@@ -58,11 +58,11 @@ func compareLocal(ctx context.Context, s settings, name string, t *table) error 
 	if _, err := run.start("worker", rabbetEnv(s, s.redis), self(), "rabbet-worker"); err != nil {
 		return err
 	}
-	baseline, err := loaded(ctx, "http://"+addr+"/cached/42", handler)
+	baseline, err := loaded(ctx, http.MethodGet, "http://"+addr+"/cached/42", handler)
 	if err != nil {
 		return err
 	}
-	rabbet, err := loaded(ctx, "http://"+product.addr+"/cached/42", product.processes...)
+	rabbet, err := loaded(ctx, http.MethodGet, "http://"+product.addr+"/cached/42", product.processes...)
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,7 @@ func measure(ctx context.Context) error {
 		run  func(context.Context, settings, string, *table) error
 	}{
 		{"call", compareCalls},
+		{"call put", compareCalls},
 		{"latency", compareLatency},
 		{"cached redis", compareCached},
 		{"cached memcached", compareCached},

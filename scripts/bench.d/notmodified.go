@@ -23,7 +23,7 @@ func compareNotModified(ctx context.Context, s settings, name string, t *table) 
 		return err
 	}
 	url := "http://" + product.addr + "/cached/42"
-	hit, err := loaded(ctx, url, store, product.processes[0])
+	hit, err := loaded(ctx, http.MethodGet, url, store, product.processes[0])
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func compareNotModified(ctx context.Context, s settings, name string, t *table) 
 	}
 	notModified := side{
 		run: func(ctx context.Context, connections int, d time.Duration) (load, error) {
-			return wrk(ctx, url, connections, d, condition)
+			return wrk(ctx, http.MethodGet, url, connections, d, condition)
 		},
 		processes: hit.processes,
 	}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -17,8 +20,16 @@ var (
 )
 
 // wrk loads url over so many connections for d, with header fields as given.
-func wrk(ctx context.Context, url string, connections int, d time.Duration, fields ...string) (load, error) {
+func wrk(ctx context.Context, method, url string, connections int, d time.Duration, fields ...string) (load, error) {
 	args := []string{"--latency", "-t1", "-c" + strconv.Itoa(connections), "-d" + strconv.Itoa(int(d.Seconds()))}
+	if method != http.MethodGet {
+		script, err := methodScript(method)
+		if err != nil {
+			return load{}, err
+		}
+		defer os.Remove(script)
+		args = append(args, "-s", script)
+	}
 	for _, field := range fields {
 		args = append(args, "-H", field)
 	}
@@ -42,4 +53,14 @@ func wrk(ctx context.Context, url string, connections int, d time.Duration, fiel
 	}
 	l.p99, err = time.ParseDuration(string(p99[1]) + string(p99[2]))
 	return l, err
+}
+
+// methodScript writes the file by which wrk learns of another method than GET.
+func methodScript(method string) (path string, err error) {
+	f, err := os.CreateTemp("", "wrk-*.lua")
+	if err != nil {
+		return "", err
+	}
+	_, err = fmt.Fprintf(f, "wrk.method = %q\n", method)
+	return f.Name(), errors.Join(err, f.Close())
 }

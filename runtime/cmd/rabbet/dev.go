@@ -195,7 +195,7 @@ func devFunctions(results cached, handled inbox.Store, directory *faas.Directory
 	var set faas.Set[devState]
 	faas.OnRequest(&set, "dev-drop-results", func(ctx context.Context, d *devState, in dropResults) (struct{}, error) {
 		return struct{}{}, d.results.Invalidate(ctx, in.Tags...)
-	}, faas.Repeatable())
+	}, faas.Idempotent())
 	faas.OnRequest(&set, "dev-show-result", func(ctx context.Context, d *devState, in showResult) (cache.Stored, error) {
 		f, ok := directory.Find(in.Function)
 		if !ok {
@@ -206,11 +206,11 @@ func devFunctions(results cached, handled inbox.Store, directory *faas.Directory
 			return cache.Stored{}, faas.Invalid("%v", err)
 		}
 		return stored, nil
-	}, faas.Repeatable())
+	}, faas.ReadOnly())
 	if handled != nil {
 		faas.OnRequest(&set, "dev-inbox", func(ctx context.Context, d *devState, in inboxStep) (inbox.Claim, error) {
 			return takeStep(ctx, d.handled, in)
-		}, faas.Repeatable())
+		}, faas.Idempotent())
 	}
 	fns, err := set.With(&devState{results, handled})
 	if err != nil {

@@ -38,7 +38,7 @@ func (cmd callCommand) Run(ctx context.Context, c *config) error {
 		if f.Kind != faas.KindRequest {
 			return fmt.Errorf("%s is an event function: publish one of %s instead", f.Name, strings.Join(f.Keys, ", "))
 		}
-		request.Function, request.Key, request.Repeatable = f.Name, f.Keys[0], f.Repeatable
+		request.Function, request.Key = f.Name, f.Keys[0]
 	}
 	reply, err := b.Call(ctx, request)
 	if errors.Is(err, faas.ErrUnroutable) {

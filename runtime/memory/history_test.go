@@ -1,0 +1,133 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/conformance"
+)
+
+// workerEnv makes this test binary a worker of a history: it holds the path of
+// the shared broker and that of the registers.
+const workerEnv = "RABBET_TEST_WORKER"
+
+// serveHistory hosts the functions of a history over a connection of its own,
+// until ctx is done or the connection is lost.
+func serveHistory(ctx context.Context, r *Remote, registers string) error {
+	fns, done, err := conformance.RegisterFunctions(registers)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.Serve(ctx, fns), done())
+}
+
+// runAsWorker does not return if this process is to be a worker.
+func runAsWorker() {
+	var broker, registers string
+	if n, _ := fmt.Sscan(os.Getenv(workerEnv), &broker, &registers); n != 2 {
+		return
+	}
+	go func() { // ends with the process, as the process does with the one that started it
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
+	r, err := Dial(broker, Config{})
+	if err == nil {
+		err = serveHistory(context.Background(), r, registers)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// Worker processes are killed and paused, and connections closed, while clients
+// write and read.
+func TestHistoryOfCalls(t *testing.T) {
+	operations := 100_000
+	if testing.Short() {
+		operations = 10_000
+	}
+	b, path := shared(t)
+	conformance.RunHistory(t, conformance.History{
+		Operations: operations,
+		Broker:     func(*testing.T) conformance.Broker { return b },
+		Workers: func(ctx context.Context, registers string) {
+			var workers sync.WaitGroup
+			for range 2 {
+				workers.Go(func() { disturbProcess(ctx, t, path, registers) })
+			}
+			workers.Go(func() { disturbConnection(ctx, t, path, registers) })
+			workers.Wait()
+		},
+	})
+}
+
+// pause waits for half of d to one and a half of it; it returns false once ctx is done.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d/2 + rand.N(d)):
+		return true
+	}
+}
+
+// disturbProcess runs a worker process until ctx is done; it pauses it, and kills
+// it and starts another.
+func disturbProcess(ctx context.Context, t *testing.T, broker, registers string) {
+	start := func() *exec.Cmd {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), workerEnv+"="+broker+" "+registers)
+		if _, err := cmd.StdinPipe(); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Error(err)
+		}
+		return cmd
+	}
+	stop := func(cmd *exec.Cmd) {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	}
+	cmd := start()
+	defer func() { stop(cmd) }()
+	for pause(ctx, 3*time.Second) {
+		if rand.IntN(4) == 0 {
+			_ = cmd.Process.Signal(syscall.SIGSTOP)
+			pause(ctx, 2*time.Second)
+			_ = cmd.Process.Signal(syscall.SIGCONT)
+			continue
+		}
+		stop(cmd)
+		cmd = start()
+	}
+}
+
+// disturbConnection serves over a connection that is closed again and again.
+func disturbConnection(ctx context.Context, t *testing.T, broker, registers string) {
+	for ctx.Err() == nil {
+		r, err := Dial(broker, Config{})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = serveHistory(ctx, r, registers) // its connection is closed
+		}()
+		pause(ctx, 2*time.Second)
+		_ = r.conn.Close()
+		<-served
+		_ = r.Close()
+	}
+}

@@ -1,0 +1,78 @@
+package rabbit
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/conformance"
+)
+
+// historyLength is how many operations a history has, 100,000 unless
+// RABBET_TEST_HISTORY says otherwise.
+func historyLength(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("RABBET_TEST_HISTORY")
+	if text == "" {
+		return 100_000
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("RABBET_TEST_HISTORY=%q: write a number of operations", text)
+	}
+	return n
+}
+
+// Workers are killed, paused and cut off while clients write and read.
+func TestHistoryOfCalls(t *testing.T) {
+	cfg := requestConfig(t, false)
+	removeAfter(t, cfg.Namespace)
+	conformance.RunHistory(t, conformance.History{
+		Operations: historyLength(t),
+		Broker:     func(t *testing.T) conformance.Broker { return startCaller(t, cfg) },
+		Workers: func(ctx context.Context, socket string) {
+			var workers sync.WaitGroup
+			for i := range 3 {
+				workers.Go(func() {
+					p, url := startProxy(t, cfg.URL)
+					k := task{URL: url, Namespace: cfg.Namespace, Registers: socket}
+					time.Sleep(time.Duration(i) * 500 * time.Millisecond)
+					disturbWorker(ctx, t, p, k)
+				})
+			}
+			workers.Wait()
+		},
+	})
+}
+
+// disturbWorker runs a worker until ctx is done, and again after each death.
+func disturbWorker(ctx context.Context, t *testing.T, p *proxy, k task) {
+	w := startProcess(t, k, func(string, string) {})
+	defer func() { w.kill() }()
+	pause := func(d time.Duration) bool {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(d):
+			return true
+		}
+	}
+	for pause(time.Second + time.Duration(rand.IntN(4000))*time.Millisecond) {
+		switch rand.IntN(5) {
+		case 0:
+			_ = w.cmd.Process.Signal(syscall.SIGSTOP)
+			pause(2 * time.Second)
+			_ = w.cmd.Process.Signal(syscall.SIGCONT)
+		case 1, 2:
+			p.reset()
+		default:
+			w.kill()
+			w = startProcess(t, k, func(string, string) {})
+		}
+	}
+}
