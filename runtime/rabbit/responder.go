@@ -10,7 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // responder is the answering side of requests: it hosts one request function.
@@ -26,7 +26,7 @@ import (
 // and its caller is told that nobody knows.
 type responder struct {
 	b    *Broker
-	fn   faas.Function
+	fn   contract.Function
 	live func()          // told whenever it begins to consume
 	base context.Context // of all runs; ends when the grace period is over
 
@@ -69,7 +69,7 @@ type delivery struct {
 }
 
 // newResponder answers fn's calls; live is told whenever it begins to consume.
-func newResponder(b *Broker, fn faas.Function, live func()) *responder {
+func newResponder(b *Broker, fn contract.Function, live func()) *responder {
 	r := &responder{b: b, fn: fn, live: live, changed: make(chan struct{}), unloaded: make(chan struct{})}
 	r.pool.init(fn.Concurrency, r.run, r.answerExpired)
 	r.outbox.wake = make(chan struct{}, 1)
@@ -186,7 +186,7 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	if r.isDraining() { // replies are still to be sent
 		close(s.intake)
 	} else {
-		consumer := faas.NewID()
+		consumer := contract.NewID()
 		deliveries, err = ch.Consume(r.b.names.requestQueue(r.fn.Name), consumer, false, false, false, false, nil)
 		if err != nil {
 			return fmt.Errorf("consume from %q: %w", r.b.names.requestQueue(r.fn.Name), err)
@@ -290,7 +290,7 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 	if d.replyTo == "" {
 		r.b.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].id))
 	}
-	repeatable = repeatable || r.fn.Repeatable
+	repeatable = repeatable || r.fn.Idempotent
 	d.ackFirst = !repeatable || m.Redelivered
 	d.left = len(calls)
 
@@ -310,7 +310,7 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 		s.acks.now(d.tag)
 		d.acked = true
 		for i := range calls {
-			r.reply(d, &calls[i], faas.Reply{}, errMayHaveRun, 0)
+			r.reply(d, &calls[i], contract.Reply{}, errMayHaveRun, 0)
 		}
 		return nil
 	}
@@ -325,8 +325,8 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 	return nil
 }
 
-var errMayHaveRun = &faas.Error{
-	Code: faas.CodeLost, Executed: faas.ExecutedUnknown,
+var errMayHaveRun = &contract.Error{
+	Code: contract.CodeLost, Executed: contract.ExecutedUnknown,
 	Detail: "the worker was lost, and the function may not be run twice",
 }
 

@@ -3,7 +3,7 @@ package rabbit
 import (
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // shortRun is how long a run takes at the most that a second processor could not
@@ -30,7 +30,7 @@ func (r *responder) run(j *job) {
 		attempt = 2
 	}
 	began := time.Now()
-	run := r.fn.Begin(r.base, &faas.Event{
+	run := r.fn.Begin(r.base, &contract.Event{
 		Key: d.key, ID: c.id, ContentType: contentTypeOr(c.contentType), Body: c.body,
 		Correlation: c.correlation, Causation: c.causation, Trace: c.trace, Session: c.session,
 		Attempt: attempt, Redelivered: d.redelivered,
@@ -49,16 +49,16 @@ func (r *responder) run(j *job) {
 		r.answered() // the grace period is over: the broker has it still, or its caller is left to wonder
 		return
 	}
-	failed := faas.AsError(err)
-	if failed != nil && failed.Code == faas.CodeExpired && j.canceled.Load() {
-		failed = canceled(faas.ExecutedUnknown) // it was its caller who ended it, not its deadline
+	failed := contract.AsError(err)
+	if failed != nil && failed.Code == contract.CodeExpired && j.canceled.Load() {
+		failed = canceled(contract.ExecutedUnknown) // it was its caller who ended it, not its deadline
 	}
-	i := faas.Invocation{
-		Function: r.fn.Name, Kind: faas.KindRequest, Key: d.key, ID: c.id, Trace: c.trace, Attempt: attempt,
-		Wait: began.Sub(d.arrived), Run: took, Outcome: faas.Done,
+	i := contract.Invocation{
+		Function: r.fn.Name, Kind: contract.KindRequest, Key: d.key, ID: c.id, Trace: c.trace, Attempt: attempt,
+		Wait: began.Sub(d.arrived), Run: took, Outcome: contract.OutcomeDone,
 	}
 	if failed != nil {
-		i.Outcome, i.Err = faas.Failed, failed
+		i.Outcome, i.Err = contract.OutcomeFailed, failed
 	}
 	r.reply(d, c, done, failed, took)
 	r.b.cfg.Observe(i)
@@ -75,7 +75,7 @@ func (b *Broker) ran(took time.Duration) {
 
 // answerExpired answers a call that was never started.
 func (r *responder) answerExpired(j *job) {
-	r.reply(j.d, j.call, faas.Reply{}, faas.Expired(faas.ExecutedNo), 0)
+	r.reply(j.d, j.call, contract.Reply{}, contract.Expired(contract.ExecutedNo), 0)
 }
 
 // hearCancel takes a cancel broadcast in: it ends the call's run, or keeps it
@@ -103,7 +103,7 @@ func (r *responder) drop(j *job) {
 }
 
 // start lets j be canceled by ending its run; false if it was canceled before.
-func (j *job) start(run *faas.Run) bool {
+func (j *job) start(run *contract.Run) bool {
 	j.run.Store(run)
 	return !j.canceled.Load()
 }
