@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/ingress"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
@@ -57,7 +58,7 @@ const (
 )
 
 // counting returns a function that answers how often it has run.
-func counting[In faas.Message](runs *atomic.Int64) func(context.Context, *struct{}, In) (int64, error) {
+func counting[In contract.Message](runs *atomic.Int64) func(context.Context, *struct{}, In) (int64, error) {
 	return func(context.Context, *struct{}, In) (int64, error) { return runs.Add(1), nil }
 }
 
@@ -70,16 +71,16 @@ func TestEdgeCache(t *testing.T) {
 	var runs atomic.Int64
 	var set faas.Set[struct{}]
 	faas.OnRequest(&set, "edge", counting[edgePage](&runs), faas.HTTP("GET /edge/{id}"),
-		faas.CachePolicy{TTL: 2 * long, Edge: long})
+		contract.CachePolicy{TTL: 2 * long, Edge: long})
 	faas.OnRequest(&set, "brief", counting[briefPage](&runs), faas.HTTP("GET /brief/{id}"),
-		faas.CachePolicy{TTL: long, Tags: []string{"page:{id}"}, Edge: brief})
+		contract.CachePolicy{TTL: long, Tags: []string{"page:{id}"}, Edge: brief})
 	faas.OnRequest(&set, "stale", counting[stalePage](&runs), faas.HTTP("GET /stale/{id}"),
-		faas.CachePolicy{TTL: long, Tags: []string{"page:{id}"}, Edge: brief, StaleWhileRevalidate: long})
+		contract.CachePolicy{TTL: long, Tags: []string{"page:{id}"}, Edge: brief, StaleWhileRevalidate: long})
 	faas.OnRequest(&set, "public", counting[publicPage](&runs), faas.HTTP("GET /public/{id}"),
-		faas.CachePolicy{TTL: 2 * long, Edge: long, Public: true})
+		contract.CachePolicy{TTL: 2 * long, Edge: long, Public: true})
 	faas.OnRequest(&set, "stored", counting[storedPage](&runs), faas.HTTP("GET /stored/{id}"), faas.Cached(long))
 	faas.OnRequest(&set, "own", counting[ownPage](&runs), faas.HTTP("GET /own/{id}"),
-		faas.CachePolicy{TTL: long, Identity: []string{"X-User"}})
+		contract.CachePolicy{TTL: long, Identity: []string{"X-User"}})
 	faas.OnRequest(&set, "plain", counting[plainPage](&runs), faas.HTTP("GET /plain/{id}"))
 	begun, ended := make(chan struct{}), make(chan error, 1)
 	faas.OnRequest(&set, "slow", func(ctx context.Context, _ *struct{}, _ slowPage) (int64, error) {

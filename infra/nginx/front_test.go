@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/ingress"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
@@ -402,7 +403,7 @@ type oneIngress struct {
 
 func startSystem(t *testing.T) *system {
 	t.Helper()
-	s := &system{url: os.Getenv("RABBET_TEST_AMQP_URL"), namespace: "test-" + faas.NewID(), taken: make(chan string, 100)}
+	s := &system{url: os.Getenv("RABBET_TEST_AMQP_URL"), namespace: "test-" + contract.NewID(), taken: make(chan string, 100)}
 	if s.url == "" {
 		t.Fatal("set RABBET_TEST_AMQP_URL, or run scripts/test, which starts RabbitMQ")
 	}

@@ -3,22 +3,22 @@ package cache
 import (
 	"context"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Broker returns next with its calls cached for those functions that dir says
 // are: for calls that functions make of each other.
-func (r *Results) Broker(next faas.Broker, dir *faas.Directory) faas.Broker {
+func (r *Results) Broker(next contract.Broker, dir *contract.Directory) contract.Broker {
 	return &broker{Broker: next, results: r, directory: dir}
 }
 
 type broker struct {
-	faas.Broker
+	contract.Broker
 	results   *Results
-	directory *faas.Directory
+	directory *contract.Directory
 }
 
-func (b *broker) Call(ctx context.Context, req faas.Request) (faas.Reply, error) {
+func (b *broker) Call(ctx context.Context, req contract.Call) (contract.Reply, error) {
 	name := req.Function
 	if name == "" {
 		name = req.Key
@@ -27,6 +27,6 @@ func (b *broker) Call(ctx context.Context, req faas.Request) (faas.Reply, error)
 	if !ok || !f.Has(req.Key) {
 		return b.Broker.Call(ctx, req)
 	}
-	result, err := b.results.Call(ctx, b.Broker, &f.Descriptor, req, faas.CacheDirectives{})
+	result, err := b.results.Call(ctx, b.Broker, &f.Descriptor, req, contract.CacheDirectives{})
 	return result.Reply, err
 }

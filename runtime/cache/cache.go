@@ -23,7 +23,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Config says how Results use their store. The zero value is useful.
@@ -90,7 +90,7 @@ func Open(url string, cfg Config) (*Results, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Results{namespace: namespace, store: s, codec: codec, process: cmp.Or(cfg.Process, faas.NewID()), news: newNews(cfg, log)}
+	r := &Results{namespace: namespace, store: s, codec: codec, process: cmp.Or(cfg.Process, contract.NewID()), news: newNews(cfg, log)}
 	if _, here := s.(*memory); cfg.Local > 0 && !here {
 		r.local = newLocal(cfg.Local, cmp.Or(cfg.bound, LocalBound), r.news)
 		r.hearInvalidations()

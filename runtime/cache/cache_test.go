@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestOpenRefuses(t *testing.T) {
@@ -162,25 +162,27 @@ func offer(t testing.TB, n int) (peak uint64) {
 	return peak
 }
 
-type brokerFunc func(context.Context, faas.Request) (faas.Reply, error)
+type brokerFunc func(context.Context, contract.Call) (contract.Reply, error)
 
-func (f brokerFunc) Call(ctx context.Context, r faas.Request) (faas.Reply, error) { return f(ctx, r) }
-func (brokerFunc) Publish(context.Context, faas.Event) error                      { return faas.ErrUnroutable }
+func (f brokerFunc) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
+	return f(ctx, r)
+}
+func (brokerFunc) Publish(context.Context, contract.Event) error { return contract.ErrUnroutable }
 
 func TestBroker(t *testing.T) {
 	f := &function{}
-	var dir faas.Directory
+	var dir contract.Directory
 	r := open(t, "memory://")
 	b := r.Broker(brokerFunc(f.Call), &dir)
 	call := func() {
 		t.Helper()
-		if reply, err := b.Call(t.Context(), faas.Request{Key: "thing.get", Body: []byte(input)}); err != nil || string(reply.Body) != "v0 "+input {
+		if reply, err := b.Call(t.Context(), contract.Call{Key: "thing.get", Body: []byte(input)}); err != nil || string(reply.Body) != "v0 "+input {
 			t.Fatalf("got %s, %v", reply.Body, err)
 		}
 	}
 	call()
 	call() // nobody knows yet that it is cached
-	dir.Hear(faas.Announcement{Worker: "w", Functions: []faas.Descriptor{*descriptor}}, time.Now())
+	dir.Update(contract.Announcement{Worker: "w", Functions: []contract.Descriptor{*descriptor}}, time.Now())
 	call()
 	call()
 	if n := f.calls.Load(); n != 3 {
@@ -194,10 +196,10 @@ func BenchmarkHit(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer r.Close()
-	f, request := &function{}, faas.Request{Body: []byte(input)}
+	f, request := &function{}, contract.Call{Body: []byte(input)}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := r.Call(b.Context(), f, descriptor, request, faas.CacheDirectives{}); err != nil {
+		if _, err := r.Call(b.Context(), f, descriptor, request, contract.CacheDirectives{}); err != nil {
 			b.Fatal(err)
 		}
 	}

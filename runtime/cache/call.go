@@ -7,7 +7,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // maxTags is how many tags an entry has room for.
@@ -15,9 +15,9 @@ const maxTags = 255
 
 // Call answers req, which f answers, from the store if it can and through next
 // otherwise. Its errors are next's, now or kept from before (then the Result is
-// a hit), or faas.ErrUnavailable if want forbids to run the function; none
+// a hit), or contract.ErrUnavailable if want forbids to run the function; none
 // comes from the store. It waits for others no longer than req.Deadline.
-func (r *Results) Call(ctx context.Context, next faas.Caller, f *faas.Descriptor, req faas.Request, want faas.CacheDirectives) (faas.CacheResult, error) {
+func (r *Results) Call(ctx context.Context, next contract.Caller, f *contract.Descriptor, req contract.Call, want contract.CacheDirectives) (contract.CacheResult, error) {
 	c := calls.Get().(*call)
 	c.results, c.next, c.function, c.request, c.want = r, next, f, req, want
 	result, err := c.answer(ctx)
@@ -32,7 +32,7 @@ func (r *Results) Call(ctx context.Context, next faas.Caller, f *faas.Descriptor
 // calls are those that are over: one is large enough for a hit to notice.
 var calls = sync.Pool{New: func() any { return new(call) }}
 
-func (c *call) answer(ctx context.Context) (faas.CacheResult, error) {
+func (c *call) answer(ctx context.Context) (contract.CacheResult, error) {
 	if !c.address() {
 		return c.run(ctx, forwardBypass)
 	}
@@ -75,10 +75,10 @@ func (c *call) answer(ctx context.Context) (faas.CacheResult, error) {
 // call is one call on its way through the cache.
 type call struct {
 	results  *Results
-	next     faas.Caller
-	function *faas.Descriptor
-	request  faas.Request
-	want     faas.CacheDirectives
+	next     contract.Caller
+	function *contract.Descriptor
+	request  contract.Call
+	want     contract.CacheDirectives
 
 	input  spelling
 	sum    [sha256.Size]byte
@@ -94,7 +94,7 @@ type call struct {
 // cannot be cached.
 func (c *call) address() bool {
 	f := c.function
-	if f.Kind != faas.KindRequest || f.Cache == nil || f.Sensitive || f.Session {
+	if f.Kind != contract.KindRequest || f.Cache == nil || f.Sensitive || f.Session {
 		return false
 	}
 	if len(f.Cache.Identity) > 0 && c.request.Identity == "" || len(f.Cache.Tags) > maxTags {
@@ -118,7 +118,7 @@ func (c *call) locate() bool {
 	}
 	keys := append(c.someKeys[:0], entryKey(c.results.namespace, &c.sum))
 	for _, template := range c.function.Cache.Tags {
-		tag, err := faas.ExpandTag(template, c.input.field)
+		tag, err := contract.ExpandTemplate(template, c.input.field)
 		if err != nil {
 			return false // optional and absent, or nothing that names a thing
 		}

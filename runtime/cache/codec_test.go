@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func newTestCodec(t testing.TB, secrets ...[]byte) *codec {
@@ -117,12 +117,12 @@ func TestKeyRotation(t *testing.T) {
 			{nil, false}, {[][]byte{old}, false}, {[][]byte{old}, true}, {[][]byte{young, old}, true}, {[][]byte{young}, false}, {nil, false},
 		} {
 			r.codec = newTestCodec(t, step.keys...)
-			got := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+			got := ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 			if got.Hit != step.hit || !strings.HasPrefix(string(got.Body), "v0 "+input) {
 				t.Errorf("step %d: got hit %v, %.30s", i, got.Hit, got.Body)
 			}
 		}
-		if stored, err := r.Inspect(t.Context(), descriptor, faas.Request{Body: []byte(input)}); err != nil || !stored.Valid() || stored.Size > 2_000 {
+		if stored, err := r.Inspect(t.Context(), descriptor, contract.Call{Body: []byte(input)}); err != nil || !stored.Valid() || stored.Size > 2_000 {
 			t.Errorf("got %d bytes, %v; want them compressed", stored.Size, err)
 		}
 	})

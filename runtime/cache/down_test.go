@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Each address is one that a store may be found at on a bad day.
@@ -37,7 +37,7 @@ func TestStoreDown(t *testing.T) {
 				f := &function{}
 				began := time.Now()
 				for range 200 {
-					if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit || got.Stored || got.Forward != forwardBypass {
+					if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); got.Hit || got.Stored || got.Forward != forwardBypass {
 						t.Fatalf("got %+v, want a bypass", got)
 					}
 				}
@@ -73,13 +73,13 @@ func TestStoreComesBack(t *testing.T) {
 			l := listen(t, forward)
 			r := open(t, scheme+l.address)
 			f := &function{}
-			ask(t, r, f, descriptor, input, faas.CacheDirectives{})
-			if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); !got.Hit {
+			ask(t, r, f, descriptor, input, contract.CacheDirectives{})
+			if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); !got.Hit {
 				t.Fatalf("before: got %+v, want a hit", got)
 			}
 			l.close()
 			for range 20 {
-				if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit {
+				if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); got.Hit {
 					t.Fatal("a hit out of nowhere")
 				}
 			}
@@ -87,7 +87,7 @@ func TestStoreComesBack(t *testing.T) {
 				t.Error("Invalidate while it is cut off: got nil")
 			}
 			l.listenAgain(t, forward)
-			for deadline := time.Now().Add(20 * time.Second); !ask(t, r, f, descriptor, input, faas.CacheDirectives{}).Hit; {
+			for deadline := time.Now().Add(20 * time.Second); !ask(t, r, f, descriptor, input, contract.CacheDirectives{}).Hit; {
 				if time.Now().After(deadline) {
 					t.Fatal("no hit within 20 s of its return")
 				}

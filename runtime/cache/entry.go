@@ -11,7 +11,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // A generation is a random value that a tag keeps until it is invalidated.
@@ -130,21 +130,21 @@ func etagOf(body []byte) string {
 
 // keptFailure is what of a failure travels: what a caller may know.
 type keptFailure struct {
-	Code   faas.Code         `json:"code"`
-	Detail string            `json:"detail,omitempty"`
-	Fields []faas.FieldError `json:"fields,omitempty"`
+	Code   contract.Code         `json:"code"`
+	Detail string                `json:"detail,omitempty"`
+	Fields []contract.FieldError `json:"fields,omitempty"`
 }
 
-func failureBody(e *faas.Error) []byte {
+func failureBody(e *contract.Error) []byte {
 	body, _ := json.Marshal(keptFailure{e.Code, e.Detail, e.Fields}) // strings can always be written
 	return body
 }
 
 // failureOf returns the error that body holds: nothing ran for whoever gets it.
-func failureOf(body []byte) *faas.Error {
+func failureOf(body []byte) *contract.Error {
 	var kept keptFailure
 	if ok := json.Unmarshal(body, &kept) == nil; !ok || kept.Code == "" {
 		return nil
 	}
-	return &faas.Error{Code: kept.Code, Detail: kept.Detail, Fields: kept.Fields, Executed: faas.ExecutedNo}
+	return &contract.Error{Code: kept.Code, Detail: kept.Detail, Fields: kept.Fields, Executed: contract.ExecutedNo}
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // openFaulty opens a cache as in production, but for a timeout that a busy
@@ -39,7 +39,7 @@ func load(t *testing.T, what string, r *Results, n int) (hits int) {
 		clients.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
 				body, start := fmt.Sprintf(`{"id":"%d"}`, i%100), time.Now()
-				result, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(body)}, faas.CacheDirectives{})
+				result, err := r.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(body)}, contract.CacheDirectives{})
 				latencies[i] = time.Since(start)
 				if err != nil || string(result.Body) != "v0 "+body {
 					t.Errorf("%s: got %s, %v", what, result.Body, err)
@@ -79,7 +79,7 @@ func back(t *testing.T, r *Results) {
 	t.Helper()
 	began := time.Now()
 	eventually(t, "hits again", func() bool {
-		return ask(t, r, &function{}, descriptor, `{"id":"1"}`, faas.CacheDirectives{}).Hit
+		return ask(t, r, &function{}, descriptor, `{"id":"1"}`, contract.CacheDirectives{}).Hit
 	})
 	t.Logf("hits again after %v", time.Since(began).Round(time.Millisecond))
 }
@@ -183,7 +183,7 @@ func TestFullStore(t *testing.T) {
 			if err := r.Invalidate(t.Context(), "thing:1"); err != nil {
 				t.Errorf("Invalidate: %v", err)
 			}
-			if got := ask(t, r, f, descriptor, `{"id":"1"}`, faas.CacheDirectives{}); got.Hit {
+			if got := ask(t, r, f, descriptor, `{"id":"1"}`, contract.CacheDirectives{}); got.Hit {
 				t.Errorf("after the invalidation: got %+v, %s", got, got.Body)
 			}
 		})
@@ -196,13 +196,13 @@ func expectHits(t *testing.T, r *Results, present func(keys []string) bool) {
 	t.Helper()
 	for i := range 100 {
 		body := fmt.Sprintf(`{"id":"%d"}`, i)
-		c := call{results: r, function: descriptor, request: faas.Request{Body: []byte(body)}}
+		c := call{results: r, function: descriptor, request: contract.Call{Body: []byte(body)}}
 		if !c.address() || !c.locate() {
 			t.Fatal("no keys for " + body)
 		}
 		if present(c.keys) {
-			eventually(t, body+" is hit", func() bool { return ask(t, r, &function{}, descriptor, body, faas.CacheDirectives{}).Hit })
-		} else if got := ask(t, r, &function{}, descriptor, body, faas.CacheDirectives{}); got.Hit || got.Stored {
+			eventually(t, body+" is hit", func() bool { return ask(t, r, &function{}, descriptor, body, contract.CacheDirectives{}).Hit })
+		} else if got := ask(t, r, &function{}, descriptor, body, contract.CacheDirectives{}); got.Hit || got.Stored {
 			t.Errorf("%s: got %+v, though one of its keys is out of reach", body, got)
 		}
 	}
@@ -238,7 +238,7 @@ func TestSentinelFailover(t *testing.T) {
 	load(t, "well", r, 500)
 	for _, id := range []string{"dropped", "kept"} {
 		eventually(t, id+" is hit", func() bool {
-			return ask(t, r, &function{}, descriptor, `{"id":"`+id+`"}`, faas.CacheDirectives{}).Hit
+			return ask(t, r, &function{}, descriptor, `{"id":"`+id+`"}`, contract.CacheDirectives{}).Hit
 		})
 	}
 
@@ -258,7 +258,7 @@ func TestSentinelFailover(t *testing.T) {
 	f := &function{}
 	f.version.Add(1)
 	for id, hit := range map[string]bool{"dropped": false, "kept": true} {
-		if got := ask(t, r, f, descriptor, `{"id":"`+id+`"}`, faas.CacheDirectives{}); got.Hit != hit {
+		if got := ask(t, r, f, descriptor, `{"id":"`+id+`"}`, contract.CacheDirectives{}); got.Hit != hit {
 			t.Errorf("what was %s before the failover: got hit %v, want %v", id, got.Hit, hit)
 		}
 	}

@@ -6,20 +6,20 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // join makes the call, or waits for the same call of somebody else. Whoever
 // read other generations is not the same: what runs may have begun before the
 // invalidation that this caller knows of.
-func (c *call) join(ctx context.Context, forward string, landed uint32) (faas.CacheResult, error) {
+func (c *call) join(ctx context.Context, forward string, landed uint32) (contract.CacheResult, error) {
 	if !c.request.Deadline.IsZero() {
 		limited, cancel := context.WithDeadline(ctx, c.request.Deadline)
 		defer cancel()
 		ctx = limited
 	}
 	c.joined = true
-	return c.results.flights.do(ctx, &c.sum, c.flight(), landed, func(ctx context.Context) (faas.CacheResult, error) {
+	return c.results.flights.do(ctx, &c.sum, c.flight(), landed, func(ctx context.Context) (contract.CacheResult, error) {
 		return c.fillOnce(ctx, forward, false)
 	})
 }
@@ -32,20 +32,20 @@ func (c *call) flight() string { return string(c.sum[:]) + string(slices.Concat(
 func (c *call) refresh(ctx context.Context) {
 	fresh := c.clone()
 	fresh.request.ID, fresh.request.Causation = "", c.request.ID
-	fresh.request.Deadline = time.Now().Add(cmp.Or(c.function.Timeout, faas.DefaultTimeout))
-	c.results.flights.start(ctx, fresh.request.Deadline, &fresh.sum, fresh.flight(), func(ctx context.Context) (faas.CacheResult, error) {
+	fresh.request.Deadline = time.Now().Add(cmp.Or(c.function.Timeout, contract.DefaultTimeout))
+	c.results.flights.start(ctx, fresh.request.Deadline, &fresh.sum, fresh.flight(), func(ctx context.Context) (contract.CacheResult, error) {
 		return fresh.fillOnce(ctx, forwardStale, true)
 	})
 }
 
 // fill makes the call and stores what it brings.
-func (c *call) fill(ctx context.Context, forward string) (faas.CacheResult, error) {
+func (c *call) fill(ctx context.Context, forward string) (contract.CacheResult, error) {
 	born := time.Now()
 	result, err := c.run(ctx, forward)
 	policy := c.function.Cache
 	e := entry{born: born, ttl: policy.TTL, etag: result.ETag, body: result.Body}
 	if err != nil {
-		failure := faas.AsError(err)
+		failure := contract.AsError(err)
 		if policy.Negative == 0 || !keepable(failure) {
 			return result, err
 		}
@@ -67,15 +67,15 @@ func (c *call) fill(ctx context.Context, forward string) (faas.CacheResult, erro
 }
 
 // run makes the call.
-func (c *call) run(ctx context.Context, forward string) (faas.CacheResult, error) {
+func (c *call) run(ctx context.Context, forward string) (contract.CacheResult, error) {
 	if c.want.OnlyIfCached {
-		return faas.CacheResult{Forward: forward}, &faas.Error{Code: faas.CodeUnavailable, Detail: "no result is stored for this input", Executed: faas.ExecutedNo}
+		return contract.CacheResult{Forward: forward}, &contract.Error{Code: contract.CodeUnavailable, Detail: "no result is stored for this input", Executed: contract.ExecutedNo}
 	}
 	reply, err := c.next.Call(ctx, c.request)
 	if err != nil {
-		return faas.CacheResult{Forward: forward}, err
+		return contract.CacheResult{Forward: forward}, err
 	}
-	result := faas.CacheResult{Reply: reply, Forward: forward}
+	result := contract.CacheResult{Reply: reply, Forward: forward}
 	if c.function.Cache != nil {
 		result.ETag = etagOf(reply.Body)
 	}
@@ -85,6 +85,6 @@ func (c *call) run(ctx context.Context, forward string) (faas.CacheResult, error
 // othersLimit reports whether err is about how long a caller could wait, and
 // so says nothing to another one.
 func othersLimit(err error) bool {
-	code := faas.AsError(err).Code
-	return code == faas.CodeExpired || code == faas.CodeCanceled
+	code := contract.AsError(err).Code
+	return code == contract.CodeExpired || code == contract.CodeCanceled
 }

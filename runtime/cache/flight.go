@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // flights lets equal calls that are made at the same time be one.
@@ -40,7 +40,7 @@ func (f *flights) landed(sum *[sha256.Size]byte) uint32 { return f.slot(sum).Loa
 
 type flight struct {
 	done    chan struct{}
-	result  faas.CacheResult
+	result  contract.CacheResult
 	err     error
 	waiting int                // callers that have not left; the one of start never does
 	cancel  context.CancelFunc // for when all have
@@ -50,7 +50,7 @@ type flight struct {
 // caller whose ctx ends leaves the others alone; when the last one leaves, fn's
 // ctx ends. fn has the values and the deadline of the first caller. It fails
 // with errLanded if there is nothing to join any more.
-func (f *flights) do(ctx context.Context, sum *[sha256.Size]byte, key string, landed uint32, fn func(context.Context) (faas.CacheResult, error)) (faas.CacheResult, error) {
+func (f *flights) do(ctx context.Context, sum *[sha256.Size]byte, key string, landed uint32, fn func(context.Context) (contract.CacheResult, error)) (contract.CacheResult, error) {
 	f.mu.Lock()
 	current, joined := f.under[key]
 	switch {
@@ -58,7 +58,7 @@ func (f *flights) do(ctx context.Context, sum *[sha256.Size]byte, key string, la
 		current.waiting++
 	case landed != anyTime && landed != f.landed(sum):
 		f.mu.Unlock()
-		return faas.CacheResult{}, errLanded
+		return contract.CacheResult{}, errLanded
 	default:
 		deadline, _ := ctx.Deadline()
 		current = f.begin(ctx, deadline, sum, key, fn)
@@ -69,7 +69,7 @@ func (f *flights) do(ctx context.Context, sum *[sha256.Size]byte, key string, la
 	case <-current.done:
 	case <-ctx.Done():
 		f.leave(key, current)
-		return faas.CacheResult{}, gone(ctx)
+		return contract.CacheResult{}, gone(ctx)
 	}
 	result := current.result
 	if joined {
@@ -80,7 +80,7 @@ func (f *flights) do(ctx context.Context, sum *[sha256.Size]byte, key string, la
 
 // start runs fn until deadline for all who ask for key meanwhile, and waits for
 // nothing. It does nothing while such a run is under way.
-func (f *flights) start(ctx context.Context, deadline time.Time, sum *[sha256.Size]byte, key string, fn func(context.Context) (faas.CacheResult, error)) {
+func (f *flights) start(ctx context.Context, deadline time.Time, sum *[sha256.Size]byte, key string, fn func(context.Context) (contract.CacheResult, error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, under := f.under[key]; !under {
@@ -90,7 +90,7 @@ func (f *flights) start(ctx context.Context, deadline time.Time, sum *[sha256.Si
 
 // begin starts the run, which ends when fn returns. A deadline that is zero is
 // none. f.mu is held.
-func (f *flights) begin(ctx context.Context, deadline time.Time, sum *[sha256.Size]byte, key string, fn func(context.Context) (faas.CacheResult, error)) *flight {
+func (f *flights) begin(ctx context.Context, deadline time.Time, sum *[sha256.Size]byte, key string, fn func(context.Context) (contract.CacheResult, error)) *flight {
 	detached, cancel := detach(ctx, deadline)
 	current := &flight{done: make(chan struct{}), waiting: 1, cancel: cancel}
 	if f.under == nil {
@@ -118,11 +118,11 @@ func detach(ctx context.Context, deadline time.Time) (context.Context, context.C
 
 // safely returns what fn returns, and an error if it panics: this is nobody's
 // goroutine, so that nobody else could tell those who wait.
-func safely(ctx context.Context, fn func(context.Context) (faas.CacheResult, error)) (result faas.CacheResult, err error) {
+func safely(ctx context.Context, fn func(context.Context) (contract.CacheResult, error)) (result contract.CacheResult, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &faas.Error{
-				Code: faas.CodeInternal, Detail: "the call panicked", Executed: faas.ExecutedUnknown,
+			err = &contract.Error{
+				Code: contract.CodeInternal, Detail: "the call panicked", Executed: contract.ExecutedUnknown,
 				Cause: fmt.Errorf("panic: %v\n%s", p, debug.Stack()),
 			}
 		}
@@ -154,7 +154,7 @@ func (f *flights) land(key string, current *flight, slot *atomic.Uint32) {
 // gone is the error of a caller who waited for somebody else's call for too long.
 func gone(ctx context.Context) error {
 	if ctx.Err() == context.DeadlineExceeded {
-		return faas.Expired(faas.ExecutedUnknown)
+		return contract.Expired(contract.ExecutedUnknown)
 	}
-	return &faas.Error{Code: faas.CodeCanceled, Detail: "the caller went away", Cause: context.Cause(ctx), Executed: faas.ExecutedUnknown}
+	return &contract.Error{Code: contract.CodeCanceled, Detail: "the caller went away", Cause: context.Cause(ctx), Executed: contract.ExecutedUnknown}
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Who has looked at the store before an equal call landed, and comes to join it
@@ -17,9 +17,9 @@ import (
 func TestLandedFlight(t *testing.T) {
 	var f flights
 	runs := 0
-	run := func(context.Context) (faas.CacheResult, error) {
+	run := func(context.Context) (contract.CacheResult, error) {
 		runs++
-		return faas.CacheResult{Reply: faas.Reply{Body: []byte("x")}}, nil
+		return contract.CacheResult{Reply: contract.Reply{Body: []byte("x")}}, nil
 	}
 	sum, other := sha256.Sum256([]byte("this")), sha256.Sum256([]byte("other"))
 	looked, otherLooked := f.landed(&sum), f.landed(&other)
@@ -48,19 +48,19 @@ func TestFlightThatPanics(t *testing.T) {
 	var sum [32]byte
 	waiting := make(chan bool)
 	errs := make(chan error, 2)
-	join := func(fn func(context.Context) (faas.CacheResult, error)) {
+	join := func(fn func(context.Context) (contract.CacheResult, error)) {
 		_, err := f.do(t.Context(), &sum, "k", anyTime, fn)
 		errs <- err
 	}
-	go join(func(context.Context) (faas.CacheResult, error) { <-waiting; panic("out of luck") })
+	go join(func(context.Context) (contract.CacheResult, error) { <-waiting; panic("out of luck") })
 	for begun := false; !begun; time.Sleep(time.Millisecond) {
 		f.mu.Lock()
 		begun = f.under["k"] != nil
 		f.mu.Unlock()
 	}
-	go join(func(context.Context) (faas.CacheResult, error) {
+	go join(func(context.Context) (contract.CacheResult, error) {
 		t.Error("it did not join")
-		return faas.CacheResult{}, nil
+		return contract.CacheResult{}, nil
 	})
 	for joined := false; !joined; time.Sleep(time.Millisecond) {
 		f.mu.Lock()
@@ -70,11 +70,11 @@ func TestFlightThatPanics(t *testing.T) {
 	close(waiting)
 	for range 2 {
 		err := <-errs
-		if failure := faas.AsError(err); failure == nil || failure.Code != faas.CodeInternal || !strings.Contains(fmt.Sprint(failure.Cause), "out of luck") {
+		if failure := contract.AsError(err); failure == nil || failure.Code != contract.CodeInternal || !strings.Contains(fmt.Sprint(failure.Cause), "out of luck") {
 			t.Errorf("got %v, want what it panicked with", err)
 		}
 	}
-	if result, err := f.do(t.Context(), &sum, "k", anyTime, func(context.Context) (faas.CacheResult, error) { return faas.CacheResult{ETag: "1"}, nil }); err != nil || result.ETag != "1" {
+	if result, err := f.do(t.Context(), &sum, "k", anyTime, func(context.Context) (contract.CacheResult, error) { return contract.CacheResult{ETag: "1"}, nil }); err != nil || result.ETag != "1" {
 		t.Errorf("afterwards: %v, %v", result, err)
 	}
 }

@@ -9,13 +9,13 @@ import (
 
 	"github.com/bradfitz/gomemcache/memcache"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // callFor is a call that knows its keys, and what the store has under them.
-func callFor(t *testing.T, r *Results, d *faas.Descriptor, body string) *call {
+func callFor(t *testing.T, r *Results, d *contract.Descriptor, body string) *call {
 	t.Helper()
-	c := &call{results: r, function: d, request: faas.Request{Body: []byte(body)}}
+	c := &call{results: r, function: d, request: contract.Call{Body: []byte(body)}}
 	if !c.address() || !c.locate() {
 		t.Fatalf("%s has no key", body)
 	}
@@ -82,12 +82,12 @@ func TestGarbage(t *testing.T) {
 			}
 			want := "v" + strconv.Itoa(version) + " " + input
 			for _, hit := range []bool{false, true} {
-				if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit != hit || got.Forward == forwardBypass || string(got.Body) != want {
+				if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); got.Hit != hit || got.Forward == forwardBypass || string(got.Body) != want {
 					t.Errorf("%s: got %+v, %.40s; want hit %v, %s", what, got, got.Body, hit, want)
 				}
 			}
 		}
-		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+		ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 		c := callFor(t, r, descriptor, input)
 		good := [][]byte{bytes.Clone(c.values[0]), bytes.Clone(c.values[1])}
 		for i, what := range []string{"an entry: ", "a generation: "} {
@@ -108,7 +108,7 @@ func TestGarbage(t *testing.T) {
 // the server alone.
 func TestGarbageForALease(t *testing.T) {
 	r, f := open(t, service(t, "RABBET_TEST_REDIS_URL")), &function{}
-	ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+	ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 	r.flights.running.Wait() // its own lease is gone
 	c := callFor(t, r, descriptor, input)
 	lease := leaseKey(r.namespace, &c.sum, c.values[1:])
@@ -117,7 +117,7 @@ func TestGarbageForALease(t *testing.T) {
 	}
 	for range 2 * guardFailures {
 		evict(t, r, c.keys[0])
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit || !got.Stored {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); got.Hit || !got.Stored {
 			t.Errorf("got %+v, want a run", got)
 		}
 	}

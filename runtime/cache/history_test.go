@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // The promise that the histories below are checked for:
@@ -117,7 +117,7 @@ type world struct {
 	bound     time.Duration
 	restart   func() // the store, which loses what it has
 	evict     func(key string)
-	policy    *faas.Descriptor
+	policy    *contract.Descriptor
 
 	done    atomic.Int64 // operations so far
 	runs    atomic.Int64 // of the function
@@ -126,11 +126,11 @@ type world struct {
 }
 
 // Call is the function: it reads a thing, and takes its time to say so.
-func (w *world) Call(_ context.Context, r faas.Request) (faas.Reply, error) {
+func (w *world) Call(_ context.Context, r contract.Call) (contract.Reply, error) {
 	w.runs.Add(1)
 	id, err := strconv.Atoi(strings.Trim(string(r.Body), `{"id:}`))
 	if err != nil {
-		return faas.Reply{}, err
+		return contract.Reply{}, err
 	}
 	body := fmt.Appendf(nil, "%d %d", id, w.versions[id].Load())
 	switch n := mathrand.IntN(100); {
@@ -139,9 +139,9 @@ func (w *world) Call(_ context.Context, r faas.Request) (faas.Reply, error) {
 	case n < 20:
 		time.Sleep(time.Duration(mathrand.IntN(500)) * time.Microsecond)
 	case n < 22:
-		return faas.Reply{}, errors.New("it failed")
+		return contract.Reply{}, errors.New("it failed")
 	}
-	return faas.Reply{Body: body}, nil
+	return contract.Reply{Body: body}, nil
 }
 
 // client reads, writes and invalidates until there are limit operations.
@@ -180,7 +180,7 @@ func (w *world) invalidate(r *Results, thing int) {
 
 // read returns false for a read that shows nothing about the cache.
 func (w *world) read(r *Results, o *operation, n int) bool {
-	var want faas.CacheDirectives
+	var want contract.CacheDirectives
 	switch {
 	case n < 45:
 		want.NoCache = true
@@ -191,7 +191,7 @@ func (w *world) read(r *Results, o *operation, n int) bool {
 	case n < 95:
 		want.NoStore = true
 	}
-	result, err := r.Call(w.t.Context(), w, w.policy, faas.Request{Body: fmt.Appendf(nil, `{"id":"%d"}`, o.thing)}, want)
+	result, err := r.Call(w.t.Context(), w, w.policy, contract.Call{Body: fmt.Appendf(nil, `{"id":"%d"}`, o.thing)}, want)
 	if err != nil {
 		return false // the function failed
 	}
@@ -234,7 +234,7 @@ func (w *world) run(limit int64) []operation {
 		w.versions[i].Store(1)
 		w.history = append(w.history, operation{thing: i, write: true, version: 1})
 	}
-	w.policy = with(func(p *faas.CachePolicy) {
+	w.policy = with(func(p *contract.CachePolicy) {
 		p.TTL, p.StaleWhileRevalidate, p.StaleIfError = 300*time.Millisecond, time.Minute, time.Minute
 	})
 	var clients, rest sync.WaitGroup

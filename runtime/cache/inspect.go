@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Stored tells what the store has for a call.
@@ -21,7 +21,7 @@ type Stored struct {
 
 	Born    time.Time     `json:"born"`              // when the function began to run
 	TTL     time.Duration `json:"ttl"`               // for how long it is fresh yet; negative: since when it is not
-	Failure faas.Code     `json:"failure,omitempty"` // what is kept in place of a result
+	Failure contract.Code `json:"failure,omitempty"` // what is kept in place of a result
 	ETag    string        `json:"etag,omitempty"`
 	Body    []byte        `json:"body,omitempty"`
 }
@@ -44,7 +44,7 @@ func (s *Stored) Valid() bool {
 
 // Inspect returns what the store has for a call of f, and runs nothing. It
 // fails if such a call is never cached, or the store does not answer.
-func (r *Results) Inspect(ctx context.Context, f *faas.Descriptor, req faas.Request) (Stored, error) {
+func (r *Results) Inspect(ctx context.Context, f *contract.Descriptor, req contract.Call) (Stored, error) {
 	c := &call{results: r, function: f, request: req}
 	if err := c.cacheable(); err != nil {
 		return Stored{}, err
@@ -55,7 +55,7 @@ func (r *Results) Inspect(ctx context.Context, f *faas.Descriptor, req faas.Requ
 	stored := Stored{Key: c.keys[0], Size: len(c.values[0])}
 	e, ok := r.codec.decode(c.keys[0], c.values[0])
 	for i, template := range f.Cache.Tags {
-		tag, err := faas.ExpandTag(template, c.input.field)
+		tag, err := contract.ExpandTemplate(template, c.input.field)
 		if err != nil {
 			return Stored{}, err
 		}
@@ -95,7 +95,7 @@ func (c *call) cacheable() error {
 		return nil
 	}
 	for _, template := range f.Cache.Tags {
-		if _, err := faas.ExpandTag(template, c.input.field); err != nil {
+		if _, err := contract.ExpandTemplate(template, c.input.field); err != nil {
 			return fmt.Errorf("this call of %s is not cached, for a tag needs a text, a whole number, true or false: %w", f.Name, err)
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Why a function ran, in the words of RFC 9211.
@@ -26,7 +26,7 @@ type verdict struct {
 // judge says what becomes of a result of that age, which was kept to be fresh
 // for ttl, under a function's policy and a caller's wishes (RFC 9111, sections
 // 4.2 and 5.2.1; RFC 5861).
-func judge(p *faas.CachePolicy, failure bool, ttl, age time.Duration, want faas.CacheDirectives) verdict {
+func judge(p *contract.CachePolicy, failure bool, ttl, age time.Duration, want contract.CacheDirectives) verdict {
 	whileRevalidate, ifError := p.StaleWhileRevalidate, p.StaleIfError
 	if failure {
 		ttl = min(ttl, p.Negative)
@@ -56,7 +56,7 @@ func judge(p *faas.CachePolicy, failure bool, ttl, age time.Duration, want faas.
 }
 
 // keptFor is how long the store keeps a result that is fresh for ttl.
-func keptFor(p *faas.CachePolicy, failure bool, ttl time.Duration) time.Duration {
+func keptFor(p *contract.CachePolicy, failure bool, ttl time.Duration) time.Duration {
 	if !failure {
 		ttl += max(p.StaleWhileRevalidate, p.StaleIfError)
 	}
@@ -64,23 +64,23 @@ func keptFor(p *faas.CachePolicy, failure bool, ttl time.Duration) time.Duration
 }
 
 // maxSize is the largest result to store.
-func maxSize(p *faas.CachePolicy) int { return cmp.Or(p.MaxSize, faas.DefaultMaxSize) }
+func maxSize(p *contract.CachePolicy) int { return cmp.Or(p.MaxSize, contract.DefaultMaxSize) }
 
 // keepable reports whether a failure is an answer, which may be kept in place of
 // a result: the function's own word about what the input names.
-func keepable(e *faas.Error) bool {
+func keepable(e *contract.Error) bool {
 	switch e.Code {
-	case faas.CodeNotFound, faas.CodeGone, faas.CodeInvalid, faas.CodeConflict:
-		return e.Executed == "" || e.Executed == faas.ExecutedYes
+	case contract.CodeNotFound, contract.CodeGone, contract.CodeInvalid, contract.CodeConflict:
+		return e.Executed == "" || e.Executed == contract.ExecutedYes
 	}
 	return false
 }
 
 // unreachable reports whether a failure is no answer: a stale result is better.
-func unreachable(e *faas.Error) bool {
+func unreachable(e *contract.Error) bool {
 	switch e.Code {
-	case faas.CodeInternal, faas.CodePanic, faas.CodeUnroutable, faas.CodeRefused, faas.CodeBlocked,
-		faas.CodeUnavailable, faas.CodeUnconfirmed, faas.CodeExpired, faas.CodeLost:
+	case contract.CodeInternal, contract.CodePanic, contract.CodeUnroutable, contract.CodeRefused, contract.CodeBlocked,
+		contract.CodeUnavailable, contract.CodeUnconfirmed, contract.CodeExpired, contract.CodeLost:
 		return true
 	}
 	return false

@@ -5,43 +5,44 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 func TestJudge(t *testing.T) {
 	const s = time.Second
-	plain := faas.CachePolicy{TTL: 60 * s}
-	lenient := faas.CachePolicy{TTL: 60 * s, StaleWhileRevalidate: 10 * s, StaleIfError: 100 * s, Negative: 5 * s}
+	plain := contract.CachePolicy{TTL: 60 * s}
+	lenient := contract.CachePolicy{TTL: 60 * s, StaleWhileRevalidate: 10 * s, StaleIfError: 100 * s, Negative: 5 * s}
 	for name, tt := range map[string]struct {
-		policy  faas.CachePolicy
+		policy  contract.CachePolicy
 		failure bool
 		ttl     time.Duration // 60 s by default
 		age     time.Duration
-		want    faas.CacheDirectives
+		want    contract.CacheDirectives
 		verdict verdict // but for its ttl
 	}{
 		"fresh":                              {policy: plain, age: 59 * s},
 		"old":                                {policy: plain, age: 60 * s, verdict: verdict{forward: forwardStale}},
-		"the policy's time is shorter now":   {policy: faas.CachePolicy{TTL: 10 * s}, age: 11 * s, verdict: verdict{forward: forwardStale}},
+		"the policy's time is shorter now":   {policy: contract.CachePolicy{TTL: 10 * s}, age: 11 * s, verdict: verdict{forward: forwardStale}},
 		"the policy's time is longer now":    {policy: plain, ttl: 10 * s, age: 11 * s, verdict: verdict{forward: forwardStale}},
-		"no-cache":                           {policy: lenient, age: s, want: faas.CacheDirectives{NoCache: true}, verdict: verdict{forward: forwardRequest}},
-		"young enough":                       {policy: plain, age: 5 * s, want: faas.CacheDirectives{MaxAge: 5 * s}},
-		"not young enough":                   {policy: plain, age: 6 * s, want: faas.CacheDirectives{MaxAge: 5 * s}, verdict: verdict{forward: forwardRequest}},
-		"fresh for long enough":              {policy: plain, age: 50 * s, want: faas.CacheDirectives{MinFresh: 10 * s}},
-		"not fresh for long enough":          {policy: plain, age: 51 * s, want: faas.CacheDirectives{MinFresh: 10 * s}, verdict: verdict{forward: forwardRequest}},
-		"stale, taken by this caller":        {policy: plain, age: 65 * s, want: faas.CacheDirectives{MaxStale: 6 * s}},
-		"too stale for this caller":          {policy: plain, age: 66 * s, want: faas.CacheDirectives{MaxStale: 6 * s}, verdict: verdict{forward: forwardStale}},
+		"no-cache":                           {policy: lenient, age: s, want: contract.CacheDirectives{NoCache: true}, verdict: verdict{forward: forwardRequest}},
+		"young enough":                       {policy: plain, age: 5 * s, want: contract.CacheDirectives{MaxAge: 5 * s}},
+		"not young enough":                   {policy: plain, age: 6 * s, want: contract.CacheDirectives{MaxAge: 5 * s}, verdict: verdict{forward: forwardRequest}},
+		"fresh for long enough":              {policy: plain, age: 50 * s, want: contract.CacheDirectives{MinFresh: 10 * s}},
+		"not fresh for long enough":          {policy: plain, age: 51 * s, want: contract.CacheDirectives{MinFresh: 10 * s}, verdict: verdict{forward: forwardRequest}},
+		"stale, taken by this caller":        {policy: plain, age: 65 * s, want: contract.CacheDirectives{MaxStale: 6 * s}},
+		"too stale for this caller":          {policy: plain, age: 66 * s, want: contract.CacheDirectives{MaxStale: 6 * s}, verdict: verdict{forward: forwardStale}},
 		"while it is revalidated":            {policy: lenient, age: 69 * s, verdict: verdict{refresh: true, stopgap: true}},
-		"while nobody may store a new one":   {policy: lenient, age: 69 * s, want: faas.CacheDirectives{NoStore: true}, verdict: verdict{stopgap: true}},
+		"while nobody may store a new one":   {policy: lenient, age: 69 * s, want: contract.CacheDirectives{NoStore: true}, verdict: verdict{stopgap: true}},
 		"if there is an error":               {policy: lenient, age: 70 * s, verdict: verdict{forward: forwardStale, stopgap: true}},
 		"too old for anything":               {policy: lenient, age: 160 * s, verdict: verdict{forward: forwardStale}},
-		"max-age takes nothing stale":        {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MaxAge: 100 * s}, verdict: verdict{forward: forwardStale}},
-		"max-age with max-stale does":        {policy: lenient, age: 75 * s, want: faas.CacheDirectives{MaxAge: 100 * s, MaxStale: 20 * s}, verdict: verdict{stopgap: true}},
-		"min-fresh takes nothing stale":      {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MinFresh: s}, verdict: verdict{forward: forwardStale}},
+		"max-age takes nothing stale":        {policy: lenient, age: 61 * s, want: contract.CacheDirectives{MaxAge: 100 * s}, verdict: verdict{forward: forwardStale}},
+		"max-age with max-stale does":        {policy: lenient, age: 75 * s, want: contract.CacheDirectives{MaxAge: 100 * s, MaxStale: 20 * s}, verdict: verdict{stopgap: true}},
+		"min-fresh takes nothing stale":      {policy: lenient, age: 61 * s, want: contract.CacheDirectives{MinFresh: s}, verdict: verdict{forward: forwardStale}},
 		"a failure, young":                   {policy: lenient, failure: true, age: 4 * s},
 		"a failure is never served stale":    {policy: lenient, failure: true, age: 5 * s, verdict: verdict{forward: forwardStale}},
 		"failures are not kept any more":     {policy: plain, failure: true, age: 0, verdict: verdict{forward: forwardStale}},
-		"a failure, for whoever takes stale": {policy: lenient, failure: true, age: 6 * s, want: faas.CacheDirectives{MaxStale: time.Hour}},
+		"a failure, for whoever takes stale": {policy: lenient, failure: true, age: 6 * s, want: contract.CacheDirectives{MaxStale: time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tt.ttl == 0 {
@@ -56,9 +57,9 @@ func TestJudge(t *testing.T) {
 }
 
 // older makes what is stored for input older, behind the cache's back.
-func older(t *testing.T, r *Results, d *faas.Descriptor, body string, by time.Duration) {
+func older(t *testing.T, r *Results, d *contract.Descriptor, body string, by time.Duration) {
 	t.Helper()
-	c := call{results: r, function: d, request: faas.Request{Body: []byte(body)}}
+	c := call{results: r, function: d, request: contract.Call{Body: []byte(body)}}
 	if !c.address() || !c.locate() {
 		t.Fatal("the input has no key")
 	}
@@ -76,7 +77,7 @@ func older(t *testing.T, r *Results, d *faas.Descriptor, body string, by time.Du
 }
 
 // with returns the descriptor with another policy.
-func with(change func(*faas.CachePolicy)) *faas.Descriptor {
+func with(change func(*contract.CachePolicy)) *contract.Descriptor {
 	d, p := *descriptor, *descriptor.Cache
 	change(&p)
 	d.Cache = &p
@@ -85,15 +86,15 @@ func with(change func(*faas.CachePolicy)) *faas.Descriptor {
 
 func TestStaleWhileRevalidate(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
-		d := with(func(p *faas.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
+		d := with(func(p *contract.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
 		f := &function{}
-		ask(t, r, f, d, input, faas.CacheDirectives{})
+		ask(t, r, f, d, input, contract.CacheDirectives{})
 		r.flights.running.Wait() // its lease is gone: who waits for one has no use for a run of its own
 		older(t, r, d, input, 90*time.Second)
 		f.version.Add(1)
 		f.started, f.release = make(chan struct{}, 10), make(chan struct{})
 		for range 20 { // none of them waits for the run in the background
-			if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit || got.TTL >= 0 || string(got.Body) != "v0 "+input {
+			if got := ask(t, r, f, d, input, contract.CacheDirectives{}); !got.Hit || got.TTL >= 0 || string(got.Body) != "v0 "+input {
 				t.Fatalf("got %+v, %s; want the stale result", got, got.Body)
 			}
 		}
@@ -103,7 +104,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		}
 		close(f.release)
 		r.flights.running.Wait()
-		if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit || got.TTL <= 0 || string(got.Body) != "v1 "+input {
+		if got := ask(t, r, f, d, input, contract.CacheDirectives{}); !got.Hit || got.TTL <= 0 || string(got.Body) != "v1 "+input {
 			t.Errorf("after the run: got %+v, %s; want a fresh result", got, got.Body)
 		}
 
@@ -113,7 +114,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, r, f, d, input, faas.CacheDirectives{}); got.Hit || string(got.Body) != "v2 "+input {
+		if got := ask(t, r, f, d, input, contract.CacheDirectives{}); got.Hit || string(got.Body) != "v2 "+input {
 			t.Errorf("stale and invalidated: got %+v, %s", got, got.Body)
 		}
 	})
@@ -121,21 +122,21 @@ func TestStaleWhileRevalidate(t *testing.T) {
 
 func TestStaleIfError(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
-		d := with(func(p *faas.CachePolicy) { p.StaleIfError = time.Minute })
-		ask(t, r, &function{}, d, input, faas.CacheDirectives{})
+		d := with(func(p *contract.CachePolicy) { p.StaleIfError = time.Minute })
+		ask(t, r, &function{}, d, input, contract.CacheDirectives{})
 		older(t, r, d, input, 90*time.Second)
-		call := func(err error, want faas.CacheDirectives) (faas.CacheResult, error) {
-			return r.Call(t.Context(), &function{fail: err}, d, faas.Request{Body: []byte(input)}, want)
+		call := func(err error, want contract.CacheDirectives) (contract.CacheResult, error) {
+			return r.Call(t.Context(), &function{fail: err}, d, contract.Call{Body: []byte(input)}, want)
 		}
-		for _, down := range []error{errors.New("broken"), faas.ErrUnroutable, faas.ErrUnavailable, faas.ErrLost, faas.Expired(faas.ExecutedUnknown)} {
-			if got, err := call(down, faas.CacheDirectives{}); err != nil || !got.Hit || got.Forward != forwardStale || got.TTL >= 0 || string(got.Body) != "v0 "+input {
+		for _, down := range []error{errors.New("broken"), contract.ErrUnroutable, contract.ErrUnavailable, contract.ErrLost, contract.Expired(contract.ExecutedUnknown)} {
+			if got, err := call(down, contract.CacheDirectives{}); err != nil || !got.Hit || got.Forward != forwardStale || got.TTL >= 0 || string(got.Body) != "v0 "+input {
 				t.Errorf("%v: got %+v, %v; want the stale result", down, got, err)
 			}
 		}
-		if _, err := call(faas.NotFound("gone"), faas.CacheDirectives{}); !errors.Is(err, faas.ErrNotFound) {
+		if _, err := call(faas.NotFound("gone"), contract.CacheDirectives{}); !errors.Is(err, contract.ErrNotFound) {
 			t.Errorf("an answer that is an error: got %v", err)
 		}
-		for name, want := range map[string]faas.CacheDirectives{"no-cache": {NoCache: true}, "only-if-cached": {OnlyIfCached: true}, "max-age": {MaxAge: time.Hour}} {
+		for name, want := range map[string]contract.CacheDirectives{"no-cache": {NoCache: true}, "only-if-cached": {OnlyIfCached: true}, "max-age": {MaxAge: time.Hour}} {
 			if got, err := call(errors.New("broken"), want); err == nil {
 				t.Errorf("%s: got %+v, want the error", name, got)
 			}
@@ -143,7 +144,7 @@ func TestStaleIfError(t *testing.T) {
 		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := call(errors.New("broken"), faas.CacheDirectives{}); err == nil {
+		if got, err := call(errors.New("broken"), contract.CacheDirectives{}); err == nil {
 			t.Errorf("stale and invalidated: got %+v, %s", got, got.Body)
 		}
 	})
@@ -151,9 +152,9 @@ func TestStaleIfError(t *testing.T) {
 
 func TestKeptFailure(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
-		d := with(func(p *faas.CachePolicy) { p.Negative = 30 * time.Second })
-		call := func(f *function) (faas.CacheResult, error) {
-			return r.Call(t.Context(), f, d, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
+		d := with(func(p *contract.CachePolicy) { p.Negative = 30 * time.Second })
+		call := func(f *function) (contract.CacheResult, error) {
+			return r.Call(t.Context(), f, d, contract.Call{Body: []byte(input)}, contract.CacheDirectives{})
 		}
 		broken := &function{fail: errors.New("broken")}
 		for range 2 {
@@ -165,14 +166,14 @@ func TestKeptFailure(t *testing.T) {
 			t.Errorf("it ran %d times for 2 calls", n)
 		}
 
-		missing := &function{fail: &faas.Error{Code: faas.CodeNotFound, Detail: "no thing 42", Fields: []faas.FieldError{{Pointer: "/id", Detail: "unknown"}}, Cause: errors.New("secret")}}
-		if got, err := call(missing); !errors.Is(err, faas.ErrNotFound) || !got.Stored || got.Hit || got.TTL != 30*time.Second {
+		missing := &function{fail: &contract.Error{Code: contract.CodeNotFound, Detail: "no thing 42", Fields: []contract.FieldError{{Pointer: "/id", Detail: "unknown"}}, Cause: errors.New("secret")}}
+		if got, err := call(missing); !errors.Is(err, contract.ErrNotFound) || !got.Stored || got.Hit || got.TTL != 30*time.Second {
 			t.Errorf("first: got %+v, %v", got, err)
 		}
 		got, err := call(missing)
-		e := faas.AsError(err)
-		if !got.Hit || got.TTL <= 0 || got.TTL > 30*time.Second || e.Code != faas.CodeNotFound || e.Detail != "no thing 42" ||
-			len(e.Fields) != 1 || e.Fields[0].Pointer != "/id" || e.Executed != faas.ExecutedNo || e.Cause != nil {
+		e := contract.AsError(err)
+		if !got.Hit || got.TTL <= 0 || got.TTL > 30*time.Second || e.Code != contract.CodeNotFound || e.Detail != "no thing 42" ||
+			len(e.Fields) != 1 || e.Fields[0].Pointer != "/id" || e.Executed != contract.ExecutedNo || e.Cause != nil {
 			t.Errorf("second: got %+v, %+v", got, e)
 		}
 		if n := missing.calls.Load(); n != 1 {
@@ -180,7 +181,7 @@ func TestKeptFailure(t *testing.T) {
 		}
 
 		older(t, r, d, input, 31*time.Second)
-		if _, err := call(missing); !errors.Is(err, faas.ErrNotFound) || missing.calls.Load() != 2 {
+		if _, err := call(missing); !errors.Is(err, contract.ErrNotFound) || missing.calls.Load() != 2 {
 			t.Errorf("when it is old: got %v after %d runs", err, missing.calls.Load())
 		}
 		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
@@ -198,8 +199,8 @@ func TestKeptFailure(t *testing.T) {
 func TestMaxSize(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		for body, room := range map[string]int{`{"id":"41"}`: 0, `{"id":"42"}`: -1} {
-			d := with(func(p *faas.CachePolicy) { p.MaxSize = len("v0 "+body) + room })
-			if got := ask(t, r, &function{}, d, body, faas.CacheDirectives{}); got.Stored != (room == 0) {
+			d := with(func(p *contract.CachePolicy) { p.MaxSize = len("v0 "+body) + room })
+			if got := ask(t, r, &function{}, d, body, contract.CacheDirectives{}); got.Stored != (room == 0) {
 				t.Errorf("%d bytes with a limit of %d: got stored %v", len(got.Body), d.Cache.MaxSize, got.Stored)
 			}
 		}
@@ -208,9 +209,9 @@ func TestMaxSize(t *testing.T) {
 
 func TestIdentity(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
-		private := with(func(p *faas.CachePolicy) { p.Identity = []string{"Authorization"} })
-		call := func(d *faas.Descriptor, identity string) faas.CacheResult {
-			got, err := r.Call(t.Context(), &function{}, d, faas.Request{Body: []byte(input), Identity: identity}, faas.CacheDirectives{})
+		private := with(func(p *contract.CachePolicy) { p.Identity = []string{"Authorization"} })
+		call := func(d *contract.Descriptor, identity string) contract.CacheResult {
+			got, err := r.Call(t.Context(), &function{}, d, contract.Call{Body: []byte(input), Identity: identity}, contract.CacheDirectives{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,13 +5,13 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // entrySum stands for a result of f: the function and its version, the tags
 // that it is to have, who asks if the policy wants that told apart, and the
 // canonical input. No two of these have the same sum.
-func entrySum(f *faas.Descriptor, identity string, input []byte) [sha256.Size]byte {
+func entrySum(f *contract.Descriptor, identity string, input []byte) [sha256.Size]byte {
 	b := make([]byte, 0, 512)
 	b = appendPart(b, f.Name)
 	b = appendPart(b, f.Version)

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // A process that makes a result says so in the store, so that the others wait
@@ -31,7 +31,7 @@ const (
 
 // fillOnce fills, or waits for another process that does. Nobody asked for a
 // background fill: it is left out (errLanded) when one has failed just now.
-func (c *call) fillOnce(ctx context.Context, forward string, background bool) (faas.CacheResult, error) {
+func (c *call) fillOnce(ctx context.Context, forward string, background bool) (contract.CacheResult, error) {
 	if _, alone := c.results.store.(*memory); alone {
 		return c.fill(ctx, forward)
 	}
@@ -63,7 +63,7 @@ func (c *call) fillOnce(ctx context.Context, forward string, background bool) (f
 			return c.run(ctx, forwardBypass)
 		}
 	case background:
-		return faas.CacheResult{}, errLanded
+		return contract.CacheResult{}, errLanded
 	}
 	return c.fill(ctx, forward)
 }
@@ -71,7 +71,7 @@ func (c *call) fillOnce(ctx context.Context, forward string, background bool) (f
 // lookAgain looks for what another process has made and stored since this call
 // looked, before it had the lease. What this call knows of its tags stays as it
 // was: older is safe.
-func (c *call) lookAgain(ctx context.Context, forward string) (result faas.CacheResult, made bool, err error) {
+func (c *call) lookAgain(ctx context.Context, forward string) (result contract.CacheResult, made bool, err error) {
 	known := slices.Clone(c.values)
 	if err := c.results.store.get(ctx, c.keys, c.values); err != nil {
 		c.results.counts.failure(err)
@@ -80,11 +80,11 @@ func (c *call) lookAgain(ctx context.Context, forward string) (result faas.Cache
 		return result, true, err
 	}
 	copy(c.values, known)
-	return faas.CacheResult{}, false, nil
+	return contract.CacheResult{}, false, nil
 }
 
 // ofAnother is the result that another process has made meanwhile.
-func (s *sight) ofAnother(forward string) (faas.CacheResult, error) {
+func (s *sight) ofAnother(forward string) (contract.CacheResult, error) {
 	result, err := s.result()
 	result.Hit, result.Collapsed, result.Forward = false, true, forward
 	return result, err
@@ -115,19 +115,19 @@ func (r *Results) hold(ctx context.Context, key string, mine []byte, stored <-ch
 // await looks for what the holder of the lease makes. It returns made false
 // when there is nothing to wait for any more; then what this call knows of the
 // store is as of now.
-func (c *call) await(ctx context.Context, forward, lease string, holder []byte) (result faas.CacheResult, made bool, err error) {
+func (c *call) await(ctx context.Context, forward, lease string, holder []byte) (result contract.CacheResult, made bool, err error) {
 	keys := append(slices.Clone(c.keys), lease)
 	values := make([][]byte, len(keys))
 	over := false
 	for pause := firstLook; ; pause = min(2*pause, laterLook) {
 		select {
 		case <-ctx.Done():
-			return faas.CacheResult{}, true, gone(ctx)
+			return contract.CacheResult{}, true, gone(ctx)
 		case <-time.After(pause):
 		}
 		if err := c.results.store.get(ctx, keys, values); err != nil {
 			c.results.counts.failure(err)
-			return faas.CacheResult{}, false, nil
+			return contract.CacheResult{}, false, nil
 		}
 		copy(c.values, values)
 		if seen := c.sightOf(time.Now()); seen.forward == "" {
@@ -136,7 +136,7 @@ func (c *call) await(ctx context.Context, forward, lease string, holder []byte) 
 		}
 		now := values[len(keys)-1]
 		if over || bytes.Equal(now, inVain) {
-			return faas.CacheResult{}, false, nil
+			return contract.CacheResult{}, false, nil
 		}
 		over = !bytes.Equal(now, holder) // one more look: entry and lease may be on servers that answer one after the other
 	}

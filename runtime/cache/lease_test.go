@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // several opens caches of n processes on one store.
@@ -34,7 +34,7 @@ func stampede(t *testing.T, all *sync.WaitGroup, processes []*Results, f *functi
 	for _, r := range processes {
 		for range n {
 			all.Go(func() {
-				result, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
+				result, err := r.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{})
 				if err != nil || string(result.Body) < oldest {
 					t.Errorf("got %s, %v", result.Body, err)
 				}
@@ -72,7 +72,7 @@ func TestOneRunOverAllProcesses(t *testing.T) {
 		}
 		late := &function{}
 		late.version.Store(2)
-		if got := ask(t, processes[0], late, descriptor, input, faas.CacheDirectives{}); string(got.Body) != "v2 "+input {
+		if got := ask(t, processes[0], late, descriptor, input, contract.CacheDirectives{}); string(got.Body) != "v2 "+input {
 			t.Errorf("while the older one runs: got %s", got.Body)
 		}
 		close(f.release)
@@ -103,16 +103,16 @@ func TestLeaseAfterTheResult(t *testing.T) {
 		late := &lateLease{b.store, make(chan struct{}), make(chan struct{})}
 		b.store = late
 		f := &function{}
-		done := make(chan faas.CacheResult)
+		done := make(chan contract.CacheResult)
 		go func() { // ends with the call
-			result, err := b.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
+			result, err := b.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{})
 			if err != nil {
 				t.Error(err)
 			}
 			done <- result
 		}()
 		<-late.asked // it has looked, in vain
-		ask(t, a, f, descriptor, input, faas.CacheDirectives{})
+		ask(t, a, f, descriptor, input, contract.CacheDirectives{})
 		a.flights.running.Wait()
 		close(late.release)
 		if got := <-done; !got.Collapsed || got.Hit || got.Stored || got.Forward != forwardMiss || string(got.Body) != "v0 "+input {
@@ -155,7 +155,7 @@ func TestLeaseIsGoneBeforeTheResultIsSeen(t *testing.T) {
 		var all sync.WaitGroup
 		call := func(r *Results) {
 			all.Go(func() {
-				if _, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{}); err != nil {
+				if _, err := r.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -196,9 +196,9 @@ func TestCrashedHolder(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		t.Parallel()
 		r, f := open(t, url), &function{}
-		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+		ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 		r.flights.running.Wait() // its own lease is gone
-		c := call{results: r, function: descriptor, request: faas.Request{Body: []byte(input)}}
+		c := call{results: r, function: descriptor, request: contract.Call{Body: []byte(input)}}
 		if !c.address() || !c.locate() {
 			t.Fatal("the input has no key")
 		}
@@ -211,7 +211,7 @@ func TestCrashedHolder(t *testing.T) {
 		evict(t, r, c.keys[0])
 		f.version.Add(1)
 		began := time.Now()
-		got := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+		got := ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 		if took := time.Since(began); string(got.Body) != "v1 "+input || !got.Stored || took > leaseTime+5*time.Second {
 			t.Errorf("got %s, %+v after %v", got.Body, got, took)
 		}
@@ -226,7 +226,7 @@ func TestLeaseInVain(t *testing.T) {
 		var all sync.WaitGroup
 		call := func(r *Results) {
 			all.Go(func() {
-				if _, err := r.Call(t.Context(), broken, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{}); err == nil {
+				if _, err := r.Call(t.Context(), broken, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{}); err == nil {
 					t.Error("got no error")
 				}
 			})
@@ -252,14 +252,14 @@ func TestLeaseInVain(t *testing.T) {
 		}
 
 		// What runs in the background is left out for a while.
-		d := with(func(p *faas.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
+		d := with(func(p *contract.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
 		f := &function{}
-		ask(t, processes[0], f, d, `{"id":"43"}`, faas.CacheDirectives{})
+		ask(t, processes[0], f, d, `{"id":"43"}`, contract.CacheDirectives{})
 		older(t, processes[0], d, `{"id":"43"}`, 90*time.Second)
 		processes[0].flights.running.Wait()
 		f.fail = errors.New("broken")
 		for range 20 {
-			if got := ask(t, processes[0], f, d, `{"id":"43"}`, faas.CacheDirectives{}); !got.Hit {
+			if got := ask(t, processes[0], f, d, `{"id":"43"}`, contract.CacheDirectives{}); !got.Hit {
 				t.Fatalf("got %+v, want the stale result", got)
 			}
 			processes[0].flights.running.Wait()

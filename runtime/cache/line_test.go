@@ -15,7 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // server answers each key with itself, one trip at a time as the test lets it.
@@ -212,14 +212,14 @@ func TestHitIsOneRoundTrip(t *testing.T) {
 			both.Wait()
 		})
 		r := open(t, scheme+"://"+proxy.address)
-		d := with(func(p *faas.CachePolicy) { p.Tags = []string{"thing:{id}", "things", "all"} })
-		ask(t, r, &function{}, d, input, faas.CacheDirectives{})
-		ask(t, r, &function{}, d, input, faas.CacheDirectives{})
+		d := with(func(p *contract.CachePolicy) { p.Tags = []string{"thing:{id}", "things", "all"} })
+		ask(t, r, &function{}, d, input, contract.CacheDirectives{})
+		ask(t, r, &function{}, d, input, contract.CacheDirectives{})
 		r.flights.running.Wait()
 		before, connected := requests.Load(), connections.Load()
 		const hits = 50
 		for range hits {
-			if got := ask(t, r, &function{}, d, input, faas.CacheDirectives{}); !got.Hit {
+			if got := ask(t, r, &function{}, d, input, contract.CacheDirectives{}); !got.Hit {
 				t.Fatalf("got %+v", got)
 			}
 		}

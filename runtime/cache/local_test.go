@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // board is a notice board for the processes of a test. While it is cut,
@@ -100,11 +100,11 @@ func TestLocalLevel(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		a, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
 		f := &function{}
-		ask(t, a, f, descriptor, input, faas.CacheDirectives{})
-		ask(t, b, f, descriptor, input, faas.CacheDirectives{}) // from the store
+		ask(t, a, f, descriptor, input, contract.CacheDirectives{})
+		ask(t, b, f, descriptor, input, contract.CacheDirectives{}) // from the store
 		read := b.Stats().Read
 		for range 10 {
-			if got := ask(t, b, f, descriptor, input, faas.CacheDirectives{}); !got.Hit || string(got.Body) != "v0 "+input || got.TTL <= 0 {
+			if got := ask(t, b, f, descriptor, input, contract.CacheDirectives{}); !got.Hit || string(got.Body) != "v0 "+input || got.TTL <= 0 {
 				t.Fatalf("got %+v, %s", got, got.Body)
 			}
 		}
@@ -113,7 +113,7 @@ func TestLocalLevel(t *testing.T) {
 		}
 		eventually(t, "the level knows its size", func() bool { return b.Stats().LocalBytes > 0 })
 		f.version.Add(1)
-		if got := ask(t, b, f, descriptor, input, faas.CacheDirectives{NoCache: true}); got.Hit {
+		if got := ask(t, b, f, descriptor, input, contract.CacheDirectives{NoCache: true}); got.Hit {
 			t.Error("no-cache: got a hit")
 		}
 
@@ -121,11 +121,11 @@ func TestLocalLevel(t *testing.T) {
 		if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, a, f, descriptor, input, faas.CacheDirectives{}); got.Hit {
+		if got := ask(t, a, f, descriptor, input, contract.CacheDirectives{}); got.Hit {
 			t.Error("the process that invalidated it serves it still")
 		}
 		eventually(t, "the invalidation arrives", func() bool {
-			return string(ask(t, b, f, descriptor, input, faas.CacheDirectives{}).Body) == "v2 "+input
+			return string(ask(t, b, f, descriptor, input, contract.CacheDirectives{}).Body) == "v2 "+input
 		})
 	})
 }
@@ -142,7 +142,7 @@ func TestLocalBound(t *testing.T) {
 			want := "v" + strconv.Itoa(version) + " " + input
 			eventually(t, "the level has it", func() bool {
 				before := b.Stats().Local
-				return string(ask(t, b, f, descriptor, input, faas.CacheDirectives{}).Body) == want && b.Stats().Local > before
+				return string(ask(t, b, f, descriptor, input, contract.CacheDirectives{}).Body) == want && b.Stats().Local > before
 			})
 			f.version.Add(1)
 			if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
@@ -151,7 +151,7 @@ func TestLocalBound(t *testing.T) {
 			invalidated := time.Now()
 			for {
 				began := time.Now()
-				if string(ask(t, b, f, descriptor, input, faas.CacheDirectives{}).Body) != want {
+				if string(ask(t, b, f, descriptor, input, contract.CacheDirectives{}).Body) != want {
 					break
 				}
 				if stale := began.Sub(invalidated); stale > bound {
@@ -167,15 +167,15 @@ func TestLocalLevelIsOffWithoutBroadcast(t *testing.T) {
 		news := &board{}
 		a, b := processes(t, url, Config{Broadcast: news, bound: time.Hour, interval: 5 * time.Millisecond, lapse: 500 * time.Millisecond})
 		f := &function{}
-		ask(t, a, f, descriptor, input, faas.CacheDirectives{})
-		eventually(t, "a hit in process", func() bool { ask(t, b, f, descriptor, input, faas.CacheDirectives{}); return b.Stats().Local > 0 })
+		ask(t, a, f, descriptor, input, contract.CacheDirectives{})
+		eventually(t, "a hit in process", func() bool { ask(t, b, f, descriptor, input, contract.CacheDirectives{}); return b.Stats().Local > 0 })
 		news.setCut(true)
 		eventually(t, "it is off", func() bool { return !b.Stats().LocalOn })
 		f.version.Add(1)
 		if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, b, f, descriptor, input, faas.CacheDirectives{}); string(got.Body) != "v1 "+input {
+		if got := ask(t, b, f, descriptor, input, contract.CacheDirectives{}); string(got.Body) != "v1 "+input {
 			t.Errorf("while broadcasts are not heard: got %s", got.Body)
 		}
 		if s := b.Stats(); s.LocalOn {
@@ -209,12 +209,12 @@ func TestInvalidateDuringLook(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		a, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
 		f := &function{}
-		ask(t, a, f, descriptor, input, faas.CacheDirectives{})
+		ask(t, a, f, descriptor, input, contract.CacheDirectives{})
 		slow := &slowStore{b.store, make(chan struct{}), make(chan struct{})}
 		b.store = slow
 		done := make(chan error)
 		go func() { // ends with the call
-			_, err := b.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
+			_, err := b.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{})
 			done <- err
 		}()
 		<-slow.read
@@ -230,7 +230,7 @@ func TestInvalidateDuringLook(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.store = slow.store
-		if got := ask(t, b, f, descriptor, input, faas.CacheDirectives{}); string(got.Body) != "v1 "+input {
+		if got := ask(t, b, f, descriptor, input, contract.CacheDirectives{}); string(got.Body) != "v1 "+input {
 			t.Errorf("got %s", got.Body)
 		}
 	})
@@ -242,9 +242,9 @@ func TestRefreshAhead(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		_, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
 		f := &function{}
-		ask(t, b, f, descriptor, input, faas.CacheDirectives{})
-		ask(t, b, f, descriptor, input, faas.CacheDirectives{})
-		c := call{results: b, function: descriptor, request: faas.Request{Body: []byte(input)}}
+		ask(t, b, f, descriptor, input, contract.CacheDirectives{})
+		ask(t, b, f, descriptor, input, contract.CacheDirectives{})
+		c := call{results: b, function: descriptor, request: contract.Call{Body: []byte(input)}}
 		if !c.address() {
 			t.Fatal("the input has no key")
 		}
@@ -252,7 +252,7 @@ func TestRefreshAhead(t *testing.T) {
 		k.due = time.Now()
 		before := b.Stats()
 		for range 10 {
-			ask(t, b, f, descriptor, input, faas.CacheDirectives{})
+			ask(t, b, f, descriptor, input, contract.CacheDirectives{})
 		}
 		b.flights.running.Wait()
 		s := b.Stats()
@@ -267,7 +267,7 @@ func TestRefreshAhead(t *testing.T) {
 		k.due = time.Now()
 		answers := b.store
 		b.store = &downStore{answers}
-		ask(t, b, f, descriptor, input, faas.CacheDirectives{})
+		ask(t, b, f, descriptor, input, contract.CacheDirectives{})
 		b.flights.running.Wait()
 		b.store = answers
 		if still, _ := b.local.entries.GetIfPresent(c.sum); still != k || b.Stats().Errors != before.Errors+1 {
@@ -278,7 +278,7 @@ func TestRefreshAhead(t *testing.T) {
 		if err := b.store.remove(t.Context(), generationKey(b.namespace, "thing:42"), true); err != nil { // and nobody hears of it
 			t.Fatal(err)
 		}
-		ask(t, b, f, descriptor, input, faas.CacheDirectives{})
+		ask(t, b, f, descriptor, input, contract.CacheDirectives{})
 		b.flights.running.Wait()
 		if k, ok := b.local.entries.GetIfPresent(c.sum); ok {
 			t.Errorf("what the store does not have any more is kept: %+v", k)
@@ -340,10 +340,10 @@ func TestStatsOfAll(t *testing.T) {
 		defer r.Close()
 		f := &function{}
 		for range 3 {
-			ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+			ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 		}
-		ask(t, r, f, descriptor, `{}`, faas.CacheDirectives{})
-		r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(`{"id":"1"}`)}, faas.CacheDirectives{OnlyIfCached: true})
+		ask(t, r, f, descriptor, `{}`, contract.CacheDirectives{})
+		r.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(`{"id":"1"}`)}, contract.CacheDirectives{OnlyIfCached: true})
 		if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
@@ -383,11 +383,11 @@ func TestInvalidateWithoutBroadcast(t *testing.T) {
 	}
 	defer r.Close()
 	f := &function{}
-	ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+	ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 	if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
 		t.Error(err)
 	}
-	if ask(t, r, f, descriptor, input, faas.CacheDirectives{}).Hit {
+	if ask(t, r, f, descriptor, input, contract.CacheDirectives{}).Hit {
 		t.Error("it is served still")
 	}
 }

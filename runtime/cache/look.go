@@ -6,7 +6,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // sight is what a look at the store showed.
@@ -18,8 +18,8 @@ type sight struct {
 }
 
 // result is the stored one.
-func (s *sight) result() (faas.CacheResult, error) {
-	result := faas.CacheResult{Hit: true, Forward: s.forward, Age: s.age, TTL: s.ttl}
+func (s *sight) result() (contract.CacheResult, error) {
+	result := contract.CacheResult{Hit: true, Forward: s.forward, Age: s.age, TTL: s.ttl}
 	if s.entry.failure {
 		return result, failureOf(s.entry.body)
 	}
@@ -29,8 +29,8 @@ func (s *sight) result() (faas.CacheResult, error) {
 
 // settle falls back on what was seen if that may take the place of a function
 // that could not be reached.
-func (s *sight) settle(result faas.CacheResult, err error) (faas.CacheResult, error) {
-	if err != nil && s.stopgap && unreachable(faas.AsError(err)) {
+func (s *sight) settle(result contract.CacheResult, err error) (contract.CacheResult, error) {
+	if err != nil && s.stopgap && unreachable(contract.AsError(err)) {
 		return s.result()
 	}
 	return result, err

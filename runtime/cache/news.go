@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Broadcaster tells all processes of a namespace something, this one included:
@@ -60,7 +60,7 @@ type news struct {
 }
 
 func newNews(cfg Config, log *zap.Logger) *news {
-	n := &news{from: cfg.Broadcast, log: log, id: faas.NewID(), began: time.Now(), lapse: cmp.Or(cfg.lapse, beatLapse)}
+	n := &news{from: cfg.Broadcast, log: log, id: contract.NewID(), began: time.Now(), lapse: cmp.Or(cfg.lapse, beatLapse)}
 	n.heard.Store(int64(-n.lapse)) // nothing yet
 	return n
 }

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Stats count what a process's cached calls came to, since it began.
@@ -57,7 +57,7 @@ func (r *Results) Stats() Stats {
 }
 
 // result counts how a call went.
-func (n *counters) result(r *faas.CacheResult) {
+func (n *counters) result(r *contract.CacheResult) {
 	switch {
 	case r.Hit:
 		n.hits.Add(1)

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -84,7 +85,7 @@ type function struct {
 	release chan struct{} // if set, each run waits for it
 }
 
-func (f *function) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
+func (f *function) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
 	f.calls.Add(1)
 	body := fmt.Appendf(nil, "v%d %s%s", f.version.Load(), r.Body, strings.Repeat(".", f.pad))
 	if f.started != nil {
@@ -94,20 +95,20 @@ func (f *function) Call(ctx context.Context, r faas.Request) (faas.Reply, error)
 		select {
 		case <-f.release:
 		case <-ctx.Done():
-			return faas.Reply{}, faas.Expired(faas.ExecutedUnknown)
+			return contract.Reply{}, contract.Expired(contract.ExecutedUnknown)
 		}
 	}
-	return faas.Reply{Body: body}, f.fail
+	return contract.Reply{Body: body}, f.fail
 }
 
-var descriptor = &faas.Descriptor{
-	Name: "get", Kind: faas.KindRequest, Keys: []string{"thing.get"}, Version: "1",
-	Cache: &faas.CachePolicy{TTL: time.Minute, Tags: []string{"thing:{id}"}},
+var descriptor = &contract.Descriptor{
+	Name: "get", Kind: contract.KindRequest, Keys: []string{"thing.get"}, Version: "1",
+	Cache: &contract.CachePolicy{TTL: time.Minute, Tags: []string{"thing:{id}"}},
 }
 
-func ask(t *testing.T, r *Results, f *function, d *faas.Descriptor, body string, want faas.CacheDirectives) faas.CacheResult {
+func ask(t *testing.T, r *Results, f *function, d *contract.Descriptor, body string, want contract.CacheDirectives) contract.CacheResult {
 	t.Helper()
-	result, err := r.Call(t.Context(), f, d, faas.Request{Key: "thing.get", Body: []byte(body)}, want)
+	result, err := r.Call(t.Context(), f, d, contract.Call{Key: "thing.get", Body: []byte(body)}, want)
 	if err != nil {
 		t.Fatalf("call with %.60q: %v", body, err)
 	}
@@ -119,11 +120,11 @@ const input = `{"id":"42"}`
 func TestHit(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
-		first := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+		first := ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 		if first.Hit || !first.Stored || first.Forward != forwardMiss || first.TTL != time.Minute {
 			t.Errorf("the first call: got %+v", first)
 		}
-		second := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+		second := ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 		if !second.Hit || second.TTL <= 0 || second.TTL > time.Minute || second.Age < 0 {
 			t.Errorf("the second call: got %+v", second)
 		}
@@ -139,19 +140,19 @@ func TestHit(t *testing.T) {
 func TestInvalidate(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
-		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
-		other := ask(t, r, f, descriptor, `{"id":"43"}`, faas.CacheDirectives{})
+		ask(t, r, f, descriptor, input, contract.CacheDirectives{})
+		other := ask(t, r, f, descriptor, `{"id":"43"}`, contract.CacheDirectives{})
 		for i := range 3 {
 			f.version.Add(1)
 			if err := r.Invalidate(t.Context(), "thing:42"); err != nil {
 				t.Fatal(err)
 			}
-			got := ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+			got := ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 			if got.Hit || got.Forward != forwardStale || !bytes.HasPrefix(got.Body, fmt.Appendf(nil, "v%d ", i+1)) {
 				t.Errorf("after invalidation %d: got %+v, %s", i+1, got, got.Body)
 			}
 		}
-		if got := ask(t, r, f, descriptor, `{"id":"43"}`, faas.CacheDirectives{}); !got.Hit || !bytes.Equal(got.Body, other.Body) {
+		if got := ask(t, r, f, descriptor, `{"id":"43"}`, contract.CacheDirectives{}); !got.Hit || !bytes.Equal(got.Body, other.Body) {
 			t.Errorf("a result with another tag: got %+v, want it untouched", got)
 		}
 	})
@@ -161,25 +162,25 @@ func TestInvalidate(t *testing.T) {
 // when the generation of one is lost.
 func TestSeveralTags(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
-		d := with(func(p *faas.CachePolicy) { p.Tags = []string{"thing:{id}", "owner:{owner}", "things"} })
+		d := with(func(p *contract.CachePolicy) { p.Tags = []string{"thing:{id}", "owner:{owner}", "things"} })
 		const input = `{"id":"42","owner":"7"}`
 		f := &function{}
-		ask(t, r, f, d, input, faas.CacheDirectives{})
+		ask(t, r, f, d, input, contract.CacheDirectives{})
 		for _, tags := range [][]string{{"thing:42"}, {"owner:7"}, {"things"}, {"elsewhere", "things", "owner:7"}} {
-			if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit {
+			if got := ask(t, r, f, d, input, contract.CacheDirectives{}); !got.Hit {
 				t.Errorf("before %q: got %+v, want a hit", tags, got)
 			}
 			if err := r.Invalidate(t.Context(), tags...); err != nil {
 				t.Fatal(err)
 			}
-			if got := ask(t, r, f, d, input, faas.CacheDirectives{}); got.Hit {
+			if got := ask(t, r, f, d, input, contract.CacheDirectives{}); got.Hit {
 				t.Errorf("after %q: got a hit", tags)
 			}
 		}
 		for _, tag := range []string{"thing:42", "owner:7", "things"} {
 			evict(t, r, generationKey(r.namespace, tag))
 			for _, hit := range []bool{false, true} {
-				if got := ask(t, r, f, d, input, faas.CacheDirectives{}); got.Hit != hit {
+				if got := ask(t, r, f, d, input, contract.CacheDirectives{}); got.Hit != hit {
 					t.Errorf("the generation of %q is lost: got hit %v, want %v", tag, got.Hit, hit)
 				}
 			}
@@ -187,7 +188,7 @@ func TestSeveralTags(t *testing.T) {
 		if err := r.Invalidate(t.Context(), "thing:43", "owner:8", "thing"); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit {
+		if got := ask(t, r, f, d, input, contract.CacheDirectives{}); !got.Hit {
 			t.Errorf("after tags of other results: got %+v, want a hit", got)
 		}
 	})
@@ -198,14 +199,14 @@ func TestSeveralTags(t *testing.T) {
 func TestLongTimes(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		const year = 365 * 24 * time.Hour
-		for i, change := range []func(*faas.CachePolicy){
-			func(p *faas.CachePolicy) { p.TTL = year },
-			func(p *faas.CachePolicy) { p.StaleIfError = year },
-			func(p *faas.CachePolicy) { p.TTL, p.StaleWhileRevalidate = 30*24*time.Hour, year },
+		for i, change := range []func(*contract.CachePolicy){
+			func(p *contract.CachePolicy) { p.TTL = year },
+			func(p *contract.CachePolicy) { p.StaleIfError = year },
+			func(p *contract.CachePolicy) { p.TTL, p.StaleWhileRevalidate = 30*24*time.Hour, year },
 		} {
 			d, body := with(change), fmt.Sprintf(`{"id":"%d"}`, i)
-			first := ask(t, r, &function{}, d, body, faas.CacheDirectives{})
-			if got := ask(t, r, &function{}, d, body, faas.CacheDirectives{}); !got.Hit || got.TTL > first.TTL || first.TTL > generationTTL {
+			first := ask(t, r, &function{}, d, body, contract.CacheDirectives{})
+			if got := ask(t, r, &function{}, d, body, contract.CacheDirectives{}); !got.Hit || got.TTL > first.TTL || first.TTL > generationTTL {
 				t.Errorf("%+v: got %+v after %+v, want a hit", d.Cache, got, first)
 			}
 		}
@@ -217,9 +218,9 @@ func TestLongTimes(t *testing.T) {
 func TestInvalidateDuringFill(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		slow := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
-		done := make(chan faas.CacheResult)
+		done := make(chan contract.CacheResult)
 		go func() { // ends with the call
-			result, _ := r.Call(t.Context(), slow, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
+			result, _ := r.Call(t.Context(), slow, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{})
 			done <- result
 		}()
 		<-slow.started
@@ -228,15 +229,15 @@ func TestInvalidateDuringFill(t *testing.T) {
 		}
 		f := &function{}
 		f.version.Store(1)
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{NoStore: true}); got.Hit || got.Collapsed || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{NoStore: true}); got.Hit || got.Collapsed || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
 			t.Errorf("while the old call runs: got %+v, %s; want a call of its own", got, got.Body)
 		}
-		ask(t, r, f, descriptor, `{"id":"42","n":1}`, faas.CacheDirectives{}) // which gives the tag another generation
+		ask(t, r, f, descriptor, `{"id":"42","n":1}`, contract.CacheDirectives{}) // which gives the tag another generation
 		close(slow.release)
 		if old := <-done; !bytes.HasPrefix(old.Body, []byte("v0 ")) || !old.Stored {
 			t.Fatalf("the old call: got %+v, %s", old, old.Body)
 		}
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); got.Hit || !bytes.HasPrefix(got.Body, []byte("v1 ")) {
 			t.Errorf("after the old call: got %+v, %s; want v1", got, got.Body)
 		}
 	})
@@ -245,9 +246,9 @@ func TestInvalidateDuringFill(t *testing.T) {
 func TestNewcomersDoNotJoinOldFlights(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 2), release: make(chan struct{})}
-		results := make(chan faas.CacheResult, 2)
+		results := make(chan contract.CacheResult, 2)
 		call := func() {
-			result, _ := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
+			result, _ := r.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{})
 			results <- result
 		}
 		go call()
@@ -270,12 +271,12 @@ func TestNewcomersDoNotJoinOldFlights(t *testing.T) {
 func TestLostGeneration(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
-		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
+		ask(t, r, f, descriptor, input, contract.CacheDirectives{})
 		evict(t, r, generationKey(r.namespace, "thing:42"))
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); got.Hit {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); got.Hit {
 			t.Error("an entry was trusted though its tag's generation is lost")
 		}
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); !got.Hit {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); !got.Hit {
 			t.Errorf("after a fresh generation: got %+v, want a hit", got)
 		}
 	})
@@ -300,29 +301,29 @@ func evict(t *testing.T, r *Results, key string) {
 
 func TestIsolation(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
-		ask(t, r, &function{}, descriptor, input, faas.CacheDirectives{})
-		change := func(fn func(*faas.Descriptor)) *faas.Descriptor {
+		ask(t, r, &function{}, descriptor, input, contract.CacheDirectives{})
+		change := func(fn func(*contract.Descriptor)) *contract.Descriptor {
 			d := *descriptor
 			fn(&d)
 			return &d
 		}
-		for name, d := range map[string]*faas.Descriptor{
-			"function": change(func(d *faas.Descriptor) { d.Name = "got" }),
-			"version":  change(func(d *faas.Descriptor) { d.Version = "2" }),
-			"border":   change(func(d *faas.Descriptor) { d.Name, d.Version = "get1", "" }),
+		for name, d := range map[string]*contract.Descriptor{
+			"function": change(func(d *contract.Descriptor) { d.Name = "got" }),
+			"version":  change(func(d *contract.Descriptor) { d.Version = "2" }),
+			"border":   change(func(d *contract.Descriptor) { d.Name, d.Version = "get1", "" }),
 		} {
-			if got := ask(t, r, &function{}, d, input, faas.CacheDirectives{}); got.Hit {
+			if got := ask(t, r, &function{}, d, input, contract.CacheDirectives{}); got.Hit {
 				t.Errorf("another %s: got a hit", name)
 			}
 		}
 		other := &Results{namespace: r.namespace + "x", store: r.store, codec: r.codec, news: r.news}
-		if got := ask(t, other, &function{}, descriptor, input, faas.CacheDirectives{}); got.Hit {
+		if got := ask(t, other, &function{}, descriptor, input, contract.CacheDirectives{}); got.Hit {
 			t.Error("another namespace: got a hit")
 		}
 		if err := other.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		if got := ask(t, r, &function{}, descriptor, input, faas.CacheDirectives{}); !got.Hit {
+		if got := ask(t, r, &function{}, descriptor, input, contract.CacheDirectives{}); !got.Hit {
 			t.Error("an invalidation in another namespace: got no hit")
 		}
 	})
@@ -337,13 +338,13 @@ func TestOddInputs(t *testing.T) {
 		}
 		for _, id := range ids {
 			body := `{"id":"` + id + `"}`
-			if got := ask(t, r, f, descriptor, body, faas.CacheDirectives{}); got.Hit || !got.Stored {
+			if got := ask(t, r, f, descriptor, body, contract.CacheDirectives{}); got.Hit || !got.Stored {
 				t.Errorf("%.30q, first: got %+v", id, got.Forward)
 			}
 		}
 		for _, id := range ids {
 			body := `{"id":"` + id + `"}`
-			if got := ask(t, r, f, descriptor, body, faas.CacheDirectives{}); !got.Hit || string(got.Body) != "v0 "+body {
+			if got := ask(t, r, f, descriptor, body, contract.CacheDirectives{}); !got.Hit || string(got.Body) != "v0 "+body {
 				t.Errorf("%.30q, second: got hit %v, %.60s", id, got.Hit, got.Body)
 			}
 		}
@@ -352,7 +353,7 @@ func TestOddInputs(t *testing.T) {
 		}
 		for i, id := range ids {
 			gone := i == 0 || i == 3 || len(id) == 10_000
-			if got := ask(t, r, f, descriptor, `{"id":"`+id+`"}`, faas.CacheDirectives{}); got.Hit == gone {
+			if got := ask(t, r, f, descriptor, `{"id":"`+id+`"}`, contract.CacheDirectives{}); got.Hit == gone {
 				t.Errorf("%.30q, after invalidations: got hit %v", id, got.Hit)
 			}
 		}
@@ -363,7 +364,7 @@ func TestWhatIsNotStored(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		failing := &function{fail: faas.NotFound("nothing here")}
 		for range 2 {
-			if _, err := r.Call(t.Context(), failing, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{}); !errors.Is(err, faas.ErrNotFound) {
+			if _, err := r.Call(t.Context(), failing, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{}); !errors.Is(err, contract.ErrNotFound) {
 				t.Errorf("got %v, want the function's error", err)
 			}
 		}
@@ -371,7 +372,7 @@ func TestWhatIsNotStored(t *testing.T) {
 			t.Errorf("a failing function ran %d times for 2 calls", n)
 		}
 		event := *descriptor
-		event.Kind = faas.KindEvent
+		event.Kind = contract.KindEvent
 		plain := *descriptor
 		plain.Cache = nil
 		sensitive := *descriptor
@@ -379,11 +380,11 @@ func TestWhatIsNotStored(t *testing.T) {
 		session := *descriptor
 		session.Session = true
 		for name, c := range map[string]struct {
-			d    *faas.Descriptor
+			d    *contract.Descriptor
 			body string
 			pad  int
 		}{
-			"too large":                    {descriptor, `{"id":"large"}`, faas.DefaultMaxSize},
+			"too large":                    {descriptor, `{"id":"large"}`, contract.DefaultMaxSize},
 			"not a request":                {&event, input, 0},
 			"not cached":                   {&plain, input, 0},
 			"sensitive":                    {&sensitive, input, 0},
@@ -401,7 +402,7 @@ func TestWhatIsNotStored(t *testing.T) {
 		} {
 			f := &function{pad: c.pad}
 			for range 2 {
-				if got := ask(t, r, f, c.d, c.body, faas.CacheDirectives{}); got.Hit || got.Stored {
+				if got := ask(t, r, f, c.d, c.body, contract.CacheDirectives{}); got.Hit || got.Stored {
 					t.Errorf("%s: got hit %v, stored %v", name, got.Hit, got.Stored)
 				}
 			}
@@ -412,31 +413,31 @@ func TestWhatIsNotStored(t *testing.T) {
 func TestDirectives(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{}
-		if _, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{OnlyIfCached: true}); !errors.Is(err, faas.ErrUnavailable) || f.calls.Load() != 0 {
+		if _, err := r.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{OnlyIfCached: true}); !errors.Is(err, contract.ErrUnavailable) || f.calls.Load() != 0 {
 			t.Errorf("only-if-cached and nothing stored: got %v after %d runs", err, f.calls.Load())
 		}
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{NoStore: true}); got.Stored || got.Hit {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{NoStore: true}); got.Stored || got.Hit {
 			t.Errorf("no-store: got %+v", got)
 		}
-		ask(t, r, f, descriptor, input, faas.CacheDirectives{})
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{OnlyIfCached: true}); !got.Hit {
+		ask(t, r, f, descriptor, input, contract.CacheDirectives{})
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{OnlyIfCached: true}); !got.Hit {
 			t.Errorf("only-if-cached: got %+v, want a hit", got)
 		}
 		f.version.Add(1)
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{NoCache: true, NoStore: true}); got.Hit || got.Stored || got.Forward != forwardRequest {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{NoCache: true, NoStore: true}); got.Hit || got.Stored || got.Forward != forwardRequest {
 			t.Errorf("no-cache, no-store: got %+v", got)
 		}
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{MaxAge: time.Hour}); !got.Hit {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{MaxAge: time.Hour}); !got.Hit {
 			t.Errorf("max-age of an hour: got %+v, want a hit", got)
 		}
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{MaxAge: time.Nanosecond}); got.Hit || got.Forward != forwardRequest {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{MaxAge: time.Nanosecond}); got.Hit || got.Forward != forwardRequest {
 			t.Errorf("max-age of next to nothing: got %+v", got)
 		}
 		f.version.Add(1)
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{NoCache: true}); got.Hit || !got.Stored {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{NoCache: true}); got.Hit || !got.Stored {
 			t.Errorf("no-cache: got %+v", got)
 		}
-		if got := ask(t, r, f, descriptor, input, faas.CacheDirectives{}); !got.Hit || !bytes.HasPrefix(got.Body, []byte("v2 ")) {
+		if got := ask(t, r, f, descriptor, input, contract.CacheDirectives{}); !got.Hit || !bytes.HasPrefix(got.Body, []byte("v2 ")) {
 			t.Errorf("after no-cache: got %+v, %s; want what it stored", got, got.Body)
 		}
 	})
@@ -445,11 +446,11 @@ func TestDirectives(t *testing.T) {
 func TestSingleFlight(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
-		request := faas.Request{Body: []byte(input)}
+		request := contract.Call{Body: []byte(input)}
 		leader, leave := context.WithCancel(t.Context())
 		left := make(chan error)
 		go func() { // ends when the leader leaves
-			_, err := r.Call(leader, f, descriptor, request, faas.CacheDirectives{})
+			_, err := r.Call(leader, f, descriptor, request, contract.CacheDirectives{})
 			left <- err
 		}()
 		<-f.started
@@ -458,7 +459,7 @@ func TestSingleFlight(t *testing.T) {
 		var collapsed, hits atomic.Int32
 		for range callers {
 			all.Go(func() {
-				result, err := r.Call(t.Context(), f, descriptor, request, faas.CacheDirectives{})
+				result, err := r.Call(t.Context(), f, descriptor, request, contract.CacheDirectives{})
 				if err != nil {
 					t.Error(err)
 				}
@@ -474,7 +475,7 @@ func TestSingleFlight(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		leave()
-		if err := <-left; faas.AsError(err).Code != faas.CodeCanceled {
+		if err := <-left; contract.AsError(err).Code != contract.CodeCanceled {
 			t.Errorf("the caller who left: got %v", err)
 		}
 		close(f.release)
@@ -492,13 +493,13 @@ func TestDeadlineWhileWaiting(t *testing.T) {
 		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
 		patient := make(chan error)
 		go func() { // ends with the call
-			_, err := r.Call(t.Context(), f, descriptor, faas.Request{Body: []byte(input)}, faas.CacheDirectives{})
+			_, err := r.Call(t.Context(), f, descriptor, contract.Call{Body: []byte(input)}, contract.CacheDirectives{})
 			patient <- err
 		}()
 		<-f.started
-		hurried := faas.Request{Body: []byte(input), Deadline: time.Now().Add(20 * time.Millisecond)}
-		if _, err := r.Call(t.Context(), f, descriptor, hurried, faas.CacheDirectives{}); !errors.Is(err, faas.ErrExpired) {
-			t.Errorf("got %v, want %v", err, faas.ErrExpired)
+		hurried := contract.Call{Body: []byte(input), Deadline: time.Now().Add(20 * time.Millisecond)}
+		if _, err := r.Call(t.Context(), f, descriptor, hurried, contract.CacheDirectives{}); !errors.Is(err, contract.ErrExpired) {
+			t.Errorf("got %v, want %v", err, contract.ErrExpired)
 		}
 		close(f.release)
 		if err := <-patient; err != nil {

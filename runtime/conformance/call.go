@@ -10,25 +10,26 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-func echo(by string) faas.Function {
+func echo(by string) contract.Function {
 	return onAsk("echo", func(_ context.Context, in ask) (told, error) { return told{in.ID, by}, nil })
 }
 
 // errorOf is what a failed call failed with.
-func (s *system) errorOf(ctx context.Context, b Broker, r faas.Request) *faas.Error {
+func (s *system) errorOf(ctx context.Context, b Broker, r contract.Call) *contract.Error {
 	s.Helper()
 	reply, err := b.Call(ctx, r)
-	e, ok := errors.AsType[*faas.Error](err)
+	e, ok := errors.AsType[*contract.Error](err)
 	if !ok {
-		s.Fatalf("got %s and %#v, want an *faas.Error", reply.Body, err)
+		s.Fatalf("got %s and %#v, want an *contract.Error", reply.Body, err)
 	}
 	return e
 }
 
-func (s *system) wantError(e *faas.Error, code faas.Code, executed ...faas.Executed) {
+func (s *system) wantError(e *contract.Error, code contract.Code, executed ...contract.Executed) {
 	s.Helper()
 	if e.Code != code {
 		s.Errorf("got %v, want the code %s", e, code)
@@ -60,7 +61,7 @@ func sharedByWorkers(s *system) {
 	// Each worker has one run at a time and holds it until the other has one
 	// too: only if both get calls does either answer.
 	met := make(chan string)
-	f := func(by string) faas.Function {
+	f := func(by string) contract.Function {
 		return onAsk("meet", func(ctx context.Context, in ask) (told, error) {
 			select {
 			case met <- by:
@@ -103,15 +104,15 @@ func callErrors(s *system) {
 		case "panic":
 			panic("secret inside")
 		case "large":
-			in.ID = strings.Repeat("x", faas.MaxReply)
+			in.ID = strings.Repeat("x", contract.MaxReply)
 		}
 		return told{ID: in.ID}, nil
 	}))
 	b := s.broker()
-	ran := []faas.Executed{faas.ExecutedYes, ""}
-	for id, code := range map[string]faas.Code{
-		"fields": faas.CodeInvalid, "notfound": faas.CodeNotFound, "later": faas.CodeUnavailable,
-		"plain": faas.CodeInternal, "panic": faas.CodePanic, "large": faas.CodePermanent,
+	ran := []contract.Executed{contract.ExecutedYes, ""}
+	for id, code := range map[string]contract.Code{
+		"fields": contract.CodeInvalid, "notfound": contract.CodeNotFound, "later": contract.CodeUnavailable,
+		"plain": contract.CodeInternal, "panic": contract.CodePanic, "large": contract.CodePermanent,
 	} {
 		e := s.errorOf(s.within(), b, asking(id))
 		s.wantError(e, code, ran...)
@@ -120,7 +121,7 @@ func callErrors(s *system) {
 		}
 		switch id {
 		case "fields":
-			if len(e.Fields) != 1 || e.Fields[0] != (faas.FieldError{Pointer: "/id", Detail: "no such thing"}) {
+			if len(e.Fields) != 1 || e.Fields[0] != (contract.FieldError{Pointer: "/id", Detail: "no such thing"}) {
 				s.Errorf("got the fields %v", e.Fields)
 			}
 		case "notfound":
@@ -135,11 +136,11 @@ func callErrors(s *system) {
 	}
 	bad := asking("")
 	bad.Body = []byte(`{"id":3}`)
-	if e := s.errorOf(s.within(), b, bad); e.Code != faas.CodeInvalid || len(e.Fields) != 1 || e.Fields[0].Pointer != "/id" {
+	if e := s.errorOf(s.within(), b, bad); e.Code != contract.CodeInvalid || len(e.Fields) != 1 || e.Fields[0].Pointer != "/id" {
 		s.Errorf("input that does not fit: got %v", e)
 	}
 	bad.Body = []byte(`{`)
-	if e := s.errorOf(s.within(), b, bad); e.Code != faas.CodeMalformed {
+	if e := s.errorOf(s.within(), b, bad); e.Code != contract.CodeMalformed {
 		s.Errorf("input that is no JSON: got %v", e)
 	}
 	if _, err := b.Call(s.within(), asking("fine")); err != nil {
@@ -148,8 +149,8 @@ func callErrors(s *system) {
 }
 
 func unroutableCall(s *system) {
-	e := s.errorOf(s.within(), s.broker(), faas.Request{Key: "nobody.answers", Body: []byte(`{}`)})
-	s.wantError(e, faas.CodeUnroutable, faas.ExecutedNo)
+	e := s.errorOf(s.within(), s.broker(), contract.Call{Key: "nobody.answers", Body: []byte(`{}`)})
+	s.wantError(e, contract.CodeUnroutable, contract.ExecutedNo)
 }
 
 func unroutableAfterTheLast(s *system) {
@@ -165,7 +166,7 @@ func unroutableAfterTheLast(s *system) {
 	ctx, cancel := context.WithTimeout(s.Context(), 300*time.Millisecond)
 	defer cancel()
 	e := s.errorOf(ctx, b, asking("2"))
-	if e.Code != faas.CodeUnroutable && e.Code != faas.CodeExpired || e.Executed != faas.ExecutedNo && e.Executed != faas.ExecutedUnknown {
+	if e.Code != contract.CodeUnroutable && e.Code != contract.CodeExpired || e.Executed != contract.ExecutedNo && e.Executed != contract.ExecutedUnknown {
 		s.Errorf("got %v (executed %q), want unroutable, or expired", e, e.Executed)
 	}
 }
@@ -189,10 +190,10 @@ func expiredNeverStarts(s *system) {
 	late := asking("late")
 	late.Deadline = time.Now().Add(200 * time.Millisecond)
 	e := s.errorOf(s.within(), b, late)
-	s.wantError(e, faas.CodeExpired, faas.ExecutedNo, faas.ExecutedUnknown)
+	s.wantError(e, contract.CodeExpired, contract.ExecutedNo, contract.ExecutedUnknown)
 	past := asking("past")
 	past.Deadline = time.Now().Add(-time.Second)
-	s.wantError(s.errorOf(s.within(), b, past), faas.CodeExpired, faas.ExecutedNo)
+	s.wantError(s.errorOf(s.within(), b, past), contract.CodeExpired, contract.ExecutedNo)
 	close(release)
 	if err := receive(s.T, first, "the first reply"); err != nil {
 		s.Errorf("the first call: %v", err)
@@ -207,7 +208,7 @@ func expiredNeverStarts(s *system) {
 
 // waiting makes a request function that runs until its ctx is done, and says
 // that it started and why it ended.
-func waiting(started chan<- struct{}, ended chan<- error) faas.Function {
+func waiting(started chan<- struct{}, ended chan<- error) contract.Function {
 	return onAsk("wait", func(ctx context.Context, _ ask) (told, error) {
 		started <- struct{}{}
 		<-ctx.Done()
@@ -223,7 +224,7 @@ func deadlineWhileRunning(s *system) {
 	r := asking("1")
 	r.Deadline = time.Now().Add(500 * time.Millisecond)
 	e := s.errorOf(s.within(), b, r)
-	s.wantError(e, faas.CodeExpired, faas.ExecutedUnknown)
+	s.wantError(e, contract.CodeExpired, contract.ExecutedUnknown)
 	receive(s.T, started, "the start")
 	_ = receive(s.T, ended, "the end of the function's ctx")
 }
@@ -240,7 +241,7 @@ func cancelReaches(s *system) {
 	}()
 	receive(s.T, started, "the start")
 	cancel()
-	if e := faas.AsError(receive(s.T, failed, "the end of the call")); e == nil || e.Code != faas.CodeCanceled || e.Executed != faas.ExecutedUnknown {
+	if e := contract.AsError(receive(s.T, failed, "the end of the call")); e == nil || e.Code != contract.CodeCanceled || e.Executed != contract.ExecutedUnknown {
 		s.Errorf("got %v, want canceled with executed unknown", e)
 	}
 	if err := receive(s.T, ended, "the end of the function's ctx"); !errors.Is(err, context.Canceled) {
@@ -251,22 +252,22 @@ func cancelReaches(s *system) {
 func metadata(s *system) {
 	b := s.broker()
 	bus := faas.NewBus(b)
-	inner := make(chan faas.Meta, 1)
-	event := make(chan faas.Event, 1)
+	inner := make(chan contract.Meta, 1)
+	event := make(chan contract.Event, 1)
 	s.serve(
 		echoMeta(inner),
 		onEvent("follow", into(event), faas.Keys("followed")),
 		onOuter(func(ctx context.Context) error {
-			if err := bus.Publish(ctx, faas.Event{Key: "followed"}); err != nil {
+			if err := bus.Publish(ctx, contract.Event{Key: "followed"}); err != nil {
 				return err
 			}
 			_, err := faas.Call[told](ctx, bus, ask{"1"})
 			return err
 		}),
 	)
-	trace := faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "s=1", Baggage: "b=2"}
+	trace := contract.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "s=1", Baggage: "b=2"}
 	body, _ := json.Marshal(outer{})
-	if _, err := b.Call(s.within(), faas.Request{Key: outer{}.RoutingKey(), ID: "call-1", Body: body, Trace: trace}); err != nil {
+	if _, err := b.Call(s.within(), contract.Call{Key: outer{}.RoutingKey(), ID: "call-1", Body: body, Trace: trace}); err != nil {
 		s.Fatalf("call: %v", err)
 	}
 	m := receive(s.T, inner, "the inner call")
@@ -279,9 +280,9 @@ func metadata(s *system) {
 	}
 }
 
-func echoMeta(ch chan<- faas.Meta) faas.Function {
+func echoMeta(ch chan<- contract.Meta) contract.Function {
 	return onAsk("echo", func(ctx context.Context, in ask) (told, error) {
-		ch <- faas.MetaOf(ctx)
+		ch <- contract.MetaOf(ctx)
 		return told{ID: in.ID}, nil
 	})
 }
@@ -290,7 +291,7 @@ type outer struct{}
 
 func (outer) RoutingKey() string { return "thing.outer" }
 
-func onOuter(fn func(context.Context) error, options ...faas.Option) faas.Function {
+func onOuter(fn func(context.Context) error, options ...faas.Option) contract.Function {
 	var set faas.Set[none]
 	faas.OnRequest(&set, "outer", func(ctx context.Context, _ *none, _ outer) (struct{}, error) { return struct{}{}, fn(ctx) }, options...)
 	return only(&set)
@@ -324,7 +325,7 @@ func session(s *system) {
 			return err
 		}, faas.UsesSession()),
 	)
-	values := fmt.Sprintf(`{"user":"guest","long":%q}`, strings.Repeat("x", faas.MaxSession-100))
+	values := fmt.Sprintf(`{"user":"guest","long":%q}`, strings.Repeat("x", contract.MaxSession-100))
 	for _, c := range []struct{ id, values, by, change string }{
 		{"read", values, "guest", ""},
 		{"login", values, "guest", `{"set":{"user":"ada"},"renew":true}`},
@@ -353,7 +354,7 @@ func session(s *system) {
 	}
 	failing := asking("fail")
 	failing.Session = []byte(`{}`)
-	if reply, err := b.Call(s.within(), failing); !errors.Is(err, faas.ErrNotFound) || reply.Session != nil {
+	if reply, err := b.Call(s.within(), failing); !errors.Is(err, contract.ErrNotFound) || reply.Session != nil {
 		s.Errorf("a call that fails: got %v and the change %s", err, reply.Session)
 	}
 	// One that changes it without a session is told so.
@@ -361,7 +362,7 @@ func session(s *system) {
 		s.Errorf("a change without a session: got %v", e)
 	}
 	body, _ := json.Marshal(outer{})
-	if _, err := b.Call(s.within(), faas.Request{Key: outer{}.RoutingKey(), Body: body, Session: []byte(values)}); err != nil {
+	if _, err := b.Call(s.within(), contract.Call{Key: outer{}.RoutingKey(), Body: body, Session: []byte(values)}); err != nil {
 		s.Errorf("a function that calls another: %v", err)
 	}
 }

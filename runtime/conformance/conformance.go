@@ -10,16 +10,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // Broker is what a make of the contract offers.
 type Broker interface {
-	faas.Broker
-	faas.DeadLetters
-	Serve(ctx context.Context, fns []faas.Function) error
-	Directory() *faas.Directory
-	Tail(ctx context.Context, pattern string, fn func(faas.Event)) error
+	contract.Broker
+	contract.DeadLetters
+	Serve(ctx context.Context, fns []contract.Function) error
+	Directory() *contract.Directory
+	Tail(ctx context.Context, pattern string, fn func(contract.Event)) error
 	Broadcast(ctx context.Context, topic string, body []byte) error
 	Listen(topic string, fn func(body []byte)) (stop func())
 	Ready(ctx context.Context) error
@@ -131,7 +132,7 @@ func (s *system) within() context.Context {
 
 // serve hosts fns in a process of their own, until stop is called or the case
 // ends, and waits until every broker of the case knows of it.
-func (s *system) serve(fns ...faas.Function) *server {
+func (s *system) serve(fns ...contract.Function) *server {
 	s.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	v := &server{system: s, fns: fns, broker: s.broker(), cancel: cancel, done: make(chan error, 1)}
@@ -145,7 +146,7 @@ func (s *system) serve(fns ...faas.Function) *server {
 }
 
 // settle waits until every directory of the case counts the workers of fns right.
-func (s *system) settle(fns []faas.Function) {
+func (s *system) settle(fns []contract.Function) {
 	s.Helper()
 	timeout := time.After(limit)
 	for _, b := range s.brokers {
@@ -169,7 +170,7 @@ func (s *system) settle(fns []faas.Function) {
 // server is one running Serve.
 type server struct {
 	*system
-	fns     []faas.Function
+	fns     []contract.Function
 	broker  Broker
 	cancel  context.CancelFunc
 	done    chan error
@@ -211,7 +212,7 @@ func (v *server) stop() {
 }
 
 // publish publishes, and fails the case if that fails.
-func (s *system) publish(b Broker, events ...faas.Event) {
+func (s *system) publish(b Broker, events ...contract.Event) {
 	s.Helper()
 	for _, e := range events {
 		if err := b.Publish(s.within(), e); err != nil {
@@ -236,9 +237,9 @@ func receive[T any](t *testing.T, ch <-chan T, what string) T {
 type none struct{}
 
 // onEvent makes an event function of fn.
-func onEvent(name string, fn func(context.Context, faas.Event) error, options ...faas.Option) faas.Function {
+func onEvent(name string, fn func(context.Context, contract.Event) error, options ...faas.Option) contract.Function {
 	var set faas.Set[none]
-	faas.OnEvent(&set, name, func(ctx context.Context, _ *none, e faas.Event) error { return fn(ctx, e) }, options...)
+	faas.OnEvent(&set, name, func(ctx context.Context, _ *none, e contract.Event) error { return fn(ctx, e) }, options...)
 	return only(&set)
 }
 
@@ -256,13 +257,13 @@ type told struct {
 }
 
 // onAsk makes a request function of fn.
-func onAsk(name string, fn func(context.Context, ask) (told, error), options ...faas.Option) faas.Function {
+func onAsk(name string, fn func(context.Context, ask) (told, error), options ...faas.Option) contract.Function {
 	var set faas.Set[none]
 	faas.OnRequest(&set, name, func(ctx context.Context, _ *none, in ask) (told, error) { return fn(ctx, in) }, options...)
 	return only(&set)
 }
 
-func only(set *faas.Set[none]) faas.Function {
+func only(set *faas.Set[none]) contract.Function {
 	fns, err := set.With(&none{})
 	if err != nil || len(fns) != 1 {
 		panic("conformance: a set of one function has it")
@@ -271,13 +272,13 @@ func only(set *faas.Set[none]) faas.Function {
 }
 
 // asking is a call of ask.
-func asking(id string) faas.Request {
-	return faas.Request{Key: ask{}.RoutingKey(), Body: []byte(`{"id":"` + id + `"}`)}
+func asking(id string) contract.Call {
+	return contract.Call{Key: ask{}.RoutingKey(), Body: []byte(`{"id":"` + id + `"}`)}
 }
 
 // into makes a function that sends what it gets to ch.
-func into(ch chan<- faas.Event) func(context.Context, faas.Event) error {
-	return func(_ context.Context, e faas.Event) error {
+func into(ch chan<- contract.Event) func(context.Context, contract.Event) error {
+	return func(_ context.Context, e contract.Event) error {
 		ch <- e
 		return nil
 	}

@@ -8,23 +8,24 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // letters looks at the dead letters of the function "try", which are kept.
-func (s *system) letters(b Broker) (list []faas.DeadLetter) {
+func (s *system) letters(b Broker) (list []contract.DeadLetter) {
 	s.Helper()
-	s.visit(b, func(l *faas.DeadLetter) (faas.Fate, error) {
+	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		list = append(list, *l)
-		return faas.Keep, nil
+		return contract.ActionKeep, nil
 	})
 	return list
 }
 
-func (s *system) visit(b Broker, fn func(l *faas.DeadLetter) (faas.Fate, error)) {
+func (s *system) visit(b Broker, fn func(l *contract.DeadLetter) (contract.DeadLetterAction, error)) {
 	s.Helper()
-	if err := b.VisitDead(s.within(), "try", fn); err != nil {
-		s.Fatalf("VisitDead: %v", err)
+	if err := b.VisitDeadLetters(s.within(), "try", fn); err != nil {
+		s.Fatalf("VisitDeadLetters: %v", err)
 	}
 }
 
@@ -33,11 +34,11 @@ func (s *system) untilDead(b Broker, n int) {
 	s.Helper()
 	ctx := s.within()
 	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
-		list, err := b.DeadFunctions(ctx, "try")
+		list, err := b.DeadLetterCounts(ctx, "try")
 		if err != nil {
-			s.Fatalf("DeadFunctions: %v", err)
+			s.Fatalf("DeadLetterCounts: %v", err)
 		}
-		if slices.Equal(list, []faas.DeadFunction{{Name: "try", Letters: n}}) || n == 0 && len(list) == 0 {
+		if slices.Equal(list, []contract.DeadLetterCount{{Name: "try", Letters: n}}) || n == 0 && len(list) == 0 {
 			return
 		}
 	}
@@ -45,11 +46,11 @@ func (s *system) untilDead(b Broker, n int) {
 
 // bury makes dead letters with the ids 0 to n-1 and the bodies {"n":id}. What
 // is replayed afterwards succeeds.
-func (s *system) bury(n int, options ...faas.Option) (b Broker, runs <-chan faas.Event) {
+func (s *system) bury(n int, options ...faas.Option) (b Broker, runs <-chan contract.Event) {
 	s.Helper()
 	var well atomic.Bool
-	got := make(chan faas.Event, 2*n)
-	fail := func(e faas.Event) error {
+	got := make(chan contract.Event, 2*n)
+	fail := func(e contract.Event) error {
 		if well.Load() {
 			got <- e
 			return nil
@@ -59,14 +60,14 @@ func (s *system) bury(n int, options ...faas.Option) (b Broker, runs <-chan faas
 	s.serve(trying(make(chan attempt, 2*n), fail, append(options, faas.Ordered())...))
 	b = s.broker()
 	for i := range n {
-		s.publish(b, faas.Event{Key: "x", ID: fmt.Sprint(i), Body: fmt.Appendf(nil, `{"n":%d}`, i), Headers: map[string]any{"color": "red"}, Type: "t"})
+		s.publish(b, contract.Event{Key: "x", ID: fmt.Sprint(i), Body: fmt.Appendf(nil, `{"n":%d}`, i), Headers: map[string]any{"color": "red"}, Type: "t"})
 	}
 	s.untilDead(b, n)
 	well.Store(true)
 	return b, got
 }
 
-func ids(letters []faas.DeadLetter) (list []string) {
+func ids(letters []contract.DeadLetter) (list []string) {
 	for _, l := range letters {
 		list = append(list, l.Event.ID)
 	}
@@ -76,12 +77,12 @@ func ids(letters []faas.DeadLetter) (list []string) {
 func deadLetter(s *system) {
 	before := time.Now().Add(-time.Second)
 	got := make(chan attempt, 10)
-	s.serve(trying(got, func(faas.Event) error { panic("no good") }, quick))
+	s.serve(trying(got, func(contract.Event) error { panic("no good") }, quick))
 	b := s.broker()
 	body := "\x00\xff not JSON"
-	s.publish(b, faas.Event{
+	s.publish(b, contract.Event{
 		Key: "x", ID: "1", ContentType: "text/odd", Type: "t", Body: []byte(body), Correlation: "c",
-		Headers: map[string]any{"color": "red"}, Trace: faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		Headers: map[string]any{"color": "red"}, Trace: contract.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 	})
 	s.untilDead(b, 1)
 	l := s.letters(b)[0]
@@ -89,7 +90,7 @@ func deadLetter(s *system) {
 		what      string
 		got, want any
 	}{
-		{"function", l.Function, "try"}, {"code", l.Code, faas.CodeExhausted}, {"attempts", l.Event.Attempt, quick.Max},
+		{"function", l.Function, "try"}, {"code", l.Code, contract.CodeExhausted}, {"attempts", l.Event.Attempt, quick.Max},
 		{"key", l.Event.Key, "x"}, {"id", l.Event.ID, "1"}, {"content type", l.Event.ContentType, "text/odd"},
 		{"type", l.Event.Type, "t"}, {"body", string(l.Event.Body), body}, {"correlation", l.Event.Correlation, "c"},
 		{"headers", fmt.Sprint(l.Event.Headers), "map[color:red]"}, {"trace", l.Event.Trace.Parent[:2], "00"},
@@ -121,11 +122,11 @@ func deadKeptInOrder(s *system) {
 
 func deadReplay(s *system) {
 	b, runs := s.bury(5)
-	s.visit(b, func(l *faas.DeadLetter) (faas.Fate, error) {
+	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if l.Event.ID == "1" || l.Event.ID == "3" {
-			return faas.Replay, nil
+			return contract.ActionReplay, nil
 		}
-		return faas.Keep, nil
+		return contract.ActionKeep, nil
 	})
 	for _, want := range []string{"1", "3"} {
 		e := receive(s.T, runs, "the run of a letter that was replayed")
@@ -140,25 +141,25 @@ func deadReplay(s *system) {
 
 func deadReplace(s *system) {
 	b, runs := s.bury(3)
-	s.visit(b, func(l *faas.DeadLetter) (faas.Fate, error) {
+	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if l.Event.ID != "1" {
-			return faas.Keep, nil
+			return contract.ActionKeep, nil
 		}
 		l.Event.Body = []byte("mended")
-		return faas.Replace, nil
+		return contract.ActionReplace, nil
 	})
 	letters := s.letters(b)
 	if got := ids(letters); !slices.Equal(got, []string{"0", "2", "1"}) {
 		s.Fatalf("got %v, want the replaced letter at the end", got)
 	}
-	if l := letters[2]; string(l.Event.Body) != "mended" || l.Code != faas.CodePermanent || l.Error != "permanent: never 1" || l.Event.Attempt != 1 {
+	if l := letters[2]; string(l.Event.Body) != "mended" || l.Code != contract.CodePermanent || l.Error != "permanent: never 1" || l.Event.Attempt != 1 {
 		s.Errorf("got %+v, want the letter with another body", l)
 	}
-	s.visit(b, func(l *faas.DeadLetter) (faas.Fate, error) {
+	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if l.Event.ID == "0" {
 			l.Event.Body = []byte("changed and replayed")
 		}
-		return faas.Replay, nil
+		return contract.ActionReplay, nil
 	})
 	for _, want := range []string{"0 changed and replayed", `2 {"n":2}`, "1 mended"} {
 		if e := receive(s.T, runs, "a run"); e.ID+" "+string(e.Body) != want {
@@ -170,16 +171,16 @@ func deadReplace(s *system) {
 func deadDiscard(s *system) {
 	b, runs := s.bury(4)
 	seen := 0
-	s.visit(b, func(l *faas.DeadLetter) (faas.Fate, error) {
+	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if seen++; seen == 3 {
-			return faas.Enough, nil
+			return contract.ActionStop, nil
 		}
-		return faas.Discard, nil
+		return contract.ActionDiscard, nil
 	})
 	if got := ids(s.letters(b)); !slices.Equal(got, []string{"2", "3"}) || seen != 3 {
 		s.Errorf("left behind after %d were seen: got %v, want 2 and 3, after 3", seen, got)
 	}
-	s.visit(b, func(*faas.DeadLetter) (faas.Fate, error) { return faas.Discard, nil })
+	s.visit(b, func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionDiscard, nil })
 	s.untilDead(b, 0)
 	if len(runs) > 0 {
 		s.Error("a discarded letter ran")
@@ -190,12 +191,12 @@ func deadStopsAtAnError(s *system) {
 	b, _ := s.bury(3)
 	stop := errors.New("stop")
 	var gone []string
-	err := b.VisitDead(s.within(), "try", func(l *faas.DeadLetter) (faas.Fate, error) {
+	err := b.VisitDeadLetters(s.within(), "try", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		l.Gone = func() { gone = append(gone, l.Event.ID) }
 		if l.Event.ID == "1" {
-			return faas.Discard, stop
+			return contract.ActionDiscard, stop
 		}
-		return faas.Discard, nil
+		return contract.ActionDiscard, nil
 	})
 	if !errors.Is(err, stop) {
 		s.Errorf("got %v, want the error of the visit", err)
@@ -211,18 +212,18 @@ func deadStopsAtAnError(s *system) {
 // deadWithoutWorkers looks from a process that comes when the function's last
 // worker has gone for good.
 func deadWithoutWorkers(s *system) {
-	v := s.serve(trying(make(chan attempt, 10), func(faas.Event) error { return faas.Permanent("never") }))
-	s.publish(s.broker(), faas.Event{Key: "x", ID: "1"})
+	v := s.serve(trying(make(chan attempt, 10), func(contract.Event) error { return faas.Permanent("never") }))
+	s.publish(s.broker(), contract.Event{Key: "x", ID: "1"})
 	s.untilDead(s.broker(), 1)
 	v.stop()
 	late := s.broker()
-	list, err := late.DeadFunctions(s.within())
+	list, err := late.DeadLetterCounts(s.within())
 	if err != nil || len(list) != 1 || list[0].Name != "try" || list[0].Letters != 1 {
-		s.Errorf("DeadFunctions: got %v, %v; want one letter of try", list, err)
+		s.Errorf("DeadLetterCounts: got %v, %v; want one letter of try", list, err)
 	}
-	s.visit(late, func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil })
+	s.visit(late, func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionReplay, nil })
 	got := make(chan attempt, 10)
-	s.serve(trying(got, func(faas.Event) error { return nil }))
+	s.serve(trying(got, func(contract.Event) error { return nil }))
 	if a := receive(s.T, got, "the run of a letter that was replayed while nobody was there"); a.id != "1" || a.n != 1 {
 		s.Errorf("got %s on attempt %d, want 1 on attempt 1", a.id, a.n)
 	}
@@ -230,11 +231,11 @@ func deadWithoutWorkers(s *system) {
 
 func deadUnknownFunction(s *system) {
 	b := s.broker()
-	err := b.VisitDead(s.within(), "nobody", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Keep, nil })
-	if !errors.Is(err, faas.ErrNotFound) {
-		s.Errorf("VisitDead of a function that never was: got %v, want faas.ErrNotFound", err)
+	err := b.VisitDeadLetters(s.within(), "nobody", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionKeep, nil })
+	if !errors.Is(err, contract.ErrNotFound) {
+		s.Errorf("VisitDeadLetters of a function that never was: got %v, want contract.ErrNotFound", err)
 	}
-	if list, err := b.DeadFunctions(s.within(), "nobody"); err != nil || len(list) > 0 {
-		s.Errorf("DeadFunctions: got %v, %v; want none", list, err)
+	if list, err := b.DeadLetterCounts(s.within(), "nobody"); err != nil || len(list) > 0 {
+		s.Errorf("DeadLetterCounts: got %v, %v; want none", list, err)
 	}
 }

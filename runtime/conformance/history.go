@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // The promise that a history of calls is checked for:
@@ -170,16 +170,16 @@ func (o *operation) call(ctx context.Context, b Broker, key string, in map[strin
 	if err != nil {
 		panic(err) // never: it is a map of strings
 	}
-	reply, err := b.Call(ctx, faas.Request{Key: key, Body: body, Deadline: o.start.Add(historyPatience)})
+	reply, err := b.Call(ctx, contract.Call{Key: key, Body: body, Deadline: o.start.Add(historyPatience)})
 	o.end, o.err = time.Now(), err
-	e, _ := errors.AsType[*faas.Error](err)
+	e, _ := errors.AsType[*contract.Error](err)
 	switch {
 	case err == nil && !o.write:
 		if err := json.Unmarshal(reply.Body, &o.value); err != nil {
 			o.value = "no value: " + string(reply.Body)
 		}
 	case err == nil:
-	case e != nil && e.Executed == faas.ExecutedNo:
+	case e != nil && e.Executed == contract.ExecutedNo:
 		o.outcome = notExecuted
 	default:
 		o.outcome = unknown

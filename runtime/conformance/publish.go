@@ -10,14 +10,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 func everyFunctionOnce(s *system) {
 	const n = 20
 	got := make(chan string, 10*n)
-	record := func(name string) faas.Function {
-		return onEvent(name, func(_ context.Context, e faas.Event) error {
+	record := func(name string) contract.Function {
+		return onEvent(name, func(_ context.Context, e contract.Event) error {
 			got <- name + " " + e.ID
 			return nil
 		}, faas.Keys("order.placed"))
@@ -28,10 +29,10 @@ func everyFunctionOnce(s *system) {
 	var want []string
 	for i := range n {
 		id := fmt.Sprintf("e%02d", i)
-		s.publish(b, faas.Event{Key: "order.placed", ID: id})
+		s.publish(b, contract.Event{Key: "order.placed", ID: id})
 		want = append(want, "bill "+id, "ship "+id)
 	}
-	s.publish(b, faas.Event{Key: "order.placed", ID: "last"})
+	s.publish(b, contract.Event{Key: "order.placed", ID: "last"})
 	want = append(want, "bill last", "ship last")
 	s.exactly(got, want)
 }
@@ -55,8 +56,8 @@ func (s *system) exactly(got <-chan string, want []string) {
 
 func patterns(s *system) {
 	got := make(chan string, 100)
-	record := func(name string, keys ...string) faas.Function {
-		return onEvent(name, func(_ context.Context, e faas.Event) error {
+	record := func(name string, keys ...string) contract.Function {
+		return onEvent(name, func(_ context.Context, e contract.Event) error {
 			got <- name + " " + e.Key
 			return nil
 		}, faas.Keys(keys...))
@@ -64,7 +65,7 @@ func patterns(s *system) {
 	s.serve(record("all", "order.#"), record("word", "order.*"), record("exact", "order.placed"), record("middle", "*.eu.#"))
 	b := s.broker()
 	for _, key := range []string{"order", "order.placed", "order.eu.placed", "user.eu"} {
-		s.publish(b, faas.Event{Key: key})
+		s.publish(b, contract.Event{Key: key})
 	}
 	s.exactly(got, []string{
 		"all order", "all order.placed", "word order.placed", "exact order.placed",
@@ -74,36 +75,36 @@ func patterns(s *system) {
 
 func oneCopyForSeveralKeys(s *system) {
 	got := make(chan string, 10)
-	s.serve(onEvent("audit", func(_ context.Context, e faas.Event) error {
+	s.serve(onEvent("audit", func(_ context.Context, e contract.Event) error {
 		got <- e.ID
 		return nil
 	}, faas.Keys("order.#", "order.placed", "#"), faas.Concurrency(1)))
 	b := s.broker()
-	s.publish(b, faas.Event{Key: "order.placed", ID: "1"}, faas.Event{Key: "order.placed", ID: "2"})
+	s.publish(b, contract.Event{Key: "order.placed", ID: "1"}, contract.Event{Key: "order.placed", ID: "2"})
 	s.exactly(got, []string{"1", "2"})
 }
 
 func otherExchange(s *system) {
 	got := make(chan string, 10)
-	exchange := "conformance-" + faas.NewID()
+	exchange := "conformance-" + contract.NewID()
 	s.serve(
-		onEvent("here", func(_ context.Context, e faas.Event) error { got <- "here " + e.ID; return nil }, faas.Keys("x")),
-		onEvent("there", func(_ context.Context, e faas.Event) error { got <- "there " + e.ID; return nil }, faas.Keys("x"), faas.Exchange(exchange)),
+		onEvent("here", func(_ context.Context, e contract.Event) error { got <- "here " + e.ID; return nil }, faas.Keys("x")),
+		onEvent("there", func(_ context.Context, e contract.Event) error { got <- "there " + e.ID; return nil }, faas.Keys("x"), faas.Exchange(exchange)),
 	)
 	b := s.broker()
-	s.publish(b, faas.Event{Key: "x", ID: "1"}, faas.Event{Key: "x", ID: "2", Exchange: exchange})
+	s.publish(b, contract.Event{Key: "x", ID: "1"}, contract.Event{Key: "x", ID: "2", Exchange: exchange})
 	s.exactly(got, []string{"here 1", "there 2"})
 }
 
 func rawEvent(s *system) {
-	got := make(chan faas.Event, 1)
+	got := make(chan contract.Event, 1)
 	s.serve(onEvent("raw", into(got), faas.Keys("raw")))
-	sent := faas.Event{
+	sent := contract.Event{
 		Key: "raw", ID: "id-1", ContentType: "application/x-thing", Type: "thing",
 		Headers:     map[string]any{"text": "ü", "flag": true, "number": int64(1) << 40},
 		Body:        []byte{0, 1, 255, '{'},
 		Correlation: "chain", Causation: "cause",
-		Trace: faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "k=v"},
+		Trace: contract.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "k=v"},
 	}
 	s.publish(s.broker(), sent)
 	e := receive(s.T, got, "the event")
@@ -125,10 +126,10 @@ func rawEvent(s *system) {
 }
 
 func filledIn(s *system) {
-	got := make(chan faas.Event, 1)
+	got := make(chan contract.Event, 1)
 	s.serve(onEvent("bare", into(got), faas.Keys("bare")))
 	before := time.Now().Add(-2 * time.Second) // AMQP's timestamps have whole seconds
-	s.publish(s.broker(), faas.Event{Key: "bare", Body: []byte(`{}`)})
+	s.publish(s.broker(), contract.Event{Key: "bare", Body: []byte(`{}`)})
 	e := receive(s.T, got, "the event")
 	if e.ID == "" || e.ContentType != "application/json" || e.Time.Before(before) {
 		s.Errorf("got id %q, content type %q, time %v; want an id, application/json and the present", e.ID, e.ContentType, e.Time)
@@ -136,44 +137,44 @@ func filledIn(s *system) {
 }
 
 func unroutablePublish(s *system) {
-	s.serve(onEvent("some", func(context.Context, faas.Event) error { return nil }, faas.Keys("order.*")))
-	err := s.broker().Publish(s.within(), faas.Event{Key: "nobody.listens"})
-	if !errors.Is(err, faas.ErrUnroutable) {
-		s.Errorf("got %v, want faas.ErrUnroutable", err)
+	s.serve(onEvent("some", func(context.Context, contract.Event) error { return nil }, faas.Keys("order.*")))
+	err := s.broker().Publish(s.within(), contract.Event{Key: "nobody.listens"})
+	if !errors.Is(err, contract.ErrUnroutable) {
+		s.Errorf("got %v, want contract.ErrUnroutable", err)
 	}
 }
 
 func badKey(s *system) {
 	b := s.broker()
 	for _, key := range []string{"", strings.Repeat("k", 256)} {
-		if err := b.Publish(s.within(), faas.Event{Key: key}); !errors.Is(err, faas.ErrInvalid) {
-			s.Errorf("publish under a key of %d bytes: got %v, want faas.ErrInvalid", len(key), err)
+		if err := b.Publish(s.within(), contract.Event{Key: key}); !errors.Is(err, contract.ErrInvalid) {
+			s.Errorf("publish under a key of %d bytes: got %v, want contract.ErrInvalid", len(key), err)
 		}
-		if _, err := b.Call(s.within(), faas.Request{Key: key}); !errors.Is(err, faas.ErrInvalid) {
-			s.Errorf("call of a key of %d bytes: got %v, want faas.ErrInvalid", len(key), err)
+		if _, err := b.Call(s.within(), contract.Call{Key: key}); !errors.Is(err, contract.ErrInvalid) {
+			s.Errorf("call of a key of %d bytes: got %v, want contract.ErrInvalid", len(key), err)
 		}
 	}
 }
 
 func beforeSubscribe(s *system) {
 	got := make(chan string, 10)
-	record := func(name string) faas.Function {
-		return onEvent(name, func(_ context.Context, e faas.Event) error { got <- name + " " + e.ID; return nil }, faas.Keys("x"))
+	record := func(name string) contract.Function {
+		return onEvent(name, func(_ context.Context, e contract.Event) error { got <- name + " " + e.ID; return nil }, faas.Keys("x"))
 	}
 	s.serve(record("early"))
 	b := s.broker()
-	s.publish(b, faas.Event{Key: "x", ID: "1"})
+	s.publish(b, contract.Event{Key: "x", ID: "1"})
 	s.exactly(got, []string{"early 1"})
 	s.serve(record("late"))
-	s.publish(b, faas.Event{Key: "x", ID: "2"})
+	s.publish(b, contract.Event{Key: "x", ID: "2"})
 	s.exactly(got, []string{"early 2", "late 2"})
 }
 
 func waitsForItsWorker(s *system) {
-	got := make(chan faas.Event, 10)
+	got := make(chan contract.Event, 10)
 	f := onEvent("away", into(got), faas.Keys("x"))
 	s.serve(f).stop()
-	s.publish(s.broker(), faas.Event{Key: "x", ID: "meanwhile"})
+	s.publish(s.broker(), contract.Event{Key: "x", ID: "meanwhile"})
 	s.serve(f)
 	if e := receive(s.T, got, "the event that waited"); e.ID != "meanwhile" || e.Attempt != 1 {
 		s.Errorf("got %s on attempt %d, want meanwhile on attempt 1", e.ID, e.Attempt)
@@ -183,7 +184,7 @@ func waitsForItsWorker(s *system) {
 func manyAtOnce(s *system) {
 	const publishers, each = 50, 50
 	got := make(chan string, 2*publishers*each)
-	f := onEvent("count", func(_ context.Context, e faas.Event) error { got <- e.ID; return nil }, faas.Keys("x.#"))
+	f := onEvent("count", func(_ context.Context, e contract.Event) error { got <- e.ID; return nil }, faas.Keys("x.#"))
 	s.serve(f)
 	s.serve(f)
 	b := s.broker()
@@ -196,7 +197,7 @@ func manyAtOnce(s *system) {
 		}
 		wg.Go(func() {
 			for i := range each {
-				if err := b.Publish(s.within(), faas.Event{Key: "x.y", ID: fmt.Sprintf("%02d-%02d", p, i)}); err != nil {
+				if err := b.Publish(s.within(), contract.Event{Key: "x.y", ID: fmt.Sprintf("%02d-%02d", p, i)}); err != nil {
 					failed.Store(&err)
 				}
 			}
@@ -215,12 +216,12 @@ func notBefore(s *system) {
 		at time.Time
 	}
 	got := make(chan arrival, 10)
-	s.serve(onEvent("later", func(_ context.Context, e faas.Event) error {
+	s.serve(onEvent("later", func(_ context.Context, e contract.Event) error {
 		got <- arrival{e.ID, time.Now()}
 		return nil
 	}, faas.Keys("x")))
 	due := time.Now().Add(700 * time.Millisecond)
-	s.publish(s.broker(), faas.Event{Key: "x", ID: "delayed", NotBefore: due}, faas.Event{Key: "x", ID: "now"})
+	s.publish(s.broker(), contract.Event{Key: "x", ID: "delayed", NotBefore: due}, contract.Event{Key: "x", ID: "now"})
 	if a := receive(s.T, got, "the event without a delay"); a.id != "now" {
 		s.Errorf("got %s first, want now", a.id)
 	}
@@ -230,11 +231,11 @@ func notBefore(s *system) {
 }
 
 func tooFarAhead(s *system) {
-	s.serve(onEvent("later", func(context.Context, faas.Event) error { return nil }, faas.Keys("x")))
+	s.serve(onEvent("later", func(context.Context, contract.Event) error { return nil }, faas.Keys("x")))
 	b := s.broker()
-	for ahead, ok := range map[time.Duration]bool{faas.MaxDelay - time.Minute: true, faas.MaxDelay + time.Minute: false} {
-		err := b.Publish(s.within(), faas.Event{Key: "x", NotBefore: time.Now().Add(ahead)})
-		if ok && err != nil || !ok && !errors.Is(err, faas.ErrInvalid) {
+	for ahead, ok := range map[time.Duration]bool{contract.MaxDelay - time.Minute: true, contract.MaxDelay + time.Minute: false} {
+		err := b.Publish(s.within(), contract.Event{Key: "x", NotBefore: time.Now().Add(ahead)})
+		if ok && err != nil || !ok && !errors.Is(err, contract.ErrInvalid) {
 			s.Errorf("publish for %v from now: got %v, want it taken: %v", ahead, err, ok)
 		}
 	}
@@ -244,7 +245,7 @@ func ordered(s *system) {
 	const n = 100
 	got := make(chan string, 2*n)
 	var running atomic.Int32
-	f := onEvent("ordered", func(_ context.Context, e faas.Event) error {
+	f := onEvent("ordered", func(_ context.Context, e contract.Event) error {
 		if running.Add(1) > 1 {
 			s.Errorf("%s runs beside another event", e.ID)
 		}
@@ -256,7 +257,7 @@ func ordered(s *system) {
 	s.serve(f)
 	b := s.broker()
 	for i := range n {
-		s.publish(b, faas.Event{Key: "x", ID: fmt.Sprint(i)})
+		s.publish(b, contract.Event{Key: "x", ID: fmt.Sprint(i)})
 	}
 	for i := range n {
 		if id := receive(s.T, got, "an event"); id != fmt.Sprint(i) {
@@ -270,7 +271,7 @@ func ordered(s *system) {
 func orderedThroughReplacement(s *system) {
 	const n = 60
 	got := make(chan string, 2*n)
-	f := onEvent("ordered", func(_ context.Context, e faas.Event) error {
+	f := onEvent("ordered", func(_ context.Context, e contract.Event) error {
 		got <- e.ID
 		return nil
 	}, faas.Keys("x"), faas.Ordered())
@@ -280,7 +281,7 @@ func orderedThroughReplacement(s *system) {
 	go func() {
 		defer close(published)
 		for i := range n {
-			if err := b.Publish(s.within(), faas.Event{Key: "x", ID: fmt.Sprint(i)}); err != nil {
+			if err := b.Publish(s.within(), contract.Event{Key: "x", ID: fmt.Sprint(i)}); err != nil {
 				s.Errorf("publish: %v", err)
 			}
 		}
@@ -301,14 +302,14 @@ func orderedThroughReplacement(s *system) {
 func severalAtOnce(s *system) {
 	const workers, events = 50, 500
 	got := make(chan string, 2*events)
-	f := onEvent("crowd", func(_ context.Context, e faas.Event) error { got <- e.ID; return nil }, faas.Keys("x"), faas.Concurrency(1))
+	f := onEvent("crowd", func(_ context.Context, e contract.Event) error { got <- e.ID; return nil }, faas.Keys("x"), faas.Concurrency(1))
 	b := s.broker()
 	host := s.serve(f).broker
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving, publishing sync.WaitGroup
 	for range workers - 1 {
 		serving.Go(func() {
-			if err := host.Serve(ctx, []faas.Function{f}); err != nil {
+			if err := host.Serve(ctx, []contract.Function{f}); err != nil {
 				s.Errorf("Serve: %v", err)
 			}
 		})
@@ -318,7 +319,7 @@ func severalAtOnce(s *system) {
 		want = append(want, idsOf(p, events/workers)...)
 		publishing.Go(func() {
 			for _, id := range idsOf(p, events/workers) {
-				if err := b.Publish(s.within(), faas.Event{Key: "x", ID: id}); err != nil {
+				if err := b.Publish(s.within(), contract.Event{Key: "x", ID: id}); err != nil {
 					s.Errorf("publish: %v", err)
 				}
 			}
@@ -341,7 +342,7 @@ func idsOf(publisher, n int) (list []string) {
 func reopened(s *system) {
 	const n = 20
 	got := make(chan string, 2*n)
-	f := onEvent("open", func(_ context.Context, e faas.Event) error { got <- e.ID; return nil }, faas.Keys("x"))
+	f := onEvent("open", func(_ context.Context, e contract.Event) error { got <- e.ID; return nil }, faas.Keys("x"))
 	first := s.serve(f)
 	b := s.broker()
 	var want []string
@@ -350,7 +351,7 @@ func reopened(s *system) {
 			first.stop()
 		}
 		want = append(want, fmt.Sprint(i))
-		s.publish(b, faas.Event{Key: "x", ID: fmt.Sprint(i)})
+		s.publish(b, contract.Event{Key: "x", ID: fmt.Sprint(i)})
 	}
 	s.serve(f)
 	s.exactly(got, want)
@@ -360,7 +361,7 @@ func reopened(s *system) {
 func goesOn(s *system) {
 	const n = 20
 	got := make(chan string, 2*n)
-	f := onEvent("grumpy", func(_ context.Context, e faas.Event) error {
+	f := onEvent("grumpy", func(_ context.Context, e contract.Event) error {
 		if len(e.Body) > 2 {
 			return faas.Permanent("never")
 		}
@@ -371,7 +372,7 @@ func goesOn(s *system) {
 	b := s.broker()
 	var want []string
 	for i := range n {
-		s.publish(b, faas.Event{Key: "x", ID: "bad", Body: []byte("bad")}, faas.Event{Key: "x", ID: fmt.Sprint(i), Body: []byte("{}")})
+		s.publish(b, contract.Event{Key: "x", ID: "bad", Body: []byte("bad")}, contract.Event{Key: "x", ID: fmt.Sprint(i), Body: []byte("{}")})
 		want = append(want, fmt.Sprint(i, " 1"))
 	}
 	s.exactly(got, want)
@@ -381,14 +382,14 @@ func goesOn(s *system) {
 func oneAtATime(s *system) {
 	const n = 10
 	started, release := make(chan string, n), make(chan struct{})
-	s.serve(onEvent("alone", func(_ context.Context, e faas.Event) error {
+	s.serve(onEvent("alone", func(_ context.Context, e contract.Event) error {
 		started <- e.ID
 		<-release
 		return nil
 	}, faas.Keys("x"), faas.Concurrency(1)))
 	b := s.broker()
 	for i := range n {
-		s.publish(b, faas.Event{Key: "x", ID: fmt.Sprint(i)})
+		s.publish(b, contract.Event{Key: "x", ID: fmt.Sprint(i)})
 	}
 	for i := range n {
 		if id := receive(s.T, started, "a start"); id != fmt.Sprint(i) {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -103,7 +104,7 @@ func (replaceRegister) RoutingKey() string { return "register.replace" }
 
 // RegisterFunctions returns the functions that a worker of RunHistory hosts, and
 // a function that frees them. socket is what History.Workers was given.
-func RegisterFunctions(socket string) (fns []faas.Function, done func() error, err error) {
+func RegisterFunctions(socket string) (fns []contract.Function, done func() error, err error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to the registers: %w", err)
@@ -125,7 +126,7 @@ func RegisterFunctions(socket string) (fns []faas.Function, done func() error, e
 
 // write takes its time before it takes effect, now and then.
 func (c *registerClient) write(ctx context.Context, in writeRegister) error {
-	if _, err := c.ask("begin", in.Value, strconv.Itoa(faas.MetaOf(ctx).Attempt)); err != nil {
+	if _, err := c.ask("begin", in.Value, strconv.Itoa(contract.MetaOf(ctx).Attempt)); err != nil {
 		return err
 	}
 	if rand.IntN(10) == 0 {

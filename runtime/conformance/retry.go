@@ -7,11 +7,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // quick is a retry policy whose waits a test can afford.
-var quick = faas.Retry{Max: 3, First: 100 * time.Millisecond, Factor: 1}
+var quick = contract.Retry{Max: 3, First: 100 * time.Millisecond, Factor: 1}
 
 // attempt is one run that a function saw.
 type attempt struct {
@@ -21,8 +22,8 @@ type attempt struct {
 }
 
 // trying makes an event function that records each run and then does as fn says.
-func trying(ch chan<- attempt, fn func(e faas.Event) error, options ...faas.Option) faas.Function {
-	return onEvent("try", func(_ context.Context, e faas.Event) error {
+func trying(ch chan<- attempt, fn func(e contract.Event) error, options ...faas.Option) contract.Function {
+	return onEvent("try", func(_ context.Context, e contract.Event) error {
 		ch <- attempt{e.ID, e.Attempt, time.Now()}
 		return fn(e)
 	}, append(options, faas.Keys("x"))...)
@@ -32,7 +33,7 @@ func trying(ch chan<- attempt, fn func(e faas.Event) error, options ...faas.Opti
 // by then, and returns the runs up to it.
 func (s *system) untilLast(b Broker, got <-chan attempt) (runs []attempt) {
 	s.Helper()
-	s.publish(b, faas.Event{Key: "x", ID: "last", NotBefore: time.Now().Add(time.Second)})
+	s.publish(b, contract.Event{Key: "x", ID: "last", NotBefore: time.Now().Add(time.Second)})
 	for {
 		a := receive(s.T, got, "a run")
 		if a.id == "last" {
@@ -51,14 +52,14 @@ func numbers(runs []attempt) (list []int) {
 
 func attemptsCounted(s *system) {
 	got := make(chan attempt, 100)
-	s.serve(trying(got, func(e faas.Event) error {
+	s.serve(trying(got, func(e contract.Event) error {
 		if e.ID == "1" && e.Attempt < 3 {
 			return errors.New("not yet")
 		}
 		return nil
 	}, quick))
 	b := s.broker()
-	s.publish(b, faas.Event{Key: "x", ID: "1"})
+	s.publish(b, contract.Event{Key: "x", ID: "1"})
 	for n := 1; n <= 3; n++ {
 		if a := receive(s.T, got, "an attempt"); a.n != n {
 			s.Errorf("got attempt %d, want %d", a.n, n)
@@ -71,13 +72,13 @@ func attemptsCounted(s *system) {
 
 func retryAfter(s *system) {
 	got := make(chan attempt, 100)
-	s.serve(trying(got, func(e faas.Event) error {
+	s.serve(trying(got, func(e contract.Event) error {
 		if e.Attempt == 1 {
 			return faas.RetryAfter(500*time.Millisecond, errors.New("busy"))
 		}
 		return nil
 	}, quick))
-	s.publish(s.broker(), faas.Event{Key: "x", ID: "1"})
+	s.publish(s.broker(), contract.Event{Key: "x", ID: "1"})
 	first, second := receive(s.T, got, "the first attempt"), receive(s.T, got, "the second attempt")
 	if waited := second.at.Sub(first.at); waited < 500*time.Millisecond {
 		s.Errorf("it came back after %v, want at least 500ms", waited)
@@ -86,13 +87,13 @@ func retryAfter(s *system) {
 
 func panicIsRetried(s *system) {
 	got := make(chan attempt, 100)
-	s.serve(trying(got, func(e faas.Event) error {
+	s.serve(trying(got, func(e contract.Event) error {
 		if e.Attempt == 1 {
 			panic("once")
 		}
 		return nil
 	}, quick))
-	s.publish(s.broker(), faas.Event{Key: "x", ID: "1"})
+	s.publish(s.broker(), contract.Event{Key: "x", ID: "1"})
 	for n := 1; n <= 2; n++ {
 		if a := receive(s.T, got, "an attempt"); a.n != n {
 			s.Errorf("got attempt %d, want %d", a.n, n)
@@ -102,14 +103,14 @@ func panicIsRetried(s *system) {
 
 func permanentIsNot(s *system) {
 	got := make(chan attempt, 100)
-	s.serve(trying(got, func(e faas.Event) error {
+	s.serve(trying(got, func(e contract.Event) error {
 		if e.ID == "last" {
 			return nil
 		}
 		return faas.Permanent("never")
 	}, quick))
 	b := s.broker()
-	s.publish(b, faas.Event{Key: "x", ID: "1"})
+	s.publish(b, contract.Event{Key: "x", ID: "1"})
 	if runs := s.untilLast(b, got); !slices.Equal(numbers(runs), []int{1}) {
 		s.Errorf("got attempts %v, want the first only", numbers(runs))
 	}
@@ -117,14 +118,14 @@ func permanentIsNot(s *system) {
 
 func exhausted(s *system) {
 	got := make(chan attempt, 100)
-	s.serve(trying(got, func(e faas.Event) error {
+	s.serve(trying(got, func(e contract.Event) error {
 		if e.ID == "last" {
 			return nil
 		}
 		return errors.New("always")
 	}, quick))
 	b := s.broker()
-	s.publish(b, faas.Event{Key: "x", ID: "1"})
+	s.publish(b, contract.Event{Key: "x", ID: "1"})
 	var runs []attempt
 	for range quick.Max {
 		runs = append(runs, receive(s.T, got, "an attempt"))
@@ -137,16 +138,16 @@ func exhausted(s *system) {
 
 func delaysNoOther(s *system) {
 	got := make(chan attempt, 100)
-	s.serve(trying(got, func(e faas.Event) error {
+	s.serve(trying(got, func(e contract.Event) error {
 		if e.ID == "poison" && e.Attempt == 1 {
 			return faas.RetryAfter(3*limit, errors.New("busy"))
 		}
 		return nil
 	}, quick, faas.Concurrency(1)))
 	b := s.broker()
-	s.publish(b, faas.Event{Key: "x", ID: "poison"})
+	s.publish(b, contract.Event{Key: "x", ID: "poison"})
 	for range 5 {
-		s.publish(b, faas.Event{Key: "x", ID: "good"})
+		s.publish(b, contract.Event{Key: "x", ID: "good"})
 	}
 	var ids []string
 	for range 6 {
@@ -159,21 +160,21 @@ func delaysNoOther(s *system) {
 
 func postponed(s *system) {
 	got := make(chan attempt, 100)
-	f := trying(got, func(e faas.Event) error {
+	f := trying(got, func(e contract.Event) error {
 		if e.Attempt == 1 {
 			return errors.New("not yet")
 		}
 		return nil
 	}, quick)
 	run, waits := f.Handle, 0
-	f.Handle = func(ctx context.Context, e *faas.Event) ([]byte, error) {
+	f.Handle = func(ctx context.Context, e *contract.Event) ([]byte, error) {
 		if waits++; waits <= quick.Max+1 {
-			return nil, faas.Postpone(50*time.Millisecond, errors.New("not now"))
+			return nil, contract.Postpone(50*time.Millisecond, errors.New("not now"))
 		}
 		return run(ctx, e)
 	}
 	s.serve(f)
-	s.publish(s.broker(), faas.Event{Key: "x", ID: "1"})
+	s.publish(s.broker(), contract.Event{Key: "x", ID: "1"})
 	for n := 1; n <= 2; n++ {
 		if a := receive(s.T, got, "an attempt"); a.n != n {
 			s.Errorf("got attempt %d, want %d", a.n, n)
@@ -183,7 +184,7 @@ func postponed(s *system) {
 
 func orderedHoldsOrder(s *system) {
 	got := make(chan attempt, 100)
-	s.serve(trying(got, func(e faas.Event) error {
+	s.serve(trying(got, func(e contract.Event) error {
 		switch {
 		case e.ID == "1" && e.Attempt < 3:
 			return errors.New("not yet")
@@ -196,7 +197,7 @@ func orderedHoldsOrder(s *system) {
 	}, quick, faas.Ordered()))
 	b := s.broker()
 	for _, id := range []string{"0", "1", "2", "3", "4", "5"} {
-		s.publish(b, faas.Event{Key: "x", ID: id})
+		s.publish(b, contract.Event{Key: "x", ID: id})
 	}
 	var runs []string
 	for range 10 {

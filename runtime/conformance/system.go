@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -52,20 +53,20 @@ func broadcast(s *system) {
 }
 
 func tail(s *system) {
-	s.serve(onEvent("sink", func(context.Context, faas.Event) error { return nil }, faas.Keys("#")))
+	s.serve(onEvent("sink", func(context.Context, contract.Event) error { return nil }, faas.Keys("#")))
 	b, watcher := s.broker(), s.broker()
 	ctx, cancel := context.WithCancel(s.within())
-	seen, ended := make(chan faas.Event, 1000), make(chan struct{})
+	seen, ended := make(chan contract.Event, 1000), make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = watcher.Tail(ctx, "profile.*", func(e faas.Event) { seen <- e })
+		_ = watcher.Tail(ctx, "profile.*", func(e contract.Event) { seen <- e })
 	}()
 	done, published := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(published)
 		again(done, func() {
 			for _, key := range []string{"order.placed", "profile.updated"} {
-				if err := b.Publish(ctx, faas.Event{Key: key, Body: []byte(`{"id":"1"}`)}); err != nil {
+				if err := b.Publish(ctx, contract.Event{Key: key, Body: []byte(`{"id":"1"}`)}); err != nil {
 					s.Errorf("publish: %v", err)
 				}
 			}
@@ -98,11 +99,11 @@ func closed(s *system) {
 	if err := b.Close(); err != nil {
 		s.Errorf("Close once more: %v", err)
 	}
-	if err := b.Publish(s.within(), faas.Event{Key: "x"}); !errors.Is(err, faas.ErrUnavailable) {
-		s.Errorf("publish on a closed broker: got %v, want faas.ErrUnavailable", err)
+	if err := b.Publish(s.within(), contract.Event{Key: "x"}); !errors.Is(err, contract.ErrUnavailable) {
+		s.Errorf("publish on a closed broker: got %v, want contract.ErrUnavailable", err)
 	}
 	e := s.errorOf(s.within(), b, asking("1"))
-	s.wantError(e, faas.CodeUnavailable, faas.ExecutedNo)
+	s.wantError(e, contract.CodeUnavailable, contract.ExecutedNo)
 	if err := b.Health(); err == nil {
 		s.Error("Health of a closed broker: got nil")
 	}
@@ -115,11 +116,11 @@ func closedAtOnce(s *system) {
 	for range 8 {
 		wg.Go(func() {
 			for s.Context().Err() == nil {
-				err := b.Publish(s.within(), faas.Event{Key: "nobody"})
-				if errors.Is(err, faas.ErrUnavailable) {
+				err := b.Publish(s.within(), contract.Event{Key: "nobody"})
+				if errors.Is(err, contract.ErrUnavailable) {
 					return
 				}
-				if !errors.Is(err, faas.ErrUnroutable) && !errors.Is(err, faas.ErrUnconfirmed) {
+				if !errors.Is(err, contract.ErrUnroutable) && !errors.Is(err, contract.ErrUnconfirmed) {
 					s.Errorf("publish: got %v, want unroutable until it is closed", err)
 					return
 				}

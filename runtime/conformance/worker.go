@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -47,7 +48,7 @@ func (s *system) bounded(started <-chan struct{}, release chan<- struct{}, g *ga
 func concurrencyOfEvents(s *system) {
 	var g gauge
 	started, release := make(chan struct{}, total), make(chan struct{}, total)
-	s.serve(onEvent("bounded", func(context.Context, faas.Event) error {
+	s.serve(onEvent("bounded", func(context.Context, contract.Event) error {
 		g.enter()
 		defer g.leave()
 		started <- struct{}{}
@@ -56,7 +57,7 @@ func concurrencyOfEvents(s *system) {
 	}, faas.Keys("x"), faas.Concurrency(bound)))
 	b := s.broker()
 	for range total {
-		s.publish(b, faas.Event{Key: "x"})
+		s.publish(b, contract.Event{Key: "x"})
 	}
 	s.bounded(started, release, &g)
 }
@@ -88,8 +89,8 @@ func drain(s *system) {
 	const n = 10
 	got := make(chan string, 10*n)
 	started, release := make(chan struct{}, 1), make(chan struct{})
-	f := func(by string) faas.Function {
-		return onEvent("drained", func(_ context.Context, e faas.Event) error {
+	f := func(by string) contract.Function {
+		return onEvent("drained", func(_ context.Context, e contract.Event) error {
 			if by == "old" {
 				started <- struct{}{}
 				<-release
@@ -102,7 +103,7 @@ func drain(s *system) {
 	b := s.broker()
 	want := []string{"old 0 1"}
 	for i := range n {
-		s.publish(b, faas.Event{Key: "x", ID: fmt.Sprint(i)})
+		s.publish(b, contract.Event{Key: "x", ID: fmt.Sprint(i)})
 		if i > 0 {
 			want = append(want, fmt.Sprintf("new %d 1", i))
 		}
@@ -117,7 +118,7 @@ func drain(s *system) {
 	close(release) // the old worker's run is still allowed to finish
 	old.stop()
 	all = append(all, receive(s.T, got, "the event that ran at the old worker"))
-	s.publish(b, faas.Event{Key: "x", ID: "last"})
+	s.publish(b, contract.Event{Key: "x", ID: "last"})
 	all = append(all, receive(s.T, got, "the last event"))
 	want = append(want, "new last 1")
 	slices.Sort(all)
@@ -174,14 +175,14 @@ func directory(s *system) {
 	}
 	second := s.serve(f)
 	late := s.broker() // learns of what was there before it
-	s.settle([]faas.Function{f})
+	s.settle([]contract.Function{f})
 	if live, _ := late.Directory().Find("listed"); len(live.Workers) != 2 {
 		s.Errorf("a newcomer sees the workers %q, want 2", live.Workers)
 	}
 	first.stop()
-	s.settle([]faas.Function{f})
+	s.settle([]contract.Function{f})
 	second.stop()
-	s.settle([]faas.Function{f})
+	s.settle([]contract.Function{f})
 	if live, known := b.Directory().Find("listed"); !known || len(live.Workers) != 0 {
 		s.Errorf("after the last worker: got known %v with %q, want it known without workers", known, live.Workers)
 	}

@@ -6,20 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-)
 
-// Broker carries events and calls as bytes. Packages rabbit and memory are two
-// makes of it.
-type Broker interface {
-	// Publish returns nil once the broker has taken responsibility for the
-	// event. It fails with ErrUnroutable, ErrBlocked or ErrUnavailable (none of
-	// these was taken), with ErrRefused (a function's queue is full; other
-	// functions may get it, see Executed) or with ErrUnconfirmed.
-	Publish(ctx context.Context, e Event) error
-	// Call returns what the function answered. Every error is an *Error, the
-	// function's own included; its Executed says whether the function may have run.
-	Call(ctx context.Context, r Request) (Reply, error)
-}
+	"github.com/rabbet-fn/rabbet/runtime/contract"
+)
 
 // Bus is how a function reaches others. Trace, deadline, correlation and
 // causation travel in ctx.
@@ -30,14 +19,17 @@ type Bus interface {
 	Request(ctx context.Context, m Message) (Reply, error)
 }
 
+// Reply is what a call is answered with. Its Body is the reply as JSON.
+type Reply = contract.Reply
+
 // PublishOption says more about one publish.
 type PublishOption func(*Event)
 
 // To publishes to another exchange than the namespace's own.
 func To(exchange string) PublishOption { return func(e *Event) { e.Exchange = exchange } }
 
-// MaxDelay is how far ahead an event can be published.
-const MaxDelay = 30 * 24 * time.Hour
+// MaxDelay is how far ahead an event can be published: 30 days.
+const MaxDelay = contract.MaxDelay
 
 // At delivers the event no sooner than t, which is at most MaxDelay from now,
 // and over RabbitMQ a tenth of a second later at the most, if a worker is free:
@@ -59,15 +51,15 @@ func Call[Out any](ctx context.Context, bus Bus, in Message) (Out, error) {
 		return out, err
 	}
 	if err := json.Unmarshal(reply.Body, &out); err != nil {
-		return out, &Error{Code: CodeLost, Detail: "the reply cannot be read", Cause: fmt.Errorf("decode the reply to %q: %w", in.RoutingKey(), err)}
+		return out, &Error{Code: contract.CodeLost, Detail: "the reply cannot be read", Cause: fmt.Errorf("decode the reply to %q: %w", in.RoutingKey(), err)}
 	}
 	return out, nil
 }
 
 // NewBus returns a Bus that encodes messages as JSON and sends them over b.
-func NewBus(b Broker) Bus { return &bus{b} }
+func NewBus(b contract.Broker) Bus { return &bus{b} }
 
-type bus struct{ broker Broker }
+type bus struct{ broker contract.Broker }
 
 func (b *bus) Publish(ctx context.Context, m Message, options ...PublishOption) error {
 	e, err := NewEvent(ctx, m, options...)
@@ -91,12 +83,12 @@ func NewEvent(ctx context.Context, m Message, options ...PublishOption) (Event, 
 	for _, o := range options {
 		o(&e)
 	}
-	e.ID = cmp.Or(e.ID, NewID())
+	e.ID = cmp.Or(e.ID, contract.NewID())
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
 	meta := MetaOf(ctx)
-	e.Trace, e.Correlation, e.Causation = meta.Trace, meta.chain(), meta.ID
+	e.Trace, e.Correlation, e.Causation = meta.Trace, meta.Chain(), meta.ID
 	return e, nil
 }
 
@@ -106,16 +98,8 @@ func (b *bus) Request(ctx context.Context, m Message) (Reply, error) {
 		return Reply{}, &Error{Code: CodeInvalid, Detail: "the message cannot be encoded", Cause: err, Executed: ExecutedNo}
 	}
 	meta := MetaOf(ctx)
-	return b.broker.Call(ctx, Request{
+	return b.broker.Call(ctx, contract.Call{
 		Key: m.RoutingKey(), Body: body,
-		Trace: meta.Trace, Correlation: meta.chain(), Causation: meta.ID,
+		Trace: meta.Trace, Correlation: meta.Chain(), Causation: meta.ID,
 	})
-}
-
-// chain is the id under which everything that follows from one beginning can be found.
-func (m Meta) chain() string {
-	if m.Correlation != "" {
-		return m.Correlation
-	}
-	return m.ID
 }

@@ -7,65 +7,22 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// CachePolicy says how long callers may serve a result again, and what makes
-// it stale. It is an Option of OnRequest; most functions want Cached. It has no
-// effect on a function with sensitive fields, in its message or its reply:
-// nothing of that is cached.
-//
-// An invalidation of one of the tags ends all of these times at once, except
-// Edge.
-type CachePolicy struct {
-	// TTL is how long a result is fresh: a second to 30 days.
-	TTL time.Duration `json:"ttl"`
-	// Tags name what the result was made of, as templates over the input's
-	// fields: "profile:{id}".
-	Tags []string `json:"tags,omitempty"`
-
-	// StaleWhileRevalidate is for how long after TTL a result is still served
-	// while a fresh one is made in the background (RFC 5861, section 3); 0: never.
-	StaleWhileRevalidate time.Duration `json:"staleWhileRevalidate,omitempty"`
-	// StaleIfError is for how long after TTL a result is still served when the
-	// function cannot be reached or fails with an error that it did not declare
-	// (RFC 5861, section 4); 0: never.
-	StaleIfError time.Duration `json:"staleIfError,omitempty"`
-	// Negative is how long a declared error, such as not found, is kept in place
-	// of a result: a second to 30 days; 0: not at all.
-	Negative time.Duration `json:"negative,omitempty"`
-
-	// Edge is for how long a shared cache in front of the ingress may serve a
-	// result without asking, in whole seconds; 0: it may not. It is sent as
-	// s-maxage (RFC 9111, section 5.2.2.10). Nothing tells such a cache of an
-	// invalidation: it may be wrong for Edge, and for as long again if
-	// StaleWhileRevalidate is set.
-	Edge time.Duration `json:"edge,omitempty"`
-
-	// Public says that a result is the same for everybody: requests with
-	// Authorization, which else get past every cache (RFC 9111, section 3.5),
-	// share it too.
-	Public bool `json:"public,omitempty"`
-	// Identity lists the request header fields, or "cookie:NAME", that say who
-	// asks. Results are kept apart by their values, and only the client's own
-	// cache may store them (private). A caller who sends none of them, or who
-	// does not come by HTTP, gets past every cache.
-	Identity []string `json:"identity,omitempty"`
-
-	// MaxSize is the largest result to store, in bytes: at most 16 MiB; 0 is
-	// DefaultMaxSize. Memcached takes 1 MiB unless told otherwise.
-	MaxSize int `json:"maxSize,omitempty"`
-}
-
-// DefaultMaxSize is the size in bytes up to which results are stored if the
-// policy does not say.
-const DefaultMaxSize = 512 << 10
+// CachePolicy says how long callers may serve a result again (TTL), what makes
+// it stale (Tags), and who may share it. It is an Option of OnRequest; most
+// functions want Cached. Package contract describes its fields.
+type CachePolicy = contract.CachePolicy
 
 // Cached lets callers serve a result again for ttl, until one of its tags is
 // invalidated. A tag is a template over the input's fields: "profile:{id}". It
 // is short for a CachePolicy of these two.
 func Cached(ttl time.Duration, tags ...string) Option { return CachePolicy{TTL: ttl, Tags: tags} }
 
-func (c CachePolicy) apply(s *settings) {
+// cacheOption returns c as a descriptor has it.
+func cacheOption(c CachePolicy) *CachePolicy {
 	c.Tags = slices.Clone(c.Tags)
 	c.Identity = slices.Clone(c.Identity)
 	for i, name := range c.Identity {
@@ -73,7 +30,7 @@ func (c CachePolicy) apply(s *settings) {
 			c.Identity[i] = http.CanonicalHeaderKey(name)
 		}
 	}
-	s.cache = &c
+	return &c
 }
 
 const (
@@ -83,8 +40,8 @@ const (
 	largestKept = 16 << 20            // RabbitMQ's limit since 4.0
 )
 
-// check says what about c cannot work for a function with this route and input.
-func (c *CachePolicy) check(route *Route, input json.RawMessage) error {
+// checkCache says what about c cannot work for a function with this route and input.
+func checkCache(c *CachePolicy, route *contract.Route, input json.RawMessage) error {
 	if route != nil && route.Method != http.MethodGet && route.Method != http.MethodHead && route.Method != http.MethodPost {
 		return fmt.Errorf("faas.Cached: %s %s changes something: a cached result would keep it from running", route.Method, route.Path)
 	}
@@ -106,13 +63,13 @@ func (c *CachePolicy) check(route *Route, input json.RawMessage) error {
 		}
 	}
 	if c.MaxSize < 0 || c.MaxSize > largestKept {
-		return fmt.Errorf("faas.CachePolicy: MaxSize %d: choose 1 to %d bytes, or 0 for %d", c.MaxSize, largestKept, DefaultMaxSize)
+		return fmt.Errorf("faas.CachePolicy: MaxSize %d: choose 1 to %d bytes, or 0 for %d", c.MaxSize, largestKept, contract.DefaultMaxSize)
 	}
-	if err := c.checkSharing(route); err != nil {
+	if err := checkSharing(c, route); err != nil {
 		return err
 	}
 	for _, tag := range c.Tags {
-		_, err := ExpandTag(tag, func(name string) (string, bool) { return "", hasProperty(input, name) })
+		_, err := contract.ExpandTemplate(tag, func(name string) (string, bool) { return "", hasProperty(input, name) })
 		if err != nil {
 			return fmt.Errorf("faas.Cached: %w", err)
 		}
@@ -121,7 +78,7 @@ func (c *CachePolicy) check(route *Route, input json.RawMessage) error {
 }
 
 // checkSharing says what about who may get whose result cannot work.
-func (c *CachePolicy) checkSharing(route *Route) error {
+func checkSharing(c *CachePolicy, route *contract.Route) error {
 	if c.Edge != 0 {
 		switch {
 		case c.Edge < time.Second || c.Edge%time.Second != 0 || c.Edge > c.TTL:

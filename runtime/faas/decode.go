@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Validator is a message that can say what about itself makes no sense. It is
@@ -125,7 +127,7 @@ func (in *input) decode(body []byte, p any) error {
 		return in.explain(body, err)
 	}
 	if len(rest) > 0 {
-		return &Error{Code: CodeMalformed, Detail: "the body goes on after its JSON value"}
+		return &Error{Code: contract.CodeMalformed, Detail: "the body goes on after its JSON value"}
 	}
 	if len(body) <= maxStreamed {
 		in.streams.Put(s)
@@ -142,21 +144,6 @@ func (in *input) decode(body []byte, p any) error {
 	return nil
 }
 
-// refuse marks err as about an input that a function was not even run with.
-func refuse(err error) error {
-	e := *AsError(err)
-	e.Executed = ExecutedNo
-	return refusal{&e}
-}
-
-// refusal is the error of a delivery that a function was not even run with. It
-// does not leave Run, so that a call that the function makes and that is
-// refused is not taken for it.
-type refusal struct{ err *Error }
-
-func (r refusal) Error() string { return r.err.Error() }
-func (r refusal) Unwrap() error { return r.err }
-
 func invalid(err error) error {
 	if err == nil {
 		return nil
@@ -166,10 +153,6 @@ func invalid(err error) error {
 	}
 	return &Error{Code: CodeInvalid, Detail: err.Error(), Cause: err}
 }
-
-// MaxMistakes is how many mistakes in one input a caller is told of: a body can
-// have more than an answer, or a line of the log, has room for.
-const MaxMistakes = 100
 
 // explain walks the body again, slowly, to name every mistake in it. cause is
 // what the fast way stumbled over; without one, only what is found counts.
@@ -182,8 +165,8 @@ func (in *input) explain(body []byte, cause error) error {
 	}
 	if fields := in.mistakes(v, in.typ, "", nil); len(fields) > 0 {
 		detail := "the input does not fit"
-		if len(fields) > MaxMistakes {
-			fields, detail = fields[:MaxMistakes], fmt.Sprintf("%s; these are the first %d mistakes", detail, MaxMistakes)
+		if len(fields) > contract.MaxFieldErrors {
+			fields, detail = fields[:contract.MaxFieldErrors], fmt.Sprintf("%s; these are the first %d mistakes", detail, contract.MaxFieldErrors)
 		}
 		return &Error{Code: CodeInvalid, Detail: detail, Fields: fields, Cause: cause}
 	}
@@ -202,12 +185,12 @@ func malformed(err error, length int) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		what = "it ends too early"
 	}
-	return &Error{Code: CodeMalformed, Detail: fmt.Sprintf("the body is not JSON: %s (at byte %d)", what, at), Cause: err}
+	return &Error{Code: contract.CodeMalformed, Detail: fmt.Sprintf("the body is not JSON: %s (at byte %d)", what, at), Cause: err}
 }
 
 // mistakes collects where v, at pointer at, does not fit t.
 func (in *input) mistakes(v any, t reflect.Type, at string, found []FieldError) []FieldError {
-	if len(found) > MaxMistakes {
+	if len(found) > contract.MaxFieldErrors {
 		return found
 	}
 	add := func(detail string) []FieldError { return append(found, FieldError{Pointer: at, Detail: detail}) }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 type address struct {
@@ -76,9 +78,9 @@ func TestDecode(t *testing.T) {
 		{"null", `null`, strict, CodeInvalid, []string{""}},
 		{"an array", `[]`, strict, CodeInvalid, []string{""}},
 		{"no base64", with(`"photo":"***"`), strict, CodeInvalid, []string{"/photo"}},
-		{"cut off", `{"id":`, strict, CodeMalformed, nil},
-		{"not JSON", `id=1`, strict, CodeMalformed, nil},
-		{"more after it", good + ` {}`, strict, CodeMalformed, nil},
+		{"cut off", `{"id":`, strict, contract.CodeMalformed, nil},
+		{"not JSON", `id=1`, strict, contract.CodeMalformed, nil},
+		{"more after it", good + ` {}`, strict, contract.CodeMalformed, nil},
 		{"space after it", good + " \n", strict, "", nil},
 		{"its own rule", `{"id":"1","name":"nobody","home":{"city":"c"}}`, strict, CodeInvalid, []string{"/name"}},
 		{"its own plain rule", `{"id":"1","name":"plain","home":{"city":"c"}}`, strict, CodeInvalid, nil},
@@ -146,15 +148,15 @@ func TestDecodeTellsTheFirstMistakes(t *testing.T) {
 		"items":           `{"id":"1","name":"n","home":{"city":"c"},"tags":[0` + many(func(int) string { return ",0" }) + `]}`,
 	} {
 		err := AsError(newInput(reflect.TypeFor[person](), strict).decode([]byte(body), new(person)))
-		if err == nil || len(err.Fields) != MaxMistakes || !strings.Contains(err.Detail, "the first 100") {
-			t.Errorf("%s: got %d mistakes, %q, want the first %d", name, len(err.Fields), err.Detail, MaxMistakes)
+		if err == nil || len(err.Fields) != contract.MaxFieldErrors || !strings.Contains(err.Detail, "the first 100") {
+			t.Errorf("%s: got %d mistakes, %q, want the first %d", name, len(err.Fields), err.Detail, contract.MaxFieldErrors)
 		}
 	}
 }
 
 func many(part func(i int) string) string {
 	var b strings.Builder
-	for i := range 5 * MaxMistakes {
+	for i := range 5 * contract.MaxFieldErrors {
 		b.WriteString(part(i))
 	}
 	return b.String()
@@ -236,7 +238,7 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("%q: accepted, though encoding/json says %v", body, plain)
 			case err == nil && len(body) > 0 && !reflect.DeepEqual(got, want):
 				t.Errorf("%q: got %+v, want %+v", body, got, want)
-			case err != nil && (!ok || e.Code != CodeInvalid && e.Code != CodeMalformed):
+			case err != nil && (!ok || e.Code != CodeInvalid && e.Code != contract.CodeMalformed):
 				t.Errorf("%q: got %v, want it invalid or malformed", body, err)
 			}
 		}

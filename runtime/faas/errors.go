@@ -1,130 +1,70 @@
 package faas
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
+// Error is a failure with a meaning: what a function returns to say more than
+// "try again", and what a call or a publish fails with. NotFound, Invalid and
+// the other functions below make one. Its Code says what went wrong, its
+// Executed whether the function may have run.
+type Error = contract.Error
+
+// FieldError says what does not fit in one field of an input, which it names by
+// its JSON pointer: "/email".
+type FieldError = contract.FieldError
+
 // Code names what went wrong, in a word that travels.
-type Code string
+type Code = contract.Code
 
 // The codes that a function declares. None of them but CodeThrottled is tried
 // again; RetryAfter says of any other failure that it shall be.
 const (
-	CodeInvalid      Code = "invalid"             // the input does not fit
-	CodeUnauthorized Code = "unauthorized"        // the caller did not say who it is
-	CodeForbidden    Code = "forbidden"           // the caller may not
-	CodeNotFound     Code = "not-found"           // what the input names does not exist
-	CodeConflict     Code = "conflict"            // what the input names is in another state
-	CodeGone         Code = "gone"                // it existed and does no longer
-	CodePrecondition Code = "precondition-failed" // the caller's condition does not hold
-	CodeThrottled    Code = "throttled"           // the caller asks too often
-	CodePermanent    Code = "permanent"           // it failed, and will fail again
+	CodeInvalid      = contract.CodeInvalid      // the input does not fit
+	CodeUnauthorized = contract.CodeUnauthorized // the caller did not say who it is
+	CodeForbidden    = contract.CodeForbidden    // the caller may not
+	CodeNotFound     = contract.CodeNotFound     // what the input names does not exist
+	CodeConflict     = contract.CodeConflict     // what the input names is in another state
+	CodeGone         = contract.CodeGone         // it existed and does no longer
+	CodePrecondition = contract.CodePrecondition // the caller's condition does not hold
+	CodeThrottled    = contract.CodeThrottled    // the caller asks too often
+	CodePermanent    = contract.CodePermanent    // it failed, and will fail again
 )
 
-// The codes that a runtime gives.
-const (
-	CodeMalformed   Code = "malformed"   // the body is not what its content type says
-	CodeInternal    Code = "internal"    // the function failed with an error it did not declare
-	CodePanic       Code = "panic"       // the function panicked
-	CodeUnroutable  Code = "unroutable"  // no queue is bound to the routing key
-	CodeRefused     Code = "refused"     // the broker took the message and refused it: its queue is full
-	CodeBlocked     Code = "blocked"     // the broker takes nothing at present: it is short of memory or disk
-	CodeUnavailable Code = "unavailable" // no connection, at a limit, or stopping; surely not sent
-	CodeUnconfirmed Code = "unconfirmed" // sent, and the broker's confirmation or the reply is missing
-	CodeExpired     Code = "expired"     // the deadline passed
-	CodeCanceled    Code = "canceled"    // the caller went away
-	CodeLost        Code = "lost"        // the worker died under the call, or answered rubbish
-	CodeExhausted   Code = "exhausted"   // all attempts are used up
-)
-
-// Executed says whether the function may have run.
-type Executed string
+// Executed says whether the function behind a failed call may have run.
+type Executed = contract.Executed
 
 // The values of Executed.
 const (
-	ExecutedYes     Executed = "yes"
-	ExecutedNo      Executed = "no"
-	ExecutedUnknown Executed = "unknown"
+	ExecutedYes     = contract.ExecutedYes
+	ExecutedNo      = contract.ExecutedNo
+	ExecutedUnknown = contract.ExecutedUnknown
 )
 
-// Error is a failure with a meaning: what a function returns to say more than
-// "try again", and what a call or a publish fails with.
-//
-// The sentinels below compare by code: errors.Is(err, faas.ErrUnroutable).
-type Error struct {
-	Code     Code
-	Detail   string        // for the caller; no internals
-	Fields   []FieldError  // what exactly does not fit, with CodeInvalid
-	After    time.Duration // try again no sooner; zero leaves it to the policy
-	Executed Executed      // may the function have run; "" means yes, it answered
-	Cause    error         // for the log and the dead letter; never sent to a caller
-	Stack    []byte        // of a panic, for the log and the dead letter
-}
-
-// FieldError points at one part of an input.
-type FieldError struct {
-	Pointer string `json:"pointer"` // RFC 6901, "" is the whole input
-	Detail  string `json:"detail"`
-}
-
-// Sentinels to compare with. Publish and Call document which they return.
+// Errors to compare with: errors.Is(err, faas.ErrUnroutable). They compare by
+// code.
 var (
-	ErrNotFound    = &Error{Code: CodeNotFound}
-	ErrInvalid     = &Error{Code: CodeInvalid}
-	ErrConflict    = &Error{Code: CodeConflict}
-	ErrUnroutable  = &Error{Code: CodeUnroutable}
-	ErrRefused     = &Error{Code: CodeRefused}
-	ErrBlocked     = &Error{Code: CodeBlocked}
-	ErrUnavailable = &Error{Code: CodeUnavailable}
-	ErrUnconfirmed = &Error{Code: CodeUnconfirmed}
-	ErrExpired     = &Error{Code: CodeExpired}
-	ErrLost        = &Error{Code: CodeLost}
+	ErrNotFound    = contract.ErrNotFound
+	ErrInvalid     = contract.ErrInvalid
+	ErrConflict    = contract.ErrConflict
+	ErrUnroutable  = contract.ErrUnroutable
+	ErrRefused     = contract.ErrRefused
+	ErrBlocked     = contract.ErrBlocked
+	ErrUnavailable = contract.ErrUnavailable
+	ErrUnconfirmed = contract.ErrUnconfirmed
+	ErrExpired     = contract.ErrExpired
+	ErrLost        = contract.ErrLost
 )
-
-// Error says the code, the detail and the cause.
-func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString(string(e.Code))
-	if e.Detail != "" {
-		b.WriteString(": " + e.Detail)
-	}
-	for _, f := range e.Fields {
-		b.WriteString("; " + f.Pointer + ": " + f.Detail)
-	}
-	if e.Cause != nil && !strings.HasSuffix(e.Detail, e.Cause.Error()) { // %w has put it there already
-		b.WriteString(": " + e.Cause.Error())
-	}
-	return b.String()
-}
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Cause }
-
-// Is compares codes, so that the sentinels work with errors.Is.
-func (e *Error) Is(target error) bool {
-	t, ok := target.(*Error)
-	return ok && t.Code == e.Code
-}
-
-// Permanent reports whether trying again cannot help.
-func (e *Error) Permanent() bool {
-	switch e.Code {
-	case CodeInvalid, CodeUnauthorized, CodeForbidden, CodeNotFound, CodeConflict, CodeGone,
-		CodePrecondition, CodePermanent, CodeMalformed, CodeExhausted:
-		return true
-	}
-	return false
-}
 
 // NotFound says that what the input names does not exist: 404 over HTTP, and
 // no retry for an event. So do its siblings below, each with its own code.
-func NotFound(format string, a ...any) error { return declared(CodeNotFound, format, a) }
+func NotFound(format string, a ...any) error { return contract.Errorf(CodeNotFound, format, a...) }
 
 // Invalid says that the input makes no sense: 422 over HTTP.
-func Invalid(format string, a ...any) error { return declared(CodeInvalid, format, a) }
+func Invalid(format string, a ...any) error { return contract.Errorf(CodeInvalid, format, a...) }
 
 // InvalidField is Invalid for one field, named by its JSON pointer ("/email").
 func InvalidField(pointer, format string, a ...any) error {
@@ -135,65 +75,42 @@ func InvalidField(pointer, format string, a ...any) error {
 }
 
 // Unauthorized says that the caller must say who it is: 401 over HTTP.
-func Unauthorized(format string, a ...any) error { return declared(CodeUnauthorized, format, a) }
+func Unauthorized(format string, a ...any) error {
+	return contract.Errorf(CodeUnauthorized, format, a...)
+}
 
 // Forbidden says that the caller may not do this: 403 over HTTP.
-func Forbidden(format string, a ...any) error { return declared(CodeForbidden, format, a) }
+func Forbidden(format string, a ...any) error { return contract.Errorf(CodeForbidden, format, a...) }
 
 // Conflict says that what the input names is in another state: 409 over HTTP.
-func Conflict(format string, a ...any) error { return declared(CodeConflict, format, a) }
+func Conflict(format string, a ...any) error { return contract.Errorf(CodeConflict, format, a...) }
 
 // Gone says that what the input names no longer exists: 410 over HTTP.
-func Gone(format string, a ...any) error { return declared(CodeGone, format, a) }
+func Gone(format string, a ...any) error { return contract.Errorf(CodeGone, format, a...) }
 
 // PreconditionFailed says that the caller's condition does not hold: 412 over HTTP.
-func PreconditionFailed(format string, a ...any) error { return declared(CodePrecondition, format, a) }
+func PreconditionFailed(format string, a ...any) error {
+	return contract.Errorf(CodePrecondition, format, a...)
+}
 
 // Throttled says that the caller asks too often: 429 over HTTP.
 func Throttled(after time.Duration, format string, a ...any) error {
-	return &Error{Code: CodeThrottled, Detail: detailOf(format, a), After: after, Cause: causeOf(a)}
+	err := contract.AsError(contract.Errorf(CodeThrottled, format, a...))
+	err.After = after
+	return err
 }
 
 // Permanent says that it failed and would fail again: 500 over HTTP, and
 // straight to the dead letters for an event. An error among the arguments is
 // kept as the cause.
-func Permanent(format string, a ...any) error { return declared(CodePermanent, format, a) }
+func Permanent(format string, a ...any) error { return contract.Errorf(CodePermanent, format, a...) }
 
 // RetryAfter says that it failed for now and when to try again: the event
 // comes back after d (at least), a call is answered 503 with Retry-After.
 func RetryAfter(d time.Duration, err error) error {
-	return &Error{Code: CodeUnavailable, Detail: "try again later", After: d, Cause: err, Executed: ExecutedYes}
+	return &Error{Code: contract.CodeUnavailable, Detail: "try again later", After: d, Cause: err, Executed: ExecutedYes}
 }
 
-// AsError returns err as an *Error: itself if it is one, else CodeInternal
-// with err as the cause. It returns nil for nil.
-func AsError(err error) *Error {
-	if err == nil {
-		return nil
-	}
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e
-	}
-	return &Error{Code: CodeInternal, Detail: "the function failed", Cause: err}
-}
-
-func declared(code Code, format string, a []any) error {
-	return &Error{Code: code, Detail: detailOf(format, a), Cause: causeOf(a)}
-}
-
-func detailOf(format string, a []any) string {
-	if len(a) == 0 {
-		return format
-	}
-	return fmt.Errorf(format, a...).Error() // knows %w, unlike Sprintf
-}
-
-// causeOf keeps the first error among the arguments for errors.Is.
-func causeOf(a []any) error {
-	for _, v := range a {
-		if err, ok := v.(error); ok {
-			return err
-		}
-	}
-	return nil
-}
+// AsError returns err as an *Error: itself if it is one, else one with the code
+// "internal" and err as its cause. It returns nil for nil.
+func AsError(err error) *Error { return contract.AsError(err) }

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestErrors(t *testing.T) {
 	cause := errors.New("disk")
+	var nothing []any // without arguments, the format is the text
 	for _, c := range []struct {
 		err       error
 		code      Code
@@ -16,12 +19,12 @@ func TestErrors(t *testing.T) {
 		permanent bool
 	}{
 		{NotFound("no profile %q", "x"), CodeNotFound, `not-found: no profile "x"`, true},
-		{Invalid("100% wrong"), CodeInvalid, "invalid: 100% wrong", true},
+		{Invalid("100% wrong", nothing...), CodeInvalid, "invalid: 100% wrong", true},
 		{InvalidField("/a", "want %d", 2), CodeInvalid, "invalid: the input does not fit; /a: want 2", true},
 		{Permanent("write: %w", cause), CodePermanent, "permanent: write: disk", true},
 		{Permanent("write it: %v", cause), CodePermanent, "permanent: write it: disk", true},
 		{Throttled(time.Second, "slowly"), CodeThrottled, "throttled: slowly", false},
-		{RetryAfter(time.Second, cause), CodeUnavailable, "unavailable: try again later: disk", false},
+		{RetryAfter(time.Second, cause), contract.CodeUnavailable, "unavailable: try again later: disk", false},
 	} {
 		e := AsError(fmt.Errorf("wrapped: %w", c.err))
 		if e.Code != c.code || e.Error() != c.text || e.Permanent() != c.permanent {
@@ -37,7 +40,7 @@ func TestErrors(t *testing.T) {
 	if AsError(nil) != nil {
 		t.Error("no error became one")
 	}
-	if e := AsError(cause); e.Code != CodeInternal || e.Detail == cause.Error() || !errors.Is(e, cause) {
+	if e := AsError(cause); e.Code != contract.CodeInternal || e.Detail == cause.Error() || !errors.Is(e, cause) {
 		t.Errorf("an undeclared error: got %+v, want it internal with its text kept from the caller", e)
 	}
 }

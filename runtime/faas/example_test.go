@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -122,36 +123,6 @@ func ExampleSession() {
 	//  conflict: you are Ada already
 }
 
-func ExampleRetry_Judge() {
-	policy := faas.Retry{Max: 3, First: time.Second}
-	fmt.Println(policy.Judge(nil, 1).Outcome)
-	fmt.Println(policy.Judge(errors.New("refused"), 1).Outcome)
-	fmt.Println(policy.Judge(errors.New("refused"), 3).Outcome)
-	fmt.Println(policy.Judge(faas.NotFound("no such order"), 1).Outcome)
-	// Output:
-	// done
-	// retry
-	// dead
-	// dead
-}
-
-func ExampleRetryAfter() {
-	err := faas.RetryAfter(time.Minute, errors.New("the shop is closed"))
-	verdict := faas.Retry{}.Judge(err, 1)
-	fmt.Println(verdict.Outcome, verdict.After)
-	// Output: retry 1m0s
-}
-
-func ExampleMatch() {
-	fmt.Println(faas.Match("order.*", "order.placed"), faas.Match("order.*", "order.eu.placed"), faas.Match("order.#", "order"))
-	// Output: true false true
-}
-
-func ExampleExpandTag() {
-	fmt.Println(faas.ExpandTag("profile:{id}", func(string) (string, bool) { return "42", true }))
-	// Output: profile:42 <nil>
-}
-
 // recorder is a broker for a test.
 type recorder struct{}
 
@@ -160,7 +131,7 @@ func (recorder) Publish(_ context.Context, e faas.Event) error {
 	return nil
 }
 
-func (recorder) Call(_ context.Context, r faas.Request) (faas.Reply, error) {
+func (recorder) Call(_ context.Context, _ contract.Call) (faas.Reply, error) {
 	return faas.Reply{Body: []byte(`"Hello"`)}, nil
 }
 
@@ -177,4 +148,11 @@ func ExampleNewBus() {
 	// Output:
 	// greeted {"name":"Ada"} because of call-7
 	// <nil>
+}
+
+func ExampleRetryAfter() {
+	err := faas.RetryAfter(time.Minute, errors.New("the shop is closed"))
+	decision := faas.Retry{}.Decide(err, 1)
+	fmt.Println(decision.Outcome, decision.After)
+	// Output: retry 1m0s
 }

@@ -7,10 +7,13 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Option says more about a function than its message does.
-type Option interface{ apply(*settings) }
+// Option says more about a function than its message does. The options are what
+// HTTP, Cached, Once … return, and the values Retry and CachePolicy.
+type Option interface{ FunctionOption() }
 
 type settings struct {
 	keys        []string
@@ -19,7 +22,7 @@ type settings struct {
 	status      int
 	cache       *CachePolicy
 	retry       Retry
-	once        *OncePolicy
+	once        *contract.OncePolicy
 	timeout     time.Duration
 	concurrency int
 	ordered     bool
@@ -28,14 +31,30 @@ type settings struct {
 	version     string
 	session     bool
 	also        []any // reactionTo[D]
-	reactions   []Reaction
+	reactions   []contract.Reaction
 }
 
 type optionFunc func(*settings)
 
-func (f optionFunc) apply(s *settings) { f(s) }
+// FunctionOption implements Option.
+func (optionFunc) FunctionOption() {}
 
-func (r Retry) apply(s *settings) { s.retry = r }
+// apply takes the options into s.
+func (s *settings) apply(options []Option) error {
+	for _, option := range options {
+		switch o := option.(type) {
+		case optionFunc:
+			o(s)
+		case Retry:
+			s.retry = o
+		case CachePolicy:
+			s.cache = cacheOption(o)
+		default:
+			return fmt.Errorf("%T is no option of package faas", option)
+		}
+	}
+	return nil
+}
 
 // HTTP gives a request function a route of its own, written as for
 // net/http.ServeMux with a method: "GET /profiles/{id}". A path parameter fills
@@ -102,7 +121,7 @@ var (
 // reserved are the paths that the ingress keeps for itself.
 var reserved = []string{"/functions", "/events", "/invocations", "/livez", "/readyz", "/openapi.json", "/asyncapi.json", "/docs"}
 
-func parseRoute(route string, status int) (r *Route, err error) {
+func parseRoute(route string, status int) (r *contract.Route, err error) {
 	m := routePattern.FindStringSubmatch(route)
 	if m == nil {
 		return nil, fmt.Errorf(`route %q: write a method and a path, such as "GET /profiles/{id}"`, route)
@@ -110,7 +129,7 @@ func parseRoute(route string, status int) (r *Route, err error) {
 	if status < 200 || status > 299 {
 		return nil, fmt.Errorf("status %d of a success: choose 200 to 299", status)
 	}
-	r = &Route{Method: m[1], Path: m[2], Status: status}
+	r = &contract.Route{Method: m[1], Path: m[2], Status: status}
 	for _, p := range reserved {
 		if r.Path == p || strings.HasPrefix(r.Path, p+"/") {
 			return nil, fmt.Errorf("route %q: the ingress keeps %s for itself", route, p)
@@ -125,8 +144,8 @@ func parseRoute(route string, status int) (r *Route, err error) {
 	return r, nil
 }
 
-// params are the names of the path's parameters.
-func (r *Route) params() []string {
+// paramsOf returns the names of the path's parameters.
+func paramsOf(r *contract.Route) []string {
 	var names []string
 	for _, m := range routeParam.FindAllStringSubmatch(r.Path, -1) {
 		if name := strings.TrimSuffix(m[1], "..."); name != "" && name != "$" {
@@ -155,7 +174,7 @@ func (p *parameter) fits() bool { return !p.structured() || p.Items != nil && !p
 
 // checkParameters says which field the route's path names in vain, and which
 // required one a request to the route has no place for.
-func (d *Descriptor) checkParameters() error {
+func checkParameters(d *contract.Descriptor) error {
 	var input struct {
 		Properties map[string]*parameter `json:"properties"`
 		Required   []string              `json:"required"`
@@ -163,7 +182,7 @@ func (d *Descriptor) checkParameters() error {
 	if err := json.Unmarshal(d.Input, &input); err != nil {
 		return err
 	}
-	params := d.Route.params()
+	params := paramsOf(d.Route)
 	for _, name := range params {
 		switch p := input.Properties[name]; {
 		case p == nil:
@@ -188,7 +207,7 @@ func (d *Descriptor) checkParameters() error {
 
 // routesClash asks ServeMux whether one request could mean both routes with
 // neither being the more specific.
-func routesClash(a, b *Route) (clash bool) {
+func routesClash(a, b *contract.Route) (clash bool) {
 	defer func() { clash = recover() != nil }()
 	mux := http.NewServeMux()
 	mux.Handle(a.Method+" "+a.Path, http.NotFoundHandler())

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // OnRequest registers fn as the request function called name: kebab-case, at
@@ -29,8 +31,8 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 	if reflect.TypeFor[Out]() == reflect.TypeFor[struct{}]() {
 		status = http.StatusNoContent
 	}
-	d := Descriptor{
-		Name: name, Kind: KindRequest, Keys: []string{key},
+	d := contract.Descriptor{
+		Name: name, Kind: contract.KindRequest, Keys: []string{key},
 		Input: inType.schema, Output: schemaOf(reflect.TypeFor[Out](), writes),
 		Concurrency: 128,
 	}
@@ -38,7 +40,7 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 		return func(ctx context.Context, e *Event) ([]byte, error) {
 			var in In
 			if err := inType.decode(e.Body, &in); err != nil {
-				return nil, refuse(err)
+				return nil, contract.Refuse(err)
 			}
 			out, err := fn(ctx, deps, in)
 			if err != nil {
@@ -64,7 +66,7 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 // takes an Event gets it undecoded and needs Keys.
 func OnEvent[D any, In Message](set *Set[D], name string, fn func(context.Context, *D, In) error, options ...Option) {
 	first := reaction(fn)
-	d := Descriptor{Name: name, Kind: KindEvent, Concurrency: 16}
+	d := contract.Descriptor{Name: name, Kind: contract.KindEvent, Concurrency: 16}
 	register(set, d, options, 0, func(s *settings) (func(*D) Handler, error) {
 		if len(s.keys) > 0 {
 			first.keys = s.keys
@@ -83,7 +85,7 @@ func OnEvent[D any, In Message](set *Set[D], name string, fn func(context.Contex
 				return nil, r.wrong
 			}
 			s.keys = append(s.keys, r.keys...)
-			s.reactions = append(s.reactions, Reaction{Keys: r.keys, Input: r.input})
+			s.reactions = append(s.reactions, contract.Reaction{Keys: r.keys, Input: r.input})
 		}
 		return func(deps *D) Handler {
 			return func(ctx context.Context, e *Event) ([]byte, error) {
@@ -114,7 +116,7 @@ type reactionTo[D any] struct {
 
 func (r reactionTo[D]) has(key string) bool {
 	for _, k := range r.keys {
-		if Match(k, key) {
+		if contract.Match(k, key) {
 			return true
 		}
 	}
@@ -154,7 +156,8 @@ func keyOf[In Message]() (string, error) {
 	case reflect.Pointer:
 		return "", fmt.Errorf("take the message by value: %v, with RoutingKey declared on it, instead of %v", t.Elem(), t)
 	case reflect.Interface:
-		return "", fmt.Errorf("take one type of message instead of the interface %v, or a faas.Event for any", t)
+		name := strings.ReplaceAll(t.String(), "contract.", "faas.") // Message is faas.Message for its author
+		return "", fmt.Errorf("take one type of message instead of the interface %s, or a faas.Event for any", name)
 	}
 	var in In
 	return in.RoutingKey(), nil
@@ -165,13 +168,14 @@ var errNoFunction = errors.New("there is nothing to run: the function is nil")
 var kebab = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
 // register completes d by the options and adds it to set, if it can work.
-func register[D any](set *Set[D], d Descriptor, options []Option, status int, bind func(*settings) (func(*D) Handler, error)) {
+func register[D any](set *Set[D], d contract.Descriptor, options []Option, status int, bind func(*settings) (func(*D) Handler, error)) {
 	_, file, line, _ := runtime.Caller(2)
 	s := settings{keys: d.Keys, status: status, concurrency: d.Concurrency}
-	for _, o := range options {
-		o.apply(&s)
+	err := s.apply(options)
+	var bound func(*D) Handler
+	if err == nil {
+		bound, err = bind(&s)
 	}
-	bound, err := bind(&s)
 	if err == nil {
 		err = complete(&d, &s, status)
 	}
@@ -183,17 +187,17 @@ func register[D any](set *Set[D], d Descriptor, options []Option, status int, bi
 }
 
 // complete completes d by what the options say, or says what cannot work.
-func complete(d *Descriptor, s *settings, status int) (err error) {
-	if d.Kind == KindRequest && !slices.Equal(s.keys, d.Keys) {
+func complete(d *contract.Descriptor, s *settings, status int) (err error) {
+	if d.Kind == contract.KindRequest && !slices.Equal(s.keys, d.Keys) {
 		return errors.New("faas.Keys is for event functions: callers use the key of the message")
 	}
 	d.Keys, d.Exchange, d.Reactions = s.keys, s.exchange, s.reactions
 	d.Cache, d.Retry, d.Once, d.Ordered, d.Session = s.cache, s.retry, s.once, s.ordered, s.session
-	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, DefaultTimeout)
+	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, contract.DefaultTimeout)
 	if d.Ordered {
 		d.Concurrency = 1
 	}
-	if s.route != "" && d.Kind == KindRequest {
+	if s.route != "" && d.Kind == contract.KindRequest {
 		if d.Route, err = parseRoute(s.route, s.status); err != nil {
 			return err
 		}
@@ -208,7 +212,7 @@ func complete(d *Descriptor, s *settings, status int) (err error) {
 	if err := check(d, s); err != nil {
 		return err
 	}
-	if d.Sensitive = d.isSensitive(); d.Sensitive {
+	if d.Sensitive = isSensitive(d); d.Sensitive {
 		d.Cache = nil
 	}
 	return nil
@@ -218,11 +222,11 @@ func complete(d *Descriptor, s *settings, status int) (err error) {
 const maxOrderedAttempts = 20
 
 // check says what about d cannot work.
-func check(d *Descriptor, s *settings) error {
+func check(d *contract.Descriptor, s *settings) error {
 	if !kebab.MatchString(d.Name) || len(d.Name) > 100 {
 		return fmt.Errorf("name it in kebab-case (lower-case letters, digits, single hyphens), in at most 100 bytes")
 	}
-	if d.Kind == KindRequest && d.Keys[0] == "" {
+	if d.Kind == contract.KindRequest && d.Keys[0] == "" {
 		return fmt.Errorf("it has no routing key: return one from RoutingKey")
 	}
 	if len(d.Keys) == 0 {
@@ -240,17 +244,17 @@ func check(d *Descriptor, s *settings) error {
 				return fmt.Errorf("routing key %q: * and # stand for whole words: write order.* or order.#", k)
 			}
 		}
-		if d.Kind == KindRequest && strings.ContainsAny(k, "*#") {
+		if d.Kind == contract.KindRequest && strings.ContainsAny(k, "*#") {
 			return fmt.Errorf("routing key %q: a request function answers one key, not a pattern", k)
 		}
 	}
-	if d.Kind == KindRequest && (s.exchange != "" || s.ordered || s.once != nil || s.retry != (Retry{})) {
+	if d.Kind == contract.KindRequest && (s.exchange != "" || s.ordered || s.once != nil || s.retry != (Retry{})) {
 		return fmt.Errorf("faas.Exchange, faas.Ordered, faas.Once and faas.Retry are for event functions")
 	}
-	if d.Kind == KindEvent && (s.readOnly || s.idempotent) {
+	if d.Kind == contract.KindEvent && (s.readOnly || s.idempotent) {
 		return fmt.Errorf("faas.ReadOnly and faas.Idempotent are for request functions: an event is always delivered again")
 	}
-	if d.Kind == KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
+	if d.Kind == contract.KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
 		return fmt.Errorf("faas.HTTP, faas.Cached and faas.UsesSession are for request functions")
 	}
 	if d.Route != nil && d.Route.Status == http.StatusNoContent && string(d.Output) != string(schemaOf(reflect.TypeFor[struct{}](), writes)) {
@@ -265,28 +269,28 @@ func check(d *Descriptor, s *settings) error {
 	if d.Timeout < time.Millisecond {
 		return fmt.Errorf("faas.Timeout(%v): choose at least a millisecond", d.Timeout)
 	}
-	if longest := 25 * time.Minute; d.Timeout > longest && (d.Kind == KindEvent || d.Redeliver) {
+	if longest := 25 * time.Minute; d.Timeout > longest && (d.Kind == contract.KindEvent || d.Redeliver) {
 		return fmt.Errorf("faas.Timeout(%v): choose at most %v: RabbitMQ takes a worker that holds a message for 30 min for hung", d.Timeout, longest)
 	}
-	if err := d.Retry.validate(); err != nil {
+	if err := checkRetry(d.Retry); err != nil {
 		return err
 	}
-	if d.Ordered && d.Retry.withDefaults().Max > maxOrderedAttempts {
+	if d.Ordered && d.Retry.WithDefaults().Max > maxOrderedAttempts {
 		return fmt.Errorf("faas.Ordered with %d attempts: choose at most %d, which RabbitMQ counts", d.Retry.Max, maxOrderedAttempts)
 	}
 	if d.Route != nil {
-		if err := d.checkParameters(); err != nil {
+		if err := checkParameters(d); err != nil {
 			return err
 		}
-		if err := d.checkExposure(); err != nil {
+		if err := checkExposure(d); err != nil {
 			return err
 		}
 	}
 	if d.Once != nil {
-		return d.Once.check(d.Reactions)
+		return checkOnce(d.Once, d.Reactions)
 	}
 	if d.Cache != nil {
-		return d.Cache.check(d.Route, d.Input)
+		return checkCache(d.Cache, d.Route, d.Input)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 type deps struct{}
@@ -271,7 +273,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	by := map[string]Descriptor{}
+	by := map[string]contract.Descriptor{}
 	for _, f := range fns {
 		by[f.Name] = f.Descriptor
 	}
@@ -282,7 +284,7 @@ func TestDefaults(t *testing.T) {
 		{"concurrency of a request", by["get"].Concurrency, 128},
 		{"concurrency of an event", by["on"].Concurrency, 16},
 		{"concurrency when ordered", by["ordered"].Concurrency, 1},
-		{"timeout", by["get"].Timeout, DefaultTimeout},
+		{"timeout", by["get"].Timeout, contract.DefaultTimeout},
 		{"status", by["get"].Route.Status, 200},
 		{"status without a reply", by["send"].Route.Status, 204},
 		{"GET is idempotent", by["get"].Idempotent, true},
@@ -350,5 +352,26 @@ func TestRouteWithoutABody(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "DELETE"} {
 		var set Set[deps]
 		OnRequest(&set, "find", func(context.Context, *deps, found) (get, error) { return get{}, nil }, HTTP(method+" /things"))
+	}
+}
+
+type lookup struct {
+	ID string `json:"id"`
+}
+
+func (lookup) RoutingKey() string { return "look.up" }
+
+func TestRefusedInputHasNotRun(t *testing.T) {
+	var set Set[struct{}]
+	OnRequest(&set, "look-up", func(context.Context, *struct{}, lookup) (string, error) { return "", nil })
+	fns, err := set.With(&struct{}{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range []string{`{"surely-not-there":1}`, `{`} {
+		_, err := fns[0].Run(t.Context(), &Event{Body: []byte(body)}, time.Time{})
+		if e := AsError(err); e.Executed != ExecutedNo {
+			t.Errorf("%s: got %v with executed %q, want no", body, e, e.Executed)
+		}
 	}
 }

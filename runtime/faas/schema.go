@@ -284,13 +284,22 @@ func isStruct(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct
 }
 
-// hasProperty reports whether the object that the schema describes has a
-// member of that name.
-func hasProperty(schema json.RawMessage, name string) bool {
+// propertiesOf returns the schemas of the members of the object that the schema
+// describes.
+func propertiesOf(schema json.RawMessage) map[string]json.RawMessage {
 	var s struct {
 		Properties map[string]json.RawMessage `json:"properties"`
 	}
-	return json.Unmarshal(schema, &s) == nil && s.Properties[name] != nil
+	if json.Unmarshal(schema, &s) != nil {
+		return nil
+	}
+	return s.Properties
+}
+
+// hasProperty reports whether the object that the schema describes has a
+// member of that name.
+func hasProperty(schema json.RawMessage, name string) bool {
+	return propertiesOf(schema)[name] != nil
 }
 
 // headerOf is the request header field that the object's member of that name

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 type card struct {
@@ -64,19 +66,19 @@ func TestRedact(t *testing.T) {
 		{"no JSON", `pin=1234`, `"[redacted]"`},
 		{"more than one value", `{"id":"1"} {"pin":1234}`, `"[redacted]"`},
 	} {
-		if got := string(Redact(schemaFor[order](), []byte(c.body))); got != c.want {
+		if got := string(contract.Redact(schemaFor[order](), []byte(c.body))); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
 	}
 	for name, schema := range map[string]json.RawMessage{"no schema": nil, "no sensitive field": schemaFor[get]()} {
-		if got := string(Redact(schema, []byte(` pin=1 `))); got != " pin=1 " {
+		if got := string(contract.Redact(schema, []byte(` pin=1 `))); got != " pin=1 " {
 			t.Errorf("%s: got %s, want it untouched", name, got)
 		}
 	}
-	if got := string(Redact(schemaFor[secretive](), []byte(`{"number":"4111","brand":"v"}`))); got != `{"number":"[redacted]","brand":"[redacted]"}` {
+	if got := string(contract.Redact(schemaFor[secretive](), []byte(`{"number":"4111","brand":"v"}`))); got != `{"number":"[redacted]","brand":"[redacted]"}` {
 		t.Errorf("an embedded struct: got %s", got)
 	}
-	if got := string(Redact(json.RawMessage(`{"properties":1}`), []byte(`{}`))); got != `"[redacted]"` {
+	if got := string(contract.Redact(json.RawMessage(`{"properties":1}`), []byte(`{}`))); got != `"[redacted]"` {
 		t.Errorf("a schema that cannot be read: got %s", got)
 	}
 }
@@ -98,7 +100,7 @@ func TestSensitiveFunctions(t *testing.T) {
 			t.Errorf("%s: sensitive %v, cache %v", f.Name, f.Sensitive, f.Cache)
 		}
 		if f.Name == "hears" {
-			if marksOf(f.InputOf("thing.get")).any() || !marksOf(f.InputOf("order")).any() || f.InputOf("else") != nil {
+			if contract.HasSensitive(f.InputOf("thing.get")) || !contract.HasSensitive(f.InputOf("order")) || f.InputOf("else") != nil {
 				t.Errorf("schemas by key: %+v", f.Reactions)
 			}
 		}
@@ -171,8 +173,12 @@ func TestErrorsTellNoSecrets(t *testing.T) {
 // what is secret.
 func TestErrorsTellNothingOfAnotherKind(t *testing.T) {
 	for _, body := range []string{`{"card":["4111-1111"]}`, `[{"card":{"brand":"4111-1111"}}]`, `"4111-1111"`} {
-		err := withoutSecrets(errors.New("no 4111-1111"), schemaFor[order](), []byte(body))
-		if want := "no " + Redacted; err.Error() != want {
+		f := contract.Function{
+			Descriptor: contract.Descriptor{Kind: contract.KindRequest, Input: schemaFor[order](), Sensitive: true, Timeout: time.Minute},
+			Handle:     func(context.Context, *Event) ([]byte, error) { return nil, errors.New("no 4111-1111") },
+		}
+		_, err := f.Run(t.Context(), &Event{Body: []byte(body)}, time.Time{})
+		if want := "no " + contract.Redacted; err == nil || err.Error() != want {
 			t.Errorf("%s: got %q, want %q", body, err, want)
 		}
 	}
@@ -206,11 +212,11 @@ func FuzzRedact(f *testing.F) {
 	schema := schemaFor[order]()
 	f.Add([]byte(`{"id":"1","pin":1234,"cards":[{"number":"1"}],"next":{"pin":1}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got := Redact(schema, body)
+		got := contract.Redact(schema, body)
 		if !json.Valid(got) {
 			t.Fatalf("%q became %q, which is not JSON", body, got)
 		}
-		if again := Redact(schema, got); string(again) != string(got) {
+		if again := contract.Redact(schema, got); string(again) != string(got) {
 			t.Fatalf("%q, redacted again: %q", got, again)
 		}
 	})

@@ -7,7 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
+
+func function(handle Handler) *contract.Function {
+	return &contract.Function{Descriptor: contract.Descriptor{Name: "f", Timeout: time.Minute}, Handle: handle}
+}
 
 // runWithSession runs fn as a function that uses its client's session, which
 // has these values, and returns what becomes of it.
@@ -93,7 +99,7 @@ func TestSessionOfAFailedRunStaysAsItIs(t *testing.T) {
 
 func TestSessionIsBounded(t *testing.T) {
 	s := NewSession(nil)
-	mustSet(t, s, "a", strings.Repeat("x", MaxSession-len(`{"a":"","b":1}`)))
+	mustSet(t, s, "a", strings.Repeat("x", contract.MaxSession-len(`{"a":"","b":1}`)))
 	mustSet(t, s, "b", 1)
 	err := s.Set("b", 10)
 	if err == nil || !strings.Contains(err.Error(), "16385 bytes") {
@@ -126,7 +132,7 @@ func TestRunWithoutASession(t *testing.T) {
 
 func TestSessionThatCannotBeReadRefusesTheRun(t *testing.T) {
 	_, err := runWithSession(t, []byte(`[]`), func(*ClientSession) error { t.Error("it ran"); return nil })
-	if e := AsError(err); e.Code != CodeMalformed || e.Executed != ExecutedNo {
+	if e := AsError(err); e.Code != contract.CodeMalformed || e.Executed != ExecutedNo {
 		t.Errorf("got %v with executed %q", e, e.Executed)
 	}
 }
@@ -134,7 +140,7 @@ func TestSessionThatCannotBeReadRefusesTheRun(t *testing.T) {
 func TestSessionIsForWhoUsesIt(t *testing.T) {
 	f := function(func(ctx context.Context, _ *Event) ([]byte, error) { Session(ctx); return nil, nil })
 	_, err := f.Run(t.Context(), &Event{Session: []byte(`{}`)}, time.Time{})
-	if e := AsError(err); e.Code != CodePanic || !strings.Contains(e.Error(), "faas.UsesSession") {
+	if e := AsError(err); e.Code != contract.CodePanic || !strings.Contains(e.Error(), "faas.UsesSession") {
 		t.Errorf("got %v, want a panic that says what to do", err)
 	}
 	var set Set[deps]

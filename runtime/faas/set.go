@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Set is a collection of functions that all get the same dependencies, a *D.
@@ -19,22 +21,16 @@ type Set[D any] struct {
 }
 
 type entry[D any] struct {
-	descriptor Descriptor
+	descriptor contract.Descriptor
 	file       string
 	line       int
 	bind       func(*D) Handler
 }
 
-// Function is a function that can be run: what a worker hosts.
-type Function struct {
-	Descriptor
-	Handle Handler
-}
-
 // With returns the set's functions with their dependencies in place, those
 // named only (all without names), sorted by name. It fails with Err, and on a
 // name that the set does not have.
-func (s *Set[D]) With(deps *D, names ...string) ([]Function, error) {
+func (s *Set[D]) With(deps *D, names ...string) ([]contract.Function, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
@@ -45,13 +41,13 @@ func (s *Set[D]) With(deps *D, names ...string) ([]Function, error) {
 			return nil, fmt.Errorf("there is no function %q", name)
 		}
 	}
-	var fns []Function
+	var fns []contract.Function
 	for _, e := range s.entries {
 		if len(names) == 0 || slices.Contains(names, e.descriptor.Name) {
-			fns = append(fns, Function{Descriptor: e.descriptor, Handle: e.bind(deps)})
+			fns = append(fns, contract.Function{Descriptor: e.descriptor, Handle: e.bind(deps)})
 		}
 	}
-	slices.SortFunc(fns, func(a, b Function) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(fns, func(a, b contract.Function) int { return strings.Compare(a.Name, b.Name) })
 	return fns, nil
 }
 
@@ -64,14 +60,14 @@ func (s *Set[D]) Err() error {
 }
 
 // Descriptors describes the set's functions, sorted by name.
-func (s *Set[D]) Descriptors() []Descriptor {
+func (s *Set[D]) Descriptors() []contract.Descriptor {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var list []Descriptor
+	var list []contract.Descriptor
 	for _, e := range s.entries {
 		list = append(list, e.descriptor)
 	}
-	slices.SortFunc(list, func(a, b Descriptor) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b contract.Descriptor) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
@@ -111,13 +107,13 @@ func (s *Set[D]) refuse(mistake error) {
 }
 
 // clashOf says why a and b cannot stand in one set; "" if they can.
-func clashOf(a, b *Descriptor) string {
+func clashOf(a, b *contract.Descriptor) string {
 	switch {
 	case a.Name == b.Name:
 		return "two functions with one name"
 	case a.Route != nil && b.Route != nil && routesClash(a.Route, b.Route):
 		return fmt.Sprintf("two functions on one HTTP route (%s %s)", b.Route.Method, b.Route.Path)
-	case a.Kind == KindRequest && b.Kind == KindRequest && a.Keys[0] == b.Keys[0]:
+	case a.Kind == contract.KindRequest && b.Kind == contract.KindRequest && a.Keys[0] == b.Keys[0]:
 		return fmt.Sprintf("two functions on one request key (%s)", b.Keys[0])
 	}
 	return ""

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
@@ -24,11 +25,11 @@ import (
 
 // serve hosts f on b until the test ends.
 func serve(t *testing.T, b interface {
-	Serve(context.Context, []faas.Function) error
-}, f faas.Function) {
+	Serve(context.Context, []contract.Function) error
+}, f contract.Function) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.Serve(ctx, []faas.Function{f}) }()
+	go func() { done <- b.Serve(ctx, []contract.Function{f}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -54,13 +55,13 @@ func TestManyCopiesOneEffect(t *testing.T) {
 	const events, copies = 100, 6
 	for name, open := range stores {
 		t.Run(name, func(t *testing.T) {
-			settled := make(chan faas.Invocation, 10_000)
-			b := memory.New(memory.Config{Observe: func(i faas.Invocation) { settled <- i }})
+			settled := make(chan contract.Invocation, 10_000)
+			b := memory.New(memory.Config{Observe: func(i contract.Invocation) { settled <- i }})
 			t.Cleanup(func() { b.Close() })
-			store, namespace := open(t), "test-"+faas.NewID()
+			store, namespace := open(t), "test-"+contract.NewID()
 			var effects, failures [events]atomic.Int32
 			for range 2 { // inboxes of two workers
-				serve(t, b, once(New(store, Config{Namespace: namespace, Lease: 3 * time.Second}), func(_ context.Context, e faas.Event) error {
+				serve(t, b, once(New(store, Config{Namespace: namespace, Lease: 3 * time.Second}), func(_ context.Context, e contract.Event) error {
 					n, err := strconv.Atoi(e.ID)
 					if err != nil {
 						return faas.Permanent("%w", err)
@@ -71,13 +72,13 @@ func TestManyCopiesOneEffect(t *testing.T) {
 					}
 					effects[n].Add(1)
 					return nil
-				}, faas.Retry{Max: 3, First: time.Millisecond}))
+				}, contract.Retry{Max: 3, First: time.Millisecond}))
 			}
 			var publishers sync.WaitGroup
 			for range copies {
 				publishers.Go(func() {
 					for _, n := range rand.Perm(events) {
-						for errors.Is(b.Publish(t.Context(), faas.Event{Key: "act.now", ID: strconv.Itoa(n)}), faas.ErrUnroutable) {
+						for errors.Is(b.Publish(t.Context(), contract.Event{Key: "act.now", ID: strconv.Itoa(n)}), contract.ErrUnroutable) {
 							time.Sleep(time.Millisecond) // the workers are about to come
 						}
 					}
@@ -86,9 +87,9 @@ func TestManyCopiesOneEffect(t *testing.T) {
 			publishers.Wait()
 			for done := 0; done < events*copies; {
 				switch i := receive(t, "an outcome", settled); i.Outcome {
-				case faas.Done:
+				case contract.OutcomeDone:
 					done++
-				case faas.Dead:
+				case contract.OutcomeDead:
 					t.Fatalf("%s is dead: %v", i.ID, i.Err)
 				}
 			}
@@ -120,7 +121,7 @@ func hang() {
 	if err != nil {
 		panic(err)
 	}
-	_ = b.Serve(context.Background(), []faas.Function{once(New(store, Config{Namespace: namespace, Lease: crashLease}), func(context.Context, faas.Event) error {
+	_ = b.Serve(context.Background(), []contract.Function{once(New(store, Config{Namespace: namespace, Lease: crashLease}), func(context.Context, contract.Event) error {
 		fmt.Println("started")
 		select {}
 	})})
@@ -130,7 +131,7 @@ func hang() {
 // the lease has expired, and runs, as the first attempt.
 func TestCrash(t *testing.T) {
 	amqpURL, redisURL := service(t, "RABBET_TEST_AMQP_URL"), service(t, "RABBET_TEST_REDIS_URL")
-	namespace := "test-" + faas.NewID()
+	namespace := "test-" + contract.NewID()
 	victim := exec.Command(os.Args[0])
 	victim.Env = append(os.Environ(), "INBOX_TEST_WORKER=1", crashAMQP+"="+amqpURL, crashRedis+"="+redisURL, crashNamespace+"="+namespace)
 	victim.Stderr = os.Stderr
@@ -148,19 +149,19 @@ func TestCrash(t *testing.T) {
 	})
 	t.Cleanup(kill)
 
-	outcomes, ran := make(chan faas.Invocation, 1000), make(chan faas.Event, 10)
-	b, err := rabbit.Open(rabbit.Config{URL: amqpURL, Namespace: namespace, Observe: func(i faas.Invocation) { outcomes <- i }})
+	outcomes, ran := make(chan contract.Invocation, 1000), make(chan contract.Event, 10)
+	b, err := rabbit.Open(rabbit.Config{URL: amqpURL, Namespace: namespace, Observe: func(i contract.Invocation) { outcomes <- i }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
 	publish := func() {
 		for ctx := within(t); ; {
-			err := b.Publish(ctx, faas.Event{Key: "act.now", ID: "one"})
+			err := b.Publish(ctx, contract.Event{Key: "act.now", ID: "one"})
 			if err == nil {
 				return
 			}
-			if !errors.Is(err, faas.ErrUnroutable) {
+			if !errors.Is(err, contract.ErrUnroutable) {
 				t.Fatal(err)
 			}
 			time.Sleep(50 * time.Millisecond) // the victim is about to come
@@ -170,10 +171,10 @@ func TestCrash(t *testing.T) {
 	if line, err := bufio.NewReader(said).ReadString('\n'); line != "started\n" {
 		t.Fatalf("the victim said %q, %v", line, err)
 	}
-	serve(t, b, once(New(openRedis(t, redisURL), Config{Namespace: namespace, Lease: crashLease}), func(_ context.Context, e faas.Event) error {
+	serve(t, b, once(New(openRedis(t, redisURL), Config{Namespace: namespace, Lease: crashLease}), func(_ context.Context, e contract.Event) error {
 		ran <- e
 		return nil
-	}, faas.Retry{Max: 1}))
+	}, contract.Retry{Max: 1}))
 	publish() // a copy, while the first is being handled
 	wantPostponed(t, receive(t, "the copy to be put off", outcomes).Err)
 	select {
@@ -186,9 +187,9 @@ func TestCrash(t *testing.T) {
 		t.Errorf("got %s on attempt %d, want one on attempt 1", e.ID, e.Attempt)
 	}
 	for done := 0; done < 2; {
-		if i := receive(t, "an outcome", outcomes); i.Outcome == faas.Done {
+		if i := receive(t, "an outcome", outcomes); i.Outcome == contract.OutcomeDone {
 			done++
-		} else if i.Outcome == faas.Dead {
+		} else if i.Outcome == contract.OutcomeDead {
 			t.Fatalf("it is dead: %v", i.Err)
 		}
 	}
@@ -256,16 +257,16 @@ func (s *redisServer) kill() {
 // done before is known after it.
 func TestRedisRestart(t *testing.T) {
 	server := startRedis(t, "--appendonly", "yes", "--appendfsync", "always")
-	outcomes, ran := make(chan faas.Invocation, 1000), make(chan string, 10)
-	b := memory.New(memory.Config{Observe: func(i faas.Invocation) { outcomes <- i }})
+	outcomes, ran := make(chan contract.Invocation, 1000), make(chan string, 10)
+	b := memory.New(memory.Config{Observe: func(i contract.Invocation) { outcomes <- i }})
 	t.Cleanup(func() { b.Close() })
 	inbox := New(openRedis(t, server.url()), Config{Patience: 100 * time.Millisecond, Pause: 100 * time.Millisecond})
-	serve(t, b, once(inbox, func(_ context.Context, e faas.Event) error {
+	serve(t, b, once(inbox, func(_ context.Context, e contract.Event) error {
 		ran <- e.ID
 		return nil
-	}, faas.Retry{Max: 1}))
+	}, contract.Retry{Max: 1}))
 	publish := func(id string) {
-		for errors.Is(b.Publish(t.Context(), faas.Event{Key: "act.now", ID: id}), faas.ErrUnroutable) {
+		for errors.Is(b.Publish(t.Context(), contract.Event{Key: "act.now", ID: id}), contract.ErrUnroutable) {
 			time.Sleep(time.Millisecond) // the worker is about to come
 		}
 	}
@@ -285,7 +286,7 @@ func TestRedisRestart(t *testing.T) {
 		t.Errorf("got %s, want meanwhile", id)
 	}
 	for done := 0; done < 2; {
-		if i := receive(t, "an outcome", outcomes); i.Outcome == faas.Done {
+		if i := receive(t, "an outcome", outcomes); i.Outcome == contract.OutcomeDone {
 			done++
 		}
 	}
@@ -301,7 +302,7 @@ func TestRedisLosesItsData(t *testing.T) {
 	store := openRedis(t, server.url())
 	inbox := New(store, Config{Lease: 3 * time.Second})
 	started, release := make(chan struct{}, 2), make(chan struct{})
-	f := once(inbox, func(context.Context, faas.Event) error {
+	f := once(inbox, func(context.Context, contract.Event) error {
 		started <- struct{}{}
 		<-release
 		return nil

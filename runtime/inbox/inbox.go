@@ -20,7 +20,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Config says how an Inbox uses its store. The zero value is useful.
@@ -82,8 +82,8 @@ func New(store Store, cfg Config) *Inbox {
 }
 
 // Guard returns fns with those that say faas.Once guarded, the others as they are.
-func (i *Inbox) Guard(fns []faas.Function) []faas.Function {
-	guarded := make([]faas.Function, len(fns))
+func (i *Inbox) Guard(fns []contract.Function) []contract.Function {
+	guarded := make([]contract.Function, len(fns))
 	for n, f := range fns {
 		if f.Once != nil {
 			f.Handle = i.guard(f)
@@ -94,22 +94,22 @@ func (i *Inbox) Guard(fns []faas.Function) []faas.Function {
 }
 
 // guard runs f unless its event's key is done or running.
-func (i *Inbox) guard(f faas.Function) faas.Handler {
-	return func(ctx context.Context, e *faas.Event) ([]byte, error) {
+func (i *Inbox) guard(f contract.Function) contract.Handler {
+	return func(ctx context.Context, e *contract.Event) ([]byte, error) {
 		key, err := f.Once.KeyOf(e)
 		if err != nil {
 			return nil, err
 		}
-		r := &run{inbox: i, function: f.Name, event: e.ID, key: i.keyOf(f.Name, key), token: faas.NewID()}
+		r := &run{inbox: i, function: f.Name, event: e.ID, key: i.keyOf(f.Name, key), token: contract.NewID()}
 		claim, err := r.claim(ctx)
 		switch {
 		case err != nil:
-			return nil, faas.Postpone(i.pause(), fmt.Errorf("ask the inbox: %w", err))
+			return nil, contract.Postpone(i.pause(), fmt.Errorf("ask the inbox: %w", err))
 		case claim.State == Done:
 			i.cfg.Log.Info("it was done before, and is not run again", zap.String("function", f.Name), zap.String("id", e.ID))
 			return nil, nil
 		case claim.State == Elsewhere:
-			return nil, faas.Postpone(again(claim.Left), errElsewhere)
+			return nil, contract.Postpone(again(claim.Left), errElsewhere)
 		}
 		return r.do(ctx, f.Handle, e)
 	}

@@ -9,13 +9,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // once makes a guarded function of fn.
-func once(i *Inbox, fn func(context.Context, faas.Event) error, options ...faas.Option) faas.Function {
+func once(i *Inbox, fn func(context.Context, contract.Event) error, options ...faas.Option) contract.Function {
 	var set faas.Set[struct{}]
-	faas.OnEvent(&set, "act", func(ctx context.Context, _ *struct{}, e faas.Event) error { return fn(ctx, e) },
+	faas.OnEvent(&set, "act", func(ctx context.Context, _ *struct{}, e contract.Event) error { return fn(ctx, e) },
 		append([]faas.Option{faas.Keys("act.#"), faas.Once("")}, options...)...)
 	fns, err := set.With(&struct{}{})
 	if err != nil {
@@ -24,15 +25,15 @@ func once(i *Inbox, fn func(context.Context, faas.Event) error, options ...faas.
 	return i.Guard(fns)[0]
 }
 
-func deliver(f *faas.Function, id string) error {
-	_, err := f.Run(context.Background(), &faas.Event{Key: "act.now", ID: id, Attempt: 1}, time.Time{})
+func deliver(f *contract.Function, id string) error {
+	_, err := f.Run(context.Background(), &contract.Event{Key: "act.now", ID: id, Attempt: 1}, time.Time{})
 	return err
 }
 
 // wantPostponed checks that the event waits, and no attempt is counted.
 func wantPostponed(t *testing.T, err error) {
 	t.Helper()
-	if v := (faas.Retry{Max: 1}).Judge(err, 1); v.Outcome != faas.Again || v.Attempt != 1 || v.After <= 0 {
+	if v := (contract.Retry{Max: 1}).Decide(err, 1); v.Outcome != contract.OutcomeRetry || v.Attempt != 1 || v.After <= 0 {
 		t.Errorf("got %+v of %v, want the event put off without a counted attempt", v, err)
 	}
 }
@@ -40,9 +41,9 @@ func wantPostponed(t *testing.T, err error) {
 func TestAFailureSuppressesNothing(t *testing.T) {
 	for name, open := range stores {
 		t.Run(name, func(t *testing.T) {
-			inbox := New(open(t), Config{Namespace: "test-" + faas.NewID()})
+			inbox := New(open(t), Config{Namespace: "test-" + contract.NewID()})
 			runs := 0
-			f := once(inbox, func(ctx context.Context, _ faas.Event) error {
+			f := once(inbox, func(ctx context.Context, _ contract.Event) error {
 				runs++
 				switch runs {
 				case 1:
@@ -76,12 +77,12 @@ func TestAFailureSuppressesNothing(t *testing.T) {
 func TestFunctionsAndNamespacesAreKeptApart(t *testing.T) {
 	store := &Memory{}
 	var ran atomic.Int32
-	count := func(context.Context, faas.Event) error { ran.Add(1); return nil }
+	count := func(context.Context, contract.Event) error { ran.Add(1); return nil }
 	one, other := New(store, Config{Namespace: "one"}), New(store, Config{Namespace: "other"})
 	f := once(one, count)
 	var set faas.Set[struct{}]
-	faas.OnEvent(&set, "react", func(context.Context, *struct{}, faas.Event) error { ran.Add(1); return nil }, faas.Keys("act.#"), faas.Once(""))
-	faas.OnEvent(&set, "always", func(context.Context, *struct{}, faas.Event) error { ran.Add(1); return nil }, faas.Keys("act.#"))
+	faas.OnEvent(&set, "react", func(context.Context, *struct{}, contract.Event) error { ran.Add(1); return nil }, faas.Keys("act.#"), faas.Once(""))
+	faas.OnEvent(&set, "always", func(context.Context, *struct{}, contract.Event) error { ran.Add(1); return nil }, faas.Keys("act.#"))
 	fns, err := set.With(&struct{}{})
 	if err != nil {
 		t.Fatal(err)
@@ -100,11 +101,11 @@ func TestFunctionsAndNamespacesAreKeptApart(t *testing.T) {
 }
 
 func TestAnEventWithoutItsFieldIsDead(t *testing.T) {
-	f := once(New(&Memory{}, Config{}), func(context.Context, faas.Event) error {
+	f := once(New(&Memory{}, Config{}), func(context.Context, contract.Event) error {
 		t.Error("it ran")
 		return nil
 	}, faas.Once("order:{id}"))
-	if err := deliver(&f, "one"); (faas.Retry{}).Judge(err, 1).Outcome != faas.Dead {
+	if err := deliver(&f, "one"); (contract.Retry{}).Decide(err, 1).Outcome != contract.OutcomeDead {
 		t.Errorf("got %v, want it dead", err)
 	}
 }
@@ -114,7 +115,7 @@ func TestALongRunKeepsItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inbox := New(&Memory{}, Config{Lease: time.Second})
 		var runs atomic.Int32
-		f := once(inbox, func(context.Context, faas.Event) error {
+		f := once(inbox, func(context.Context, contract.Event) error {
 			runs.Add(1)
 			time.Sleep(10 * time.Second)
 			return nil
@@ -139,7 +140,7 @@ func TestALostKeyCancelsTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &Memory{}
 		inbox := New(store, Config{Lease: time.Second})
-		f := once(inbox, func(ctx context.Context, _ faas.Event) error {
+		f := once(inbox, func(ctx context.Context, _ contract.Event) error {
 			clear(store.keys) // as a Redis that lost its data
 			if claim, err := store.Claim(ctx, inbox.keyOf("act", `["act.now","","one"]`), "other", time.Minute); err != nil || claim.State != Mine {
 				t.Errorf("claim: got %+v, %v", claim, err)
@@ -182,7 +183,7 @@ func TestWithoutItsStoreNothingRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &flaky{Store: &Memory{}}
 		runs := 0
-		f := once(New(store, Config{}), func(context.Context, faas.Event) error { runs++; return nil })
+		f := once(New(store, Config{}), func(context.Context, contract.Event) error { runs++; return nil })
 		store.claim.Store(true)
 		for range 20 {
 			wantPostponed(t, deliver(&f, "one"))
@@ -203,7 +204,7 @@ func TestSuccessThatIsNotWrittenDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &flaky{Store: &Memory{}}
 		runs := 0
-		f := once(New(store, Config{}), func(context.Context, faas.Event) error { runs++; return nil })
+		f := once(New(store, Config{}), func(context.Context, contract.Event) error { runs++; return nil })
 		store.complete.Store(true)
 		if err := deliver(&f, "one"); err != nil {
 			t.Errorf("got %v, want the event acknowledged: its effect has happened", err)
@@ -220,14 +221,14 @@ func TestSuccessThatIsNotWrittenDown(t *testing.T) {
 
 func ExampleInbox_Guard() {
 	var set faas.Set[struct{}]
-	faas.OnEvent(&set, "charge", func(_ context.Context, _ *struct{}, e faas.Event) error {
+	faas.OnEvent(&set, "charge", func(_ context.Context, _ *struct{}, e contract.Event) error {
 		fmt.Println("charged:", string(e.Body))
 		return nil
 	}, faas.Keys("order.placed"), faas.Once("order:{id}"))
 	fns, _ := set.With(&struct{}{})
 	fns = New(&Memory{}, Config{}).Guard(fns)
 	for range 3 {
-		fns[0].Run(context.Background(), &faas.Event{Key: "order.placed", Body: []byte(`{"id":"42"}`)}, time.Time{})
+		fns[0].Run(context.Background(), &contract.Event{Key: "order.placed", Body: []byte(`{"id":"42"}`)}, time.Time{})
 	}
 	// Output: charged: {"id":"42"}
 }

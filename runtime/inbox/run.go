@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 var (
@@ -25,7 +25,7 @@ type run struct {
 }
 
 // do runs handle while it holds the key, and settles the key after it.
-func (r *run) do(ctx context.Context, handle faas.Handler, e *faas.Event) (body []byte, err error) {
+func (r *run) do(ctx context.Context, handle contract.Handler, e *contract.Event) (body []byte, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := r.renew(ctx, cancel)

@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestMain(m *testing.M) {
@@ -60,7 +60,7 @@ func TestStore(t *testing.T) {
 	for name, open := range stores {
 		t.Run(name, func(t *testing.T) {
 			s, ctx := open(t), within(t)
-			key := "test:" + faas.NewID()
+			key := "test:" + contract.NewID()
 			claim := func(token string, want State) time.Duration {
 				t.Helper()
 				got, err := s.Claim(ctx, key, token, time.Hour)
@@ -99,7 +99,7 @@ func TestStoreForgetsInTime(t *testing.T) {
 	for name, open := range stores {
 		t.Run(name, func(t *testing.T) {
 			s, ctx := open(t), within(t)
-			leased, done := "test:"+faas.NewID(), "test:"+faas.NewID()
+			leased, done := "test:"+contract.NewID(), "test:"+contract.NewID()
 			if _, err := s.Claim(ctx, leased, "a", 50*time.Millisecond); err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestStoreForgetsInTime(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	m := &Memory{}
 	for range maxDone + 10 {
-		if err := m.Complete(t.Context(), faas.NewID(), time.Hour); err != nil {
+		if err := m.Complete(t.Context(), contract.NewID(), time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // sink is a ResponseWriter that costs nothing, so that the allocations counted
@@ -22,8 +22,8 @@ func (s *sink) WriteHeader(int)             {}
 // quietBroker is a fakeBroker that remembers nothing.
 type quietBroker struct{ *fakeBroker }
 
-func (quietBroker) Call(_ context.Context, r faas.Request) (faas.Reply, error) {
-	return faas.Reply{Body: r.Body, Run: time.Millisecond}, nil
+func (quietBroker) Call(_ context.Context, r contract.Call) (contract.Reply, error) {
+	return contract.Reply{Body: r.Body, Run: time.Millisecond}, nil
 }
 
 func benchmark(b *testing.B, h http.Handler, target string, fields ...string) {
@@ -54,6 +54,6 @@ func BenchmarkNotModified(b *testing.B) {
 // hits is an ingress that finds everything in its cache.
 func hits() http.Handler {
 	broker, _ := cached(nil)
-	hit := &fakeResults{result: &faas.CacheResult{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"EjRWeJq83v8SNFZ4mrze"`, TTL: time.Minute}}
+	hit := &fakeResults{result: &contract.CacheResult{Reply: contract.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"EjRWeJq83v8SNFZ4mrze"`, TTL: time.Minute}}
 	return New(Config{Broker: broker, Results: hit})
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // body reads and checks the JSON body of a call; nil if there is none.
@@ -37,7 +37,7 @@ func (x *exchange) body(input *shape) ([]byte, *problem) {
 		return nil, p
 	}
 	if input.object && !startsObject(body) {
-		return nil, unfit(faas.FieldError{Detail: "want an object"})
+		return nil, unfit(contract.FieldError{Detail: "want an object"})
 	}
 	return body, nil
 }
@@ -54,7 +54,7 @@ func malformed(body []byte) *problem {
 	} else if s, ok := errors.AsType[*json.SyntaxError](err); ok {
 		p = refuse(http.StatusBadRequest, "the body is not JSON: %v (at byte %d)", s, s.Offset)
 	}
-	p.Type = typeOf(faas.CodeMalformed)
+	p.Type = typeOf(contract.CodeMalformed)
 	return p
 }
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // callByName serves POST /functions/{name}.
@@ -16,7 +16,7 @@ func (x *exchange) callByName(t *routes) {
 	switch {
 	case !known:
 		x.unknown(t, "there is no function %q; /openapi.json lists what there is", limited(name))
-	case f.Kind == faas.KindEvent:
+	case f.Kind == contract.KindEvent:
 		x.function = f
 		x.fail(refuse(http.StatusNotFound, "%s reacts to events and cannot be called: publish one with POST /events/{routing key}; it listens to %s",
 			f.Name, strings.Join(f.Keys, ", ")))
@@ -65,7 +65,7 @@ func (x *exchange) call(f *function, params []string) {
 	if r.ContentLength != 0 {
 		began = time.Now() // the body took its time
 	}
-	request := faas.Request{
+	request := contract.Call{
 		Key: f.Keys[0], Function: f.Name, ID: x.id, Deadline: began.Add(patience),
 		Body: body, Correlation: x.correlation(), Trace: traceOf(r.Header),
 	}
@@ -87,8 +87,8 @@ func (x *exchange) call(f *function, params []string) {
 	x.reply(status, reply.Body)
 }
 
-var errNoWorker = &faas.Error{
-	Code: faas.CodeUnroutable, Detail: "the function is known, but no worker hosts it now", Executed: faas.ExecutedNo,
+var errNoWorker = &contract.Error{
+	Code: contract.CodeUnroutable, Detail: "the function is known, but no worker hosts it now", Executed: contract.ExecutedNo,
 }
 
 // successStatus is the status of a success: the route's, also by name.

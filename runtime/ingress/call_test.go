@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -113,7 +114,7 @@ func TestRefusals(t *testing.T) {
 			b := newBroker()
 			r := do(New(Config{Broker: b}), c.method, c.target, c.body, c.fields...)
 			p := readProblem(t, r)
-			if p.Status != c.status || p.Executed != faas.ExecutedNo || p.Attempt != 0 {
+			if p.Status != c.status || p.Executed != contract.ExecutedNo || p.Attempt != 0 {
 				t.Errorf("got %+v, want a %d, not executed", p, c.status)
 			}
 			if (c.pointer == "-") != (len(p.Errors) == 0) || len(p.Errors) > 0 && p.Errors[0].Pointer != c.pointer {
@@ -132,8 +133,8 @@ func TestRefusals(t *testing.T) {
 // An answer is not many times as large as the request that it refuses.
 func TestManyMistakes(t *testing.T) {
 	r := do(New(Config{Broker: newBroker()}), "GET", "/profiles/42?"+strings.Repeat("a&", 4000), "")
-	if p := readProblem(t, r); p.Status != 422 || len(p.Errors) != faas.MaxMistakes {
-		t.Errorf("got a %d with %d mistakes, want a 422 with %d", p.Status, len(p.Errors), faas.MaxMistakes)
+	if p := readProblem(t, r); p.Status != 422 || len(p.Errors) != contract.MaxFieldErrors {
+		t.Errorf("got a %d with %d mistakes, want a 422 with %d", p.Status, len(p.Errors), contract.MaxFieldErrors)
 	}
 }
 
@@ -155,13 +156,13 @@ func TestFailedCalls(t *testing.T) {
 		name      string
 		err       error
 		status    int
-		executed  faas.Executed
+		executed  contract.Executed
 		retryable bool // of a PUT, which may run twice
 		header    string
 	}{
 		{"not found", faas.NotFound("no profile %q", "42"), 404, "yes", false, ""},
 		{"invalid", faas.InvalidField("/email", "no address"), 422, "yes", false, ""},
-		{"malformed", &faas.Error{Code: faas.CodeMalformed}, 400, "yes", false, ""},
+		{"malformed", &contract.Error{Code: contract.CodeMalformed}, 400, "yes", false, ""},
 		{"unauthorized", faas.Unauthorized("who?"), 401, "yes", false, "Www-Authenticate: Bearer"},
 		{"forbidden", faas.Forbidden("no"), 403, "yes", false, ""},
 		{"conflict", faas.Conflict("no"), 409, "yes", false, ""},
@@ -171,20 +172,20 @@ func TestFailedCalls(t *testing.T) {
 		{"later", faas.RetryAfter(3*time.Second, errors.New(secret)), 503, "yes", true, "Retry-After: 3"},
 		{"permanent", faas.Permanent("it is broken"), 500, "yes", false, ""},
 		{"internal", errors.New(secret), 500, "yes", true, ""},
-		{"panic", &faas.Error{Code: faas.CodePanic, Detail: secret, Stack: []byte(secret), Cause: errors.New(secret)}, 500, "yes", false, ""},
-		{"a code of tomorrow", &faas.Error{Code: "new", Detail: secret}, 500, "yes", true, ""},
-		{"unroutable", &faas.Error{Code: faas.CodeUnroutable, Executed: "no"}, 503, "no", true, "Proxy-Status: Rabbet; error=destination_unavailable"},
-		{"refused", &faas.Error{Code: faas.CodeRefused, Executed: "no"}, 503, "no", true, "Retry-After: 1"},
-		{"blocked", &faas.Error{Code: faas.CodeBlocked, Executed: "no"}, 503, "no", true, "Retry-After: 1"},
-		{"unavailable", &faas.Error{Code: faas.CodeUnavailable, Executed: "no"}, 503, "no", true, "Retry-After: 1"},
-		{"unconfirmed", &faas.Error{Code: faas.CodeUnconfirmed, Executed: "unknown"}, 504, "unknown", true, ""},
-		{"expired in the queue", faas.Expired("no"), 504, "no", true, ""},
-		{"expired while running", faas.Expired("unknown"), 504, "unknown", true, ""},
-		{"lost", &faas.Error{Code: faas.CodeLost, Executed: "unknown", Cause: errors.New(secret)}, 502, "unknown", true, ""},
+		{"panic", &contract.Error{Code: contract.CodePanic, Detail: secret, Stack: []byte(secret), Cause: errors.New(secret)}, 500, "yes", false, ""},
+		{"a code of tomorrow", &contract.Error{Code: "new", Detail: secret}, 500, "yes", true, ""},
+		{"unroutable", &contract.Error{Code: contract.CodeUnroutable, Executed: "no"}, 503, "no", true, "Proxy-Status: Rabbet; error=destination_unavailable"},
+		{"refused", &contract.Error{Code: contract.CodeRefused, Executed: "no"}, 503, "no", true, "Retry-After: 1"},
+		{"blocked", &contract.Error{Code: contract.CodeBlocked, Executed: "no"}, 503, "no", true, "Retry-After: 1"},
+		{"unavailable", &contract.Error{Code: contract.CodeUnavailable, Executed: "no"}, 503, "no", true, "Retry-After: 1"},
+		{"unconfirmed", &contract.Error{Code: contract.CodeUnconfirmed, Executed: "unknown"}, 504, "unknown", true, ""},
+		{"expired in the queue", contract.Expired("no"), 504, "no", true, ""},
+		{"expired while running", contract.Expired("unknown"), 504, "unknown", true, ""},
+		{"lost", &contract.Error{Code: contract.CodeLost, Executed: "unknown", Cause: errors.New(secret)}, 502, "unknown", true, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBroker()
-			b.call = func(context.Context, faas.Request) (faas.Reply, error) { return faas.Reply{}, c.err }
+			b.call = func(context.Context, contract.Call) (contract.Reply, error) { return contract.Reply{}, c.err }
 			h := New(Config{Broker: b})
 			r := do(h, "PUT", "/profiles/42", "{}")
 			p := readProblem(t, r)
@@ -207,11 +208,11 @@ func TestFailedCalls(t *testing.T) {
 
 func TestFieldsOfTheFunctionReachTheClient(t *testing.T) {
 	b := newBroker()
-	b.call = func(context.Context, faas.Request) (faas.Reply, error) {
-		return faas.Reply{}, faas.InvalidField("/email", "no address")
+	b.call = func(context.Context, contract.Call) (contract.Reply, error) {
+		return contract.Reply{}, faas.InvalidField("/email", "no address")
 	}
 	p := readProblem(t, do(New(Config{Broker: b}), "PUT", "/profiles/42", "{}"))
-	if len(p.Errors) != 1 || p.Errors[0] != (faas.FieldError{Pointer: "/email", Detail: "no address"}) {
+	if len(p.Errors) != 1 || p.Errors[0] != (contract.FieldError{Pointer: "/email", Detail: "no address"}) {
 		t.Errorf("errors %v", p.Errors)
 	}
 }
@@ -227,7 +228,7 @@ func TestRequestCarriesItsContext(t *testing.T) {
 	if got.ID != "my-id.1" || r.Header.Get("X-Request-Id") != "my-id.1" || got.Correlation != "my-id.1" {
 		t.Errorf("id %q, echoed %q", got.ID, r.Header.Get("X-Request-Id"))
 	}
-	if want := (faas.Trace{Parent: parent, State: "a=1,b=2", Baggage: "k=v"}); got.Trace != want {
+	if want := (contract.Trace{Parent: parent, State: "a=1,b=2", Baggage: "k=v"}); got.Trace != want {
 		t.Errorf("trace %+v, want %+v", got.Trace, want)
 	}
 	if d := got.Deadline.Sub(before); d < 250*time.Millisecond || d > 2*time.Second {
@@ -239,7 +240,7 @@ func TestRequestCarriesItsContext(t *testing.T) {
 
 	do(h, "GET", "/profiles/42", "", "X-Request-Id: not ok", "Request-Timeout: 999999999999999999999", "Traceparent: 00-nonsense", "Tracestate: a=1")
 	got = b.lastCall(t)
-	if got.ID == "not ok" || len(got.ID) != 26 || got.Trace != (faas.Trace{}) {
+	if got.ID == "not ok" || len(got.ID) != 26 || got.Trace != (contract.Trace{}) {
 		t.Errorf("malformed id and trace were not replaced: %+v", got)
 	}
 	if d := time.Until(got.Deadline); d > 5*time.Second {
@@ -250,10 +251,10 @@ func TestRequestCarriesItsContext(t *testing.T) {
 func TestClientThatLeft(t *testing.T) {
 	b := newBroker()
 	ctx, leave := context.WithCancel(t.Context())
-	b.call = func(ctx context.Context, _ faas.Request) (faas.Reply, error) {
+	b.call = func(ctx context.Context, _ contract.Call) (contract.Reply, error) {
 		leave()
 		<-ctx.Done() // the broker hears of it
-		return faas.Reply{}, &faas.Error{Code: faas.CodeCanceled, Executed: faas.ExecutedUnknown, Cause: ctx.Err()}
+		return contract.Reply{}, &contract.Error{Code: contract.CodeCanceled, Executed: contract.ExecutedUnknown, Cause: ctx.Err()}
 	}
 	log, lines := observed()
 	New(Config{Broker: b, Log: log}).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/profiles/42", nil))
@@ -266,14 +267,14 @@ func TestLimitOfCallsAtOnce(t *testing.T) {
 	b := newBroker()
 	h := New(Config{Broker: b, MaxInFlight: 1})
 	var inner *http.Response
-	b.call = func(context.Context, faas.Request) (faas.Reply, error) {
+	b.call = func(context.Context, contract.Call) (contract.Reply, error) {
 		inner = do(h, "GET", "/profiles/42", "")
-		return faas.Reply{Body: []byte("{}")}, nil
+		return contract.Reply{Body: []byte("{}")}, nil
 	}
 	if r := do(h, "GET", "/profiles/42", ""); r.StatusCode != 200 {
 		t.Errorf("the first call: %d, want 200", r.StatusCode)
 	}
-	if p := readProblem(t, inner); p.Status != 503 || p.Executed != faas.ExecutedNo || !p.Retryable || inner.Header.Get("Retry-After") == "" {
+	if p := readProblem(t, inner); p.Status != 503 || p.Executed != contract.ExecutedNo || !p.Retryable || inner.Header.Get("Retry-After") == "" {
 		t.Errorf("the call above the limit: %+v, want a 503 with Retry-After", p)
 	}
 	b.call = nil
@@ -284,7 +285,7 @@ func TestLimitOfCallsAtOnce(t *testing.T) {
 
 func TestPanicBehindTheIngress(t *testing.T) {
 	b := newBroker()
-	b.call = func(context.Context, faas.Request) (faas.Reply, error) { panic("secret") }
+	b.call = func(context.Context, contract.Call) (contract.Reply, error) { panic("secret") }
 	p := readProblem(t, do(New(Config{Broker: b}), "GET", "/profiles/42", ""))
 	if p.Status != 500 || strings.Contains(p.Detail, "secret") {
 		t.Errorf("got %+v, want a 500 without internals", p)

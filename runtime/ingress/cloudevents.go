@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 const (
@@ -66,7 +66,7 @@ func (x *exchange) publishCloudEvents(*routes) {
 
 // cloudEvents reads the events of the request. Either all are well formed or
 // none is returned.
-func (x *exchange) cloudEvents() (events []faas.Event, batch bool, p *problem) {
+func (x *exchange) cloudEvents() (events []contract.Event, batch bool, p *problem) {
 	r := x.request
 	if p := plainEncoding(r); p != nil {
 		return nil, false, p
@@ -94,14 +94,14 @@ func (x *exchange) cloudEvents() (events []faas.Event, batch bool, p *problem) {
 		return nil, false, p
 	}
 	var found []cloudEvent
-	var mistakes []faas.FieldError
+	var mistakes []contract.FieldError
 	switch mode {
 	case cloudEventType:
 		found, mistakes = structuredEvents([]json.RawMessage{body}, "")
 	case cloudEventBatchType:
 		var list []json.RawMessage
 		if err := json.Unmarshal(body, &list); err != nil || list == nil {
-			return nil, false, badEvent(faas.FieldError{Detail: "want an array of CloudEvents"})
+			return nil, false, badEvent(contract.FieldError{Detail: "want an array of CloudEvents"})
 		}
 		if len(list) > maxBatch {
 			return nil, false, refuse(http.StatusRequestEntityTooLarge, "a batch has at most %d events", maxBatch)
@@ -124,9 +124,9 @@ func (x *exchange) cloudEvents() (events []faas.Event, batch bool, p *problem) {
 	return events, batch, nil
 }
 
-func badEvent(mistakes ...faas.FieldError) *problem {
+func badEvent(mistakes ...contract.FieldError) *problem {
 	p := refuse(http.StatusBadRequest, "that is no CloudEvent; nothing was published")
-	p.Type, p.Errors = typeOf(faas.CodeMalformed), mistakes
+	p.Type, p.Errors = typeOf(contract.CodeMalformed), mistakes
 	return p
 }
 
@@ -138,9 +138,9 @@ type cloudEvent struct {
 }
 
 // binaryEvent reads an event in binary mode: its attributes are header fields.
-func binaryEvent(h http.Header, contentType string, body []byte) (cloudEvent, []faas.FieldError) {
+func binaryEvent(h http.Header, contentType string, body []byte) (cloudEvent, []contract.FieldError) {
 	e := cloudEvent{attributes: map[string]string{}, dataType: contentType, data: body}
-	var mistakes []faas.FieldError
+	var mistakes []contract.FieldError
 	for field, values := range h {
 		name, found := strings.CutPrefix(strings.ToLower(field), "ce-")
 		if !found {
@@ -150,7 +150,7 @@ func binaryEvent(h http.Header, contentType string, body []byte) (cloudEvent, []
 		// travel percent-encoded (HTTP binding, section 3.1.3.2).
 		value, err := url.PathUnescape(unquoted(values[0]))
 		if err != nil || len(values) > 1 {
-			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: "want one value, percent-encoded where needed"})
+			mistakes = append(mistakes, contract.FieldError{Pointer: pointer(name), Detail: "want one value, percent-encoded where needed"})
 			continue
 		}
 		e.attributes[name] = value
@@ -160,7 +160,7 @@ func binaryEvent(h http.Header, contentType string, body []byte) (cloudEvent, []
 
 // structuredEvents reads events in JSON format. at is where the first one's
 // index belongs in a pointer: "" without an index.
-func structuredEvents(list []json.RawMessage, at string) (events []cloudEvent, mistakes []faas.FieldError) {
+func structuredEvents(list []json.RawMessage, at string) (events []cloudEvent, mistakes []contract.FieldError) {
 	for n, raw := range list {
 		where := at
 		if at != "" {
@@ -173,15 +173,15 @@ func structuredEvents(list []json.RawMessage, at string) (events []cloudEvent, m
 	return events, mistakes
 }
 
-func structuredEvent(raw json.RawMessage, at string) (cloudEvent, []faas.FieldError) {
+func structuredEvent(raw json.RawMessage, at string) (cloudEvent, []contract.FieldError) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &object); err != nil || object == nil {
-		return cloudEvent{}, []faas.FieldError{{Pointer: at, Detail: "want an object"}}
+		return cloudEvent{}, []contract.FieldError{{Pointer: at, Detail: "want an object"}}
 	}
 	e := cloudEvent{attributes: make(map[string]string, len(object)), dataType: "application/json"}
-	var mistakes []faas.FieldError
+	var mistakes []contract.FieldError
 	wrong := func(name, detail string) {
-		mistakes = append(mistakes, faas.FieldError{Pointer: at + pointer(name), Detail: detail})
+		mistakes = append(mistakes, contract.FieldError{Pointer: at + pointer(name), Detail: detail})
 	}
 	for name, value := range object {
 		switch text := string(value); {
@@ -238,9 +238,9 @@ func isInt32(text string) bool {
 }
 
 // mistakes adds what CloudEvents 1.0 does not allow.
-func (e *cloudEvent) mistakes(at string, found []faas.FieldError) []faas.FieldError {
+func (e *cloudEvent) mistakes(at string, found []contract.FieldError) []contract.FieldError {
 	wrong := func(name, detail string) {
-		found = append(found, faas.FieldError{Pointer: at + pointer(name), Detail: detail})
+		found = append(found, contract.FieldError{Pointer: at + pointer(name), Detail: detail})
 	}
 	for _, name := range [...]string{"specversion", "id", "source", "type"} {
 		if e.attributes[name] == "" {
@@ -315,7 +315,7 @@ func (e *cloudEvent) key() string {
 
 // event is the CloudEvent as a message. Its own trace context, which stays with
 // it when it is passed on, counts if the request has none.
-func (e *cloudEvent) event(trace faas.Trace) faas.Event {
+func (e *cloudEvent) event(trace contract.Trace) contract.Event {
 	headers := make(map[string]any, len(e.attributes))
 	for name, value := range e.attributes {
 		headers["cloudEvents_"+name] = value
@@ -328,7 +328,7 @@ func (e *cloudEvent) event(trace faas.Trace) faas.Event {
 	if len(body) == 0 && (e.dataType == "" || isJSON(e.dataType)) {
 		body = []byte("{}")
 	}
-	return faas.Event{
+	return contract.Event{
 		Key: e.key(), ID: e.attributes["id"], Type: e.attributes["type"], ContentType: e.dataType,
 		Time: at, Headers: headers, Body: body, Trace: trace,
 	}

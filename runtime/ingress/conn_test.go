@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
@@ -17,8 +17,8 @@ import (
 func TestLoneConnection(t *testing.T) {
 	lone := solo.NewSwitch(func(bool) {})
 	b := newBroker()
-	feed := make(chan faas.Event)
-	b.tail = func(ctx context.Context, _ string, fn func(faas.Event)) error { return relay(ctx, feed, fn) }
+	feed := make(chan contract.Event)
+	b.tail = func(ctx context.Context, _ string, fn func(contract.Event)) error { return relay(ctx, feed, fn) }
 	server := NewServer(New(Config{Broker: b}), nil)
 	server.Solo = lone
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -31,11 +31,11 @@ func TestLoneConnection(t *testing.T) {
 		server.Close()
 		<-served
 	}()
-	b.call = func(_ context.Context, r faas.Request) (faas.Reply, error) {
+	b.call = func(_ context.Context, r contract.Call) (contract.Reply, error) {
 		if n := lone.Busy(0); n < 1 {
 			t.Errorf("while a request is handled, %d may wait for anything", n)
 		}
-		return faas.Reply{Body: r.Body}, nil
+		return contract.Reply{Body: r.Body}, nil
 	}
 	addr := l.Addr().String()
 	one, slow, tail := dial(t, addr), dial(t, addr), dial(t, addr)
@@ -82,7 +82,7 @@ func TestLoneConnection(t *testing.T) {
 		t.Fatalf("a live tail: got %q, %v", status, err)
 	}
 	untilAlone()
-	feed <- faas.Event{Key: "a.b", ID: "1", Body: []byte("{}")}
+	feed <- contract.Event{Key: "a.b", ID: "1", Body: []byte("{}")}
 	lines := bufio.NewScanner(tail.in)
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "data: ") {
 	}

@@ -7,12 +7,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // directives reads Cache-Control, or Pragma where that is all there is (RFC
 // 9111, sections 5.2.1 and 5.4). What it does not know it ignores.
-func directives(h http.Header) (want faas.CacheDirectives) {
+func directives(h http.Header) (want contract.CacheDirectives) {
 	values := h["Cache-Control"]
 	if len(values) == 0 {
 		want.NoCache = len(h["Pragma"]) > 0 && strings.EqualFold(h["Pragma"][0], "no-cache")
@@ -31,7 +31,7 @@ func directives(h http.Header) (want faas.CacheDirectives) {
 
 // take adds one directive. Of two that differ the stricter one counts (RFC
 // 9111, section 4.2.1).
-func take(want *faas.CacheDirectives, name, argument string) {
+func take(want *contract.CacheDirectives, name, argument string) {
 	switch strings.ToLower(name) {
 	case "no-store":
 		want.NoStore = true

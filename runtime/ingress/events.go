@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // accepted is the body of a 202.
@@ -20,7 +20,7 @@ type accepted struct {
 // must be JSON if that is what its content type says, or if it has none.
 func (x *exchange) publish(*routes) {
 	r := x.request
-	e := faas.Event{Key: r.PathValue("key"), ID: eventID(r.Header), Correlation: x.correlation(), Trace: traceOf(r.Header)}
+	e := contract.Event{Key: r.PathValue("key"), ID: eventID(r.Header), Correlation: x.correlation(), Trace: traceOf(r.Header)}
 	p := checkKey(e.Key)
 	if p == nil && r.URL.RawQuery != "" {
 		p = refuse(http.StatusUnprocessableEntity, "an event takes no query parameters: put them into the body")
@@ -86,7 +86,7 @@ func checkKey(key string) *problem {
 // send runs publish within the limits that a call has: one place at the
 // ingress, and the client's patience.
 func (x *exchange) send(publish func(context.Context) *problem) *problem {
-	patience, p := timeout(x.request.Header, faas.DefaultTimeout)
+	patience, p := timeout(x.request.Header, contract.DefaultTimeout)
 	if p != nil {
 		return p
 	}
@@ -100,28 +100,28 @@ func (x *exchange) send(publish func(context.Context) *problem) *problem {
 }
 
 // hand gives e to the broker and returns once it is confirmed.
-func (x *exchange) hand(ctx context.Context, e faas.Event) *problem {
+func (x *exchange) hand(ctx context.Context, e contract.Event) *problem {
 	x.sent = true
 	err := x.ingress.cfg.Broker.Publish(ctx, e)
 	if err == nil {
 		return nil
 	}
-	failure := faas.AsError(err)
+	failure := contract.AsError(err)
 	p := problemOf(failure, false)
 	switch failure.Code {
-	case faas.CodeUnroutable:
+	case contract.CodeUnroutable:
 		// Nothing is wrong with the event or the broker: what the key names,
 		// somebody who listens, is not there.
 		p = refuse(http.StatusNotFound, "nobody listens to %q: the event was not published", limited(e.Key))
 		p.Type, p.cause = typeOf(failure.Code), err
-	case faas.CodeUnconfirmed:
-		p.Executed = faas.ExecutedUnknown
-	case faas.CodeRefused, faas.CodeBlocked, faas.CodeUnavailable:
-		p.Executed = cmp.Or(failure.Executed, faas.ExecutedNo)
-		p.Retryable = p.Executed == faas.ExecutedNo
+	case contract.CodeUnconfirmed:
+		p.Executed = contract.ExecutedUnknown
+	case contract.CodeRefused, contract.CodeBlocked, contract.CodeUnavailable:
+		p.Executed = cmp.Or(failure.Executed, contract.ExecutedNo)
+		p.Retryable = p.Executed == contract.ExecutedNo
 	default:
 		p.Detail = "the event may or may not have been published"
-		p.Executed = faas.ExecutedUnknown
+		p.Executed = contract.ExecutedUnknown
 	}
 	return p
 }
@@ -151,15 +151,15 @@ func deliverAt(h http.Header) (time.Time, *problem) {
 		if !ok {
 			return t, refuse(http.StatusBadRequest, "Deliver-In: %q: write seconds, such as 90 or 0.5", limited(in[0]))
 		}
-		t = time.Now().Add(time.Duration(min(seconds, 2*faas.MaxDelay.Seconds()) * float64(time.Second)))
+		t = time.Now().Add(time.Duration(min(seconds, 2*contract.MaxDelay.Seconds()) * float64(time.Second)))
 	default:
 		var err error
 		if t, err = parseTime(at[0]); err != nil {
 			return t, refuse(http.StatusBadRequest, "Deliver-At: %q: write a time such as 2030-01-31T09:00:00Z", limited(at[0]))
 		}
 	}
-	if time.Until(t) > faas.MaxDelay {
-		return t, refuse(http.StatusBadRequest, "an event can be published at most %d days ahead", int(faas.MaxDelay.Hours()/24))
+	if time.Until(t) > contract.MaxDelay {
+		return t, refuse(http.StatusBadRequest, "an event can be published at most %d days ahead", int(contract.MaxDelay.Hours()/24))
 	}
 	return t, nil
 }

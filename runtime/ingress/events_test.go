@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestPublish(t *testing.T) {
@@ -100,20 +100,22 @@ func TestPublishLater(t *testing.T) {
 
 func TestFailedPublish(t *testing.T) {
 	for _, c := range []struct {
-		code      faas.Code
+		code      contract.Code
 		status    int
-		executed  faas.Executed
+		executed  contract.Executed
 		retryable bool
 	}{
-		{faas.CodeUnroutable, 404, "no", false},
-		{faas.CodeRefused, 503, "unknown", false}, // another queue may have taken it
-		{faas.CodeBlocked, 503, "no", true},
-		{faas.CodeUnavailable, 503, "no", true},
-		{faas.CodeUnconfirmed, 504, "unknown", false},
-		{faas.CodeInternal, 500, "unknown", false},
+		{contract.CodeUnroutable, 404, "no", false},
+		{contract.CodeRefused, 503, "unknown", false}, // another queue may have taken it
+		{contract.CodeBlocked, 503, "no", true},
+		{contract.CodeUnavailable, 503, "no", true},
+		{contract.CodeUnconfirmed, 504, "unknown", false},
+		{contract.CodeInternal, 500, "unknown", false},
 	} {
 		b := newBroker()
-		b.publish = func(context.Context, faas.Event) error { return &faas.Error{Code: c.code, Executed: c.executed} }
+		b.publish = func(context.Context, contract.Event) error {
+			return &contract.Error{Code: c.code, Executed: c.executed}
+		}
 		r := do(New(Config{Broker: b}), "POST", "/events/a", "{}")
 		p := readProblem(t, r)
 		if p.Status != c.status || p.Executed != c.executed || p.Retryable != c.retryable || (c.status == 503) != (r.Header.Get("Retry-After") != "") {
@@ -124,7 +126,7 @@ func TestFailedPublish(t *testing.T) {
 
 func TestCloudEventModes(t *testing.T) {
 	const data = `{"id":"42"}`
-	want := faas.Event{
+	want := contract.Event{
 		Key: "profile.updated", ID: "ce1", Type: "profile.updated", ContentType: "application/json",
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 600, time.UTC), Body: []byte(data),
 		Headers: map[string]any{
@@ -218,7 +220,7 @@ func TestMalformedCloudEvents(t *testing.T) {
 			}
 			b := newBroker()
 			p := readProblem(t, do(New(Config{Broker: b}), "POST", "/events", body, "Content-Type: "+contentType))
-			hit := slices.ContainsFunc(p.Errors, func(f faas.FieldError) bool { return f.Pointer == at+c.pointer })
+			hit := slices.ContainsFunc(p.Errors, func(f contract.FieldError) bool { return f.Pointer == at+c.pointer })
 			if p.Status != 400 || !hit || len(b.published()) > 0 {
 				t.Errorf("%s: %+v, want a 400 that points at %q, nothing published", body, p, at+c.pointer)
 			}
@@ -228,9 +230,9 @@ func TestMalformedCloudEvents(t *testing.T) {
 
 func TestBatchReportsEachEvent(t *testing.T) {
 	b := newBroker()
-	b.publish = func(_ context.Context, e faas.Event) error {
+	b.publish = func(_ context.Context, e contract.Event) error {
 		if e.Key == "nobody" {
-			return faas.ErrUnroutable
+			return contract.ErrUnroutable
 		}
 		return nil
 	}

@@ -7,34 +7,34 @@ import (
 	"net/http/httptest"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/ingress"
 )
 
 // greeter stands for a broker with one worker.
-type greeter struct{ directory faas.Directory }
+type greeter struct{ directory contract.Directory }
 
-func (g *greeter) Call(_ context.Context, r faas.Request) (faas.Reply, error) {
+func (g *greeter) Call(_ context.Context, r contract.Call) (contract.Reply, error) {
 	var in struct{ Name string }
 	if err := json.Unmarshal(r.Body, &in); err != nil {
-		return faas.Reply{}, err
+		return contract.Reply{}, err
 	}
-	return faas.Reply{Body: fmt.Appendf(nil, `{"text":"Hello, %s"}`, in.Name)}, nil
+	return contract.Reply{Body: fmt.Appendf(nil, `{"text":"Hello, %s"}`, in.Name)}, nil
 }
 
-func (g *greeter) Publish(context.Context, faas.Event) error { return nil }
+func (g *greeter) Publish(context.Context, contract.Event) error { return nil }
 
-func (g *greeter) Tail(context.Context, string, func(faas.Event)) error { return nil }
+func (g *greeter) Tail(context.Context, string, func(contract.Event)) error { return nil }
 
-func (g *greeter) Directory() *faas.Directory { return &g.directory }
+func (g *greeter) Directory() *contract.Directory { return &g.directory }
 
 func (g *greeter) Health() error { return nil }
 
 func ExampleIngress() {
 	broker := &greeter{}
-	broker.directory.Hear(faas.Announcement{Worker: "w1", Functions: []faas.Descriptor{{
-		Name: "greet", Kind: faas.KindRequest, Keys: []string{"greet"},
-		Route: &faas.Route{Method: "GET", Path: "/greetings/{name}", Status: 200},
+	broker.directory.Update(contract.Announcement{Worker: "w1", Functions: []contract.Descriptor{{
+		Name: "greet", Kind: contract.KindRequest, Keys: []string{"greet"},
+		Route: &contract.Route{Method: "GET", Path: "/greetings/{name}", Status: 200},
 		Input: json.RawMessage(`{"type":"object","properties":{"name":{"type":"string"}}}`),
 	}}}, time.Now())
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // callID is the id that the client gave the call, if it is well formed, else a
@@ -32,7 +32,7 @@ func givenID(h http.Header, names ...string) string {
 			return id
 		}
 	}
-	return faas.NewID()
+	return contract.NewID()
 }
 
 // idIn is the id in that header field; "" without one, or if it is not well formed.
@@ -63,7 +63,7 @@ func isAlphanumeric(c byte) bool {
 
 // traceOf takes over the W3C trace context, as far as it is well formed: what
 // is not is dropped, as the recommendation asks for.
-func traceOf(h http.Header) (t faas.Trace) {
+func traceOf(h http.Header) (t contract.Trace) {
 	if v := h["Traceparent"]; len(v) == 1 && wellFormedParent(v[0]) {
 		t.Parent = v[0]
 		t.State = printable(h["Tracestate"], 512)
@@ -121,7 +121,7 @@ func printable(values []string, limit int) string {
 // seconds, capped by limit.
 func timeout(h http.Header, limit time.Duration) (time.Duration, *problem) {
 	if limit <= 0 {
-		limit = faas.DefaultTimeout
+		limit = contract.DefaultTimeout
 	}
 	values := h["Request-Timeout"]
 	if len(values) == 0 {

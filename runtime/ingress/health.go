@@ -3,7 +3,7 @@ package ingress
 import (
 	"net/http"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Admin returns the handler of the admin port: /livez, and a /readyz that says
@@ -46,7 +46,7 @@ func (x *exchange) ready(open bool) {
 }
 
 func notReady(detail string) *problem {
-	p := problemOf(&faas.Error{Code: faas.CodeUnavailable, Detail: detail, Executed: faas.ExecutedNo}, true)
+	p := problemOf(&contract.Error{Code: contract.CodeUnavailable, Detail: detail, Executed: contract.ExecutedNo}, true)
 	p.proxyStatus = ""
 	return p
 }

@@ -20,17 +20,17 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Broker is what the ingress needs of a broker.
 type Broker interface {
-	faas.Broker
+	contract.Broker
 	// Directory tells which functions are live.
-	Directory() *faas.Directory
+	Directory() *contract.Directory
 	// Tail hands copies of the events whose key fits pattern to fn until ctx is
 	// done. It may drop some when fn is slow.
-	Tail(ctx context.Context, pattern string, fn func(faas.Event)) error
+	Tail(ctx context.Context, pattern string, fn func(contract.Event)) error
 	// Health returns nil, or what is wrong now in one sentence.
 	Health() error
 }
@@ -43,7 +43,7 @@ type Config struct {
 	Sessions Sessions // of functions that say faas.UsesSession; nil: they are refused, 503
 	Cookie   Cookie   // holds a session's token
 
-	Hidden func(*faas.Descriptor) bool // says which functions are not for HTTP; nil: none
+	Hidden func(*contract.Descriptor) bool // says which functions are not for HTTP; nil: none
 
 	MaxBody     int64 // bytes of a request body; 1 MiB, at most 8 MiB
 	MaxURI      int   // bytes of path and query; 8 KiB
@@ -168,7 +168,7 @@ func (i *Ingress) enter() *problem {
 	}
 	i.leave()
 	p := refuse(http.StatusServiceUnavailable, "the ingress is at its limit of %d requests at once", i.cfg.MaxInFlight)
-	p.Executed, p.Retryable, p.after = faas.ExecutedNo, true, time.Second
+	p.Executed, p.Retryable, p.after = contract.ExecutedNo, true, time.Second
 	return p
 }
 

@@ -13,35 +13,35 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeBroker answers calls and takes events as its functions say.
 type fakeBroker struct {
-	directory faas.Directory
-	call      func(context.Context, faas.Request) (faas.Reply, error)
-	publish   func(context.Context, faas.Event) error
-	tail      func(ctx context.Context, pattern string, fn func(faas.Event)) error
+	directory contract.Directory
+	call      func(context.Context, contract.Call) (contract.Reply, error)
+	publish   func(context.Context, contract.Event) error
+	tail      func(ctx context.Context, pattern string, fn func(contract.Event)) error
 	health    error
 
 	mu     sync.Mutex
-	calls  []faas.Request
-	events []faas.Event
+	calls  []contract.Call
+	events []contract.Event
 }
 
-func (b *fakeBroker) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
+func (b *fakeBroker) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
 	b.mu.Lock()
 	b.calls = append(b.calls, r)
 	b.mu.Unlock()
 	if b.call == nil {
-		return faas.Reply{Body: r.Body, Run: 1500 * time.Microsecond}, nil
+		return contract.Reply{Body: r.Body, Run: 1500 * time.Microsecond}, nil
 	}
 	return b.call(ctx, r)
 }
 
-func (b *fakeBroker) Publish(ctx context.Context, e faas.Event) error {
+func (b *fakeBroker) Publish(ctx context.Context, e contract.Event) error {
 	b.mu.Lock()
 	b.events = append(b.events, e)
 	b.mu.Unlock()
@@ -51,22 +51,22 @@ func (b *fakeBroker) Publish(ctx context.Context, e faas.Event) error {
 	return b.publish(ctx, e)
 }
 
-func (b *fakeBroker) Tail(ctx context.Context, pattern string, fn func(faas.Event)) error {
+func (b *fakeBroker) Tail(ctx context.Context, pattern string, fn func(contract.Event)) error {
 	return b.tail(ctx, pattern, fn)
 }
 
-func (b *fakeBroker) Directory() *faas.Directory { return &b.directory }
+func (b *fakeBroker) Directory() *contract.Directory { return &b.directory }
 
 func (b *fakeBroker) Health() error { return b.health }
 
 // announce lets a worker host functions; without any it leaves.
-func (b *fakeBroker) announce(worker string, functions ...faas.Descriptor) {
-	b.directory.Hear(faas.Announcement{
+func (b *fakeBroker) announce(worker string, functions ...contract.Descriptor) {
+	b.directory.Update(contract.Announcement{
 		Worker: worker, Started: time.Now(), Functions: functions, Leaving: len(functions) == 0,
 	}, time.Now())
 }
 
-func (b *fakeBroker) lastCall(t *testing.T) faas.Request {
+func (b *fakeBroker) lastCall(t *testing.T) contract.Call {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,7 +76,7 @@ func (b *fakeBroker) lastCall(t *testing.T) faas.Request {
 	return b.calls[len(b.calls)-1]
 }
 
-func (b *fakeBroker) published() []faas.Event {
+func (b *fakeBroker) published() []contract.Event {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.events
@@ -93,13 +93,13 @@ const inputSchema = `{"type":"object","additionalProperties":false,"required":["
 	"ratio":{"type":["number","null"]},"deep":{"type":"boolean"},"tags":{"type":"array","items":{"type":"string"}},
 	"sizes":{"type":"array","items":{"type":"integer"}},"where":{"type":"object"}}}`
 
-func request(name, route string) faas.Descriptor {
-	d := faas.Descriptor{
-		Name: name, Kind: faas.KindRequest, Keys: []string{strings.ReplaceAll(name, "-", ".")},
+func request(name, route string) contract.Descriptor {
+	d := contract.Descriptor{
+		Name: name, Kind: contract.KindRequest, Keys: []string{strings.ReplaceAll(name, "-", ".")},
 		Input: json.RawMessage(inputSchema), Timeout: 5 * time.Second, Version: "1",
 	}
 	if method, path, ok := strings.Cut(route, " "); ok {
-		d.Route = &faas.Route{Method: method, Path: path, Status: http.StatusOK}
+		d.Route = &contract.Route{Method: method, Path: path, Status: http.StatusOK}
 		d.Idempotent = method != http.MethodPost && method != http.MethodPatch
 	}
 	return d
@@ -114,7 +114,7 @@ func newBroker() *fakeBroker {
 	remove.Route.Status = http.StatusNoContent
 	create := request("create", "POST /profiles")
 	create.Route.Status = http.StatusCreated
-	event := faas.Descriptor{Name: "on-update", Kind: faas.KindEvent, Keys: []string{"profile.updated"}, Timeout: time.Second}
+	event := contract.Descriptor{Name: "on-update", Kind: contract.KindEvent, Keys: []string{"profile.updated"}, Timeout: time.Second}
 	b.announce("w1", request("get", "GET /profiles/{id}"), request("update", "PUT /profiles/{id}"),
 		remove, create, request("plain", ""), event)
 	return b

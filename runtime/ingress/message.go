@@ -9,7 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // part is one member of a message under construction: text of a parameter or
@@ -64,7 +64,7 @@ func (x *exchange) message(f *function, params []string) ([]byte, *problem) {
 	mistakes := check(parts, &f.input)
 	if body != nil && len(mistakes) == 0 {
 		if !startsObject(body) {
-			return nil, unfit(faas.FieldError{Detail: "want an object"})
+			return nil, unfit(contract.FieldError{Detail: "want an object"})
 		}
 		parts, mistakes = merge(parts, body, &f.input)
 	}
@@ -96,9 +96,9 @@ func queryParts(parts []part, query string) ([]part, *problem) {
 }
 
 // check gives each parameter its kind and says which do not fit.
-func check(parts []part, input *shape) (mistakes []faas.FieldError) {
+func check(parts []part, input *shape) (mistakes []contract.FieldError) {
 	wrong := func(name, detail string) {
-		mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: detail})
+		mistakes = append(mistakes, contract.FieldError{Pointer: pointer(name), Detail: detail})
 	}
 	query := slices.IndexFunc(parts, func(p part) bool { return p.from == fromQuery }) // where it begins
 	for n := range parts {
@@ -139,7 +139,7 @@ func notFrom(header string) string { return "it comes from the header field " + 
 // merge adds the members of body, a valid JSON object. Names are compared as
 // encoding/json does, without regard to case: a body must not slip another
 // value in for what the path or a header field says.
-func merge(parts []part, body []byte, input *shape) (merged []part, mistakes []faas.FieldError) {
+func merge(parts []part, body []byte, input *shape) (merged []part, mistakes []contract.FieldError) {
 	var room [8]part
 	given := room[:0] // one of each name: a list has many, and so may the body
 	for _, p := range parts {
@@ -149,7 +149,7 @@ func merge(parts []part, body []byte, input *shape) (merged []part, mistakes []f
 	}
 	for name, raw := range members(body) {
 		if header := input.headerOf(name); header != "" {
-			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: notFrom(header)})
+			mistakes = append(mistakes, contract.FieldError{Pointer: pointer(name), Detail: notFrom(header)})
 			continue
 		}
 		n := slices.IndexFunc(given, func(p part) bool { return strings.EqualFold(p.name, name) })
@@ -161,7 +161,7 @@ func merge(parts []part, body []byte, input *shape) (merged []part, mistakes []f
 			if given[n].from == fromPath {
 				where = "the path"
 			}
-			mistakes = append(mistakes, faas.FieldError{Pointer: pointer(name), Detail: "the body says otherwise than " + where})
+			mistakes = append(mistakes, contract.FieldError{Pointer: pointer(name), Detail: "the body says otherwise than " + where})
 		}
 	}
 	return parts, mistakes

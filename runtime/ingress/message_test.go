@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestMembersAreFoundWithoutDecoding(t *testing.T) {
@@ -53,7 +53,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add("é", "sizes=1&sizes=2", ` { "n\u0061me" : "x" } `)
 	f.Add("\x00", "%zz&&=&a", `{"a":}`)
 	i := New(Config{Broker: newBroker()})
-	fn := &function{Live: faas.Live{Descriptor: request("f", "PUT /f/{id}")}, input: shapeOf(json.RawMessage(inputSchema))}
+	fn := &function{Live: contract.Live{Descriptor: request("f", "PUT /f/{id}")}, input: shapeOf(json.RawMessage(inputSchema))}
 	f.Fuzz(func(t *testing.T, id, query, body string) {
 		r := httptest.NewRequest("PUT", "/f/x", strings.NewReader(body))
 		r.URL.RawQuery = query

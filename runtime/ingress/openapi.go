@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // object is a JSON object under construction.
@@ -27,10 +27,10 @@ func (x *exchange) openAPI(t *routes) {
 // stands under its own route, and under its name if it has none, or one that
 // OpenAPI cannot tell from another's; cookie is the name of the one that holds a
 // session.
-func (t *routes) describe(list []faas.Live, cookie string) []byte {
+func (t *routes) describe(list []contract.Live, cookie string) []byte {
 	paths := map[string]object{}
 	known := map[string]string{} // paths by what is left of them without the names of their parameters
-	add := func(d *faas.Descriptor, route *faas.Route) bool {
+	add := func(d *contract.Descriptor, route *contract.Route) bool {
 		path := strings.NewReplacer("...}", "}", "{$}", "").Replace(route.Path)
 		bare := parameterName.ReplaceAllString(path, "{}")
 		if known[bare] == "" {
@@ -45,13 +45,13 @@ func (t *routes) describe(list []faas.Live, cookie string) []byte {
 		return true
 	}
 	list = slices.Clone(list)
-	slices.SortStableFunc(list, func(a, b faas.Live) int { return cmp.Compare(openEnds(a.Route), openEnds(b.Route)) })
+	slices.SortStableFunc(list, func(a, b contract.Live) int { return cmp.Compare(openEnds(a.Route), openEnds(b.Route)) })
 	for n := range list {
 		d := &list[n].Descriptor
-		if d.Kind != faas.KindRequest || t.own[d.Name] != "" && add(d, d.Route) {
+		if d.Kind != contract.KindRequest || t.own[d.Name] != "" && add(d, d.Route) {
 			continue
 		}
-		byName := faas.Route{Method: http.MethodPost, Path: "/functions/" + d.Name}
+		byName := contract.Route{Method: http.MethodPost, Path: "/functions/" + d.Name}
 		if d.Route != nil {
 			byName.Status = d.Route.Status
 		}
@@ -81,7 +81,7 @@ func (t *routes) describe(list []faas.Live, cookie string) []byte {
 var parameterName = regexp.MustCompile(`{[^}]*}`)
 
 // openEnds puts the routes that others are exceptions from last.
-func openEnds(r *faas.Route) int {
+func openEnds(r *contract.Route) int {
 	if r != nil && (strings.HasSuffix(r.Path, "...}") || strings.HasSuffix(r.Path, "/")) {
 		return 1
 	}
@@ -112,7 +112,7 @@ var problemSchema = object{
 // operation describes one function. Its message is spread over the path, the
 // header fields and the body, or the query where there is no body. names are what
 // the path's parameters are called in the document.
-func operation(d *faas.Descriptor, route *faas.Route, names []string, cached bool) object {
+func operation(d *contract.Descriptor, route *contract.Route, names []string, cached bool) object {
 	status := cmp.Or(route.Status, http.StatusOK)
 	success := object{"description": "What the function answers"}
 	if status != http.StatusNoContent {

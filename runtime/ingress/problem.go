@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // statusClientGone is what NGINX logs for a client that left: nobody gets it.
@@ -19,17 +19,17 @@ const statusClientGone = 499
 // problem is an RFC 9457 problem document, and what its response says in
 // header fields.
 type problem struct {
-	Type      string            `json:"type"`
-	Title     string            `json:"title"`
-	Status    int               `json:"status"`
-	Detail    string            `json:"detail,omitempty"`
-	Instance  string            `json:"instance,omitempty"` // the path of the request
-	Function  string            `json:"function,omitempty"`
-	CallID    string            `json:"callId"`
-	Attempt   int               `json:"attempt"` // how often the call was handed to the broker: 0 or 1
-	Executed  faas.Executed     `json:"executed"`
-	Retryable bool              `json:"retryable"`
-	Errors    []faas.FieldError `json:"errors,omitempty"`
+	Type      string                `json:"type"`
+	Title     string                `json:"title"`
+	Status    int                   `json:"status"`
+	Detail    string                `json:"detail,omitempty"`
+	Instance  string                `json:"instance,omitempty"` // the path of the request
+	Function  string                `json:"function,omitempty"`
+	CallID    string                `json:"callId"`
+	Attempt   int                   `json:"attempt"` // how often the call was handed to the broker: 0 or 1
+	Executed  contract.Executed     `json:"executed"`
+	Retryable bool                  `json:"retryable"`
+	Errors    []contract.FieldError `json:"errors,omitempty"`
 
 	after       time.Duration // Retry-After
 	proxyStatus string        // error type of RFC 9209
@@ -41,18 +41,18 @@ type problem struct {
 func refuse(status int, format string, a ...any) *problem {
 	return &problem{
 		Type: "about:blank", Title: titleOf(status), Status: status,
-		Detail: fmt.Sprintf(format, a...), Executed: faas.ExecutedNo,
+		Detail: fmt.Sprintf(format, a...), Executed: contract.ExecutedNo,
 	}
 }
 
 // unfit is the problem of an input that does not fit the function's schema.
-func unfit(fields ...faas.FieldError) *problem {
+func unfit(fields ...contract.FieldError) *problem {
 	p := refuse(http.StatusUnprocessableEntity, "the input does not fit")
-	p.Type, p.Errors = typeOf(faas.CodeInvalid), fields[:min(len(fields), faas.MaxMistakes)]
+	p.Type, p.Errors = typeOf(contract.CodeInvalid), fields[:min(len(fields), contract.MaxFieldErrors)]
 	return p
 }
 
-func typeOf(c faas.Code) string { return "urn:rabbet:" + string(c) }
+func typeOf(c contract.Code) string { return "urn:rabbet:" + string(c) }
 
 func titleOf(status int) string {
 	if status == statusClientGone {
@@ -69,37 +69,37 @@ type answer struct {
 	proxyStatus string // RFC 9209, where the way to the function is to blame
 }
 
-var answers = map[faas.Code]answer{
-	faas.CodeInvalid:      {status: http.StatusUnprocessableEntity},
-	faas.CodeMalformed:    {status: http.StatusBadRequest},
-	faas.CodeUnauthorized: {status: http.StatusUnauthorized},
-	faas.CodeForbidden:    {status: http.StatusForbidden},
-	faas.CodeNotFound:     {status: http.StatusNotFound},
-	faas.CodeConflict:     {status: http.StatusConflict},
-	faas.CodeGone:         {status: http.StatusGone},
-	faas.CodePrecondition: {status: http.StatusPreconditionFailed},
-	faas.CodeThrottled:    {status: http.StatusTooManyRequests, transient: true},
-	faas.CodePermanent:    {status: http.StatusInternalServerError},
-	faas.CodeExhausted:    {status: http.StatusInternalServerError, hidden: true},
-	faas.CodeInternal:     {status: http.StatusInternalServerError, transient: true, hidden: true},
-	faas.CodePanic:        {status: http.StatusInternalServerError, hidden: true},
-	faas.CodeUnroutable:   {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "destination_unavailable"},
-	faas.CodeRefused:      {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "connection_limit_reached"},
-	faas.CodeBlocked:      {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "connection_limit_reached"},
-	faas.CodeUnavailable:  {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "destination_unavailable"},
-	faas.CodeUnconfirmed:  {status: http.StatusGatewayTimeout, transient: true, proxyStatus: "connection_terminated"},
-	faas.CodeExpired:      {status: http.StatusGatewayTimeout, transient: true, proxyStatus: "http_response_timeout"},
-	faas.CodeLost:         {status: http.StatusBadGateway, transient: true, proxyStatus: "http_response_incomplete"},
-	faas.CodeCanceled:     {status: statusClientGone, transient: true},
+var answers = map[contract.Code]answer{
+	contract.CodeInvalid:      {status: http.StatusUnprocessableEntity},
+	contract.CodeMalformed:    {status: http.StatusBadRequest},
+	contract.CodeUnauthorized: {status: http.StatusUnauthorized},
+	contract.CodeForbidden:    {status: http.StatusForbidden},
+	contract.CodeNotFound:     {status: http.StatusNotFound},
+	contract.CodeConflict:     {status: http.StatusConflict},
+	contract.CodeGone:         {status: http.StatusGone},
+	contract.CodePrecondition: {status: http.StatusPreconditionFailed},
+	contract.CodeThrottled:    {status: http.StatusTooManyRequests, transient: true},
+	contract.CodePermanent:    {status: http.StatusInternalServerError},
+	contract.CodeExhausted:    {status: http.StatusInternalServerError, hidden: true},
+	contract.CodeInternal:     {status: http.StatusInternalServerError, transient: true, hidden: true},
+	contract.CodePanic:        {status: http.StatusInternalServerError, hidden: true},
+	contract.CodeUnroutable:   {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "destination_unavailable"},
+	contract.CodeRefused:      {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "connection_limit_reached"},
+	contract.CodeBlocked:      {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "connection_limit_reached"},
+	contract.CodeUnavailable:  {status: http.StatusServiceUnavailable, transient: true, proxyStatus: "destination_unavailable"},
+	contract.CodeUnconfirmed:  {status: http.StatusGatewayTimeout, transient: true, proxyStatus: "connection_terminated"},
+	contract.CodeExpired:      {status: http.StatusGatewayTimeout, transient: true, proxyStatus: "http_response_timeout"},
+	contract.CodeLost:         {status: http.StatusBadGateway, transient: true, proxyStatus: "http_response_incomplete"},
+	contract.CodeCanceled:     {status: statusClientGone, transient: true},
 }
 
 // problemOf is how a failed call looks over HTTP. idempotent says whether the
 // client may repeat the call.
 func problemOf(err error, idempotent bool) *problem {
-	e := faas.AsError(err)
+	e := contract.AsError(err)
 	a, known := answers[e.Code]
 	if !known {
-		a = answers[faas.CodeInternal]
+		a = answers[contract.CodeInternal]
 	}
 	p := &problem{
 		Type: typeOf(e.Code), Title: titleOf(a.status), Status: a.status,
@@ -107,15 +107,15 @@ func problemOf(err error, idempotent bool) *problem {
 		after: e.After, proxyStatus: a.proxyStatus, cause: err,
 	}
 	if p.Executed == "" {
-		p.Executed = faas.ExecutedYes
+		p.Executed = contract.ExecutedYes
 	}
 	if a.hidden || !known {
 		p.Detail = "the function failed"
 	}
-	if p.Executed == faas.ExecutedYes && e.Code == faas.CodeUnavailable {
+	if p.Executed == contract.ExecutedYes && e.Code == contract.CodeUnavailable {
 		p.proxyStatus = "" // the function's own word, see faas.RetryAfter
 	}
-	p.Retryable = a.transient && (idempotent || p.Executed == faas.ExecutedNo || e.Code == faas.CodeThrottled)
+	p.Retryable = a.transient && (idempotent || p.Executed == contract.ExecutedNo || e.Code == contract.CodeThrottled)
 	return p
 }
 

@@ -6,26 +6,26 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Results serves the results of functions that say faas.Cached, from a cache
 // where it can and through next otherwise. A cache that is down is no error. A
 // call waits no longer than r.Deadline, for others' calls either.
 type Results interface {
-	Call(ctx context.Context, next faas.Caller, f *faas.Descriptor, r faas.Request, want faas.CacheDirectives) (faas.CacheResult, error)
+	Call(ctx context.Context, next contract.Caller, f *contract.Descriptor, r contract.Call, want contract.CacheDirectives) (contract.CacheResult, error)
 }
 
 // nobody is the Caller of a function that no worker hosts: what is stored can
 // still be served.
 type nobody struct{}
 
-func (nobody) Call(context.Context, faas.Request) (faas.Reply, error) {
-	return faas.Reply{}, errNoWorker
+func (nobody) Call(context.Context, contract.Call) (contract.Reply, error) {
+	return contract.Reply{}, errNoWorker
 }
 
 // callCached calls f through the cache.
-func (x *exchange) callCached(f *function, status int, request faas.Request, began time.Time) {
+func (x *exchange) callCached(f *function, status int, request contract.Call, began time.Time) {
 	r := x.request
 	want := directives(r.Header)
 	bypass := !f.caching.shares(r, &request)
@@ -36,7 +36,7 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 		x.fail(onlyIfCached())
 		return
 	}
-	var next faas.Caller = x.ingress.cfg.Broker
+	var next contract.Caller = x.ingress.cfg.Broker
 	if len(f.Workers) == 0 {
 		next = nobody{}
 	}
@@ -61,7 +61,7 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 		default:
 			p := refuse(http.StatusPreconditionFailed, "%s does not hold for what is there now", failed)
 			if !result.Hit {
-				p.Executed = faas.ExecutedYes
+				p.Executed = contract.ExecutedYes
 			}
 			x.fail(p)
 			return
@@ -75,7 +75,7 @@ func (x *exchange) callCached(f *function, status int, request faas.Request, beg
 
 // failCached writes the error of a call through the cache: one that was kept,
 // or one of just now.
-func (x *exchange) failCached(f *function, result *faas.CacheResult, want faas.CacheDirectives, err error) {
+func (x *exchange) failCached(f *function, result *contract.CacheResult, want contract.CacheDirectives, err error) {
 	if want.OnlyIfCached && !result.Hit {
 		x.sent = false
 		x.fail(onlyIfCached())
@@ -83,7 +83,7 @@ func (x *exchange) failCached(f *function, result *faas.CacheResult, want faas.C
 	}
 	p := problemOf(err, f.Idempotent)
 	if result.Hit {
-		p.Executed = faas.ExecutedNo
+		p.Executed = contract.ExecutedNo
 		x.set("Age", seconds(result.Age))
 	}
 	x.cacheStatus(result, err)
@@ -95,7 +95,7 @@ func onlyIfCached() *problem {
 }
 
 // describe says how the result came about, and who else may keep it.
-func (x *exchange) describe(f *function, result *faas.CacheResult, want faas.CacheDirectives, took time.Duration) {
+func (x *exchange) describe(f *function, result *contract.CacheResult, want contract.CacheDirectives, took time.Duration) {
 	if result.ETag != "" {
 		x.set("Etag", result.ETag)
 	}
@@ -112,14 +112,14 @@ func (x *exchange) describe(f *function, result *faas.CacheResult, want faas.Cac
 }
 
 // cacheStatus says what the cache did (RFC 9211).
-func (x *exchange) cacheStatus(result *faas.CacheResult, err error) {
+func (x *exchange) cacheStatus(result *contract.CacheResult, err error) {
 	b := append(make([]byte, 0, 64), "Rabbet"...)
 	ttl := int64(result.TTL / time.Second)
 	if result.TTL < 0 {
 		ttl = min(ttl, -1) // in its first second, too
 	}
 	switch {
-	case result.Hit && result.Forward != "": // it was asked for in vain, see faas.CachePolicy.StaleIfError
+	case result.Hit && result.Forward != "": // it was asked for in vain, see contract.CachePolicy.StaleIfError
 		b = append(append(append(b, "; fwd="...), result.Forward...), "; ttl="...)
 		b = append(strconv.AppendInt(b, ttl, 10), "; detail=stale-if-error"...)
 	case result.Hit:

@@ -7,36 +7,37 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 // fakeResults answers with result and err, or lets the call through if it has neither.
 type fakeResults struct {
-	result *faas.CacheResult
+	result *contract.CacheResult
 	err    error
 
-	want    faas.CacheDirectives // of the last call
-	request faas.Request         // likewise
+	want    contract.CacheDirectives // of the last call
+	request contract.Call            // likewise
 }
 
-func (r *fakeResults) Call(ctx context.Context, next faas.Caller, f *faas.Descriptor, q faas.Request, want faas.CacheDirectives) (faas.CacheResult, error) {
+func (r *fakeResults) Call(ctx context.Context, next contract.Caller, f *contract.Descriptor, q contract.Call, want contract.CacheDirectives) (contract.CacheResult, error) {
 	r.want, r.request = want, q
 	if r.result != nil {
 		return *r.result, r.err
 	}
 	if r.err != nil {
-		return faas.CacheResult{}, r.err
+		return contract.CacheResult{}, r.err
 	}
 	reply, err := next.Call(ctx, q)
-	return faas.CacheResult{Reply: reply, Stored: true, Forward: "uri-miss", ETag: `"1"`}, err
+	return contract.CacheResult{Reply: reply, Stored: true, Forward: "uri-miss", ETag: `"1"`}, err
 }
 
 // cached is an ingress with one cached function, GET /cached/{id}.
 func cached(r *fakeResults) (*fakeBroker, *Ingress) {
-	return cachedBy(r, faas.CachePolicy{TTL: time.Minute})
+	return cachedBy(r, contract.CachePolicy{TTL: time.Minute})
 }
 
-func cachedBy(r *fakeResults, policy faas.CachePolicy) (*fakeBroker, *Ingress) {
+func cachedBy(r *fakeResults, policy contract.CachePolicy) (*fakeBroker, *Ingress) {
 	b := newBroker()
 	d := request("cached", "GET /cached/{id}")
 	d.Cache = &policy
@@ -53,7 +54,7 @@ const localizedSchema = `{"type":"object","additionalProperties":false,"properti
 
 // What is stored is served whether a worker is there or not; what is not cannot be made.
 func TestCachedWithoutAWorker(t *testing.T) {
-	fresh := faas.CacheResult{Reply: faas.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"1"`, TTL: time.Minute}
+	fresh := contract.CacheResult{Reply: contract.Reply{Body: []byte(`{"id":"42"}`)}, Hit: true, ETag: `"1"`, TTL: time.Minute}
 	for name, c := range map[string]struct {
 		results *fakeResults
 		fields  string
@@ -74,7 +75,7 @@ func TestCachedWithoutAWorker(t *testing.T) {
 			t.Errorf("%s: Server-Timing: %q", name, timing)
 		}
 		if r.StatusCode == 503 {
-			if p := readProblem(t, r); p.Executed != faas.ExecutedNo || !p.Retryable || p.Attempt != 0 {
+			if p := readProblem(t, r); p.Executed != contract.ExecutedNo || !p.Retryable || p.Attempt != 0 {
 				t.Errorf("%s: got %+v, want it not executed, to be tried again", name, p)
 			}
 		}

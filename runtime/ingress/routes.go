@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // routes is what the ingress serves as long as the directory does not change.
@@ -24,7 +24,7 @@ type routes struct {
 
 // function is a live function, prepared for serving.
 type function struct {
-	faas.Live
+	contract.Live
 	params  []string // names of the path's parameters
 	input   shape
 	cached  bool // its results go through Config.Results
@@ -69,13 +69,13 @@ func closed(c <-chan struct{}) bool {
 // newRoutes builds the routes for a list of functions. Of two functions that
 // want one route, the one that had it before keeps it, as long as a worker
 // hosts it.
-func (i *Ingress) newRoutes(before *routes, list []faas.Live, changed <-chan struct{}) *routes {
+func (i *Ingress) newRoutes(before *routes, list []contract.Live, changed <-chan struct{}) *routes {
 	t := &routes{
 		changed: changed, mux: http.NewServeMux(),
 		functions: make(map[string]*function, len(list)), own: map[string]string{}, refused: map[string]bool{},
 	}
 	if i.cfg.Hidden != nil {
-		list = slices.DeleteFunc(slices.Clone(list), func(f faas.Live) bool { return i.cfg.Hidden(&f.Descriptor) })
+		list = slices.DeleteFunc(slices.Clone(list), func(f contract.Live) bool { return i.cfg.Hidden(&f.Descriptor) })
 	}
 	t.openAPI = sync.OnceValue(func() []byte { return t.describe(list, i.cfg.Cookie.Name) })
 	t.mount()
@@ -88,7 +88,7 @@ func (i *Ingress) newRoutes(before *routes, list []faas.Live, changed <-chan str
 			f.caching = cachingOf(f)
 		}
 		t.functions[f.Name] = f
-		if f.Kind != faas.KindRequest || f.Route == nil {
+		if f.Kind != contract.KindRequest || f.Route == nil {
 			continue
 		}
 		f.params = pathParams(f.Route.Path)
@@ -175,7 +175,7 @@ func (t *routes) try(pattern string, h http.Handler) (err error) {
 	return nil
 }
 
-func pattern(r *faas.Route) string { return r.Method + " " + r.Path }
+func pattern(r *contract.Route) string { return r.Method + " " + r.Path }
 
 // pathParams are the names of a path's parameters, in order.
 func pathParams(path string) []string {

@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestRoutesFollowTheDirectory(t *testing.T) {
@@ -112,7 +112,7 @@ func TestRenamedFunctionKeepsItsRoute(t *testing.T) {
 }
 
 func TestHiddenFunctions(t *testing.T) {
-	h := New(Config{Broker: newBroker(), Hidden: func(d *faas.Descriptor) bool { return d.Name == "get" }})
+	h := New(Config{Broker: newBroker(), Hidden: func(d *contract.Descriptor) bool { return d.Name == "get" }})
 	for target, want := range map[string]int{"GET /profiles/42": 405, "POST /functions/get": 404, "POST /functions/plain": 200} {
 		method, path, _ := strings.Cut(target, " ")
 		if r := do(h, method, path, ""); r.StatusCode != want {
@@ -220,7 +220,7 @@ func TestOpenAPI(t *testing.T) {
 		t.Error("a function without a route does not stand under its name")
 	}
 
-	b.announce("w2", faas.Descriptor{Name: "any", Kind: faas.KindRequest, Keys: []string{"any"}})
+	b.announce("w2", contract.Descriptor{Name: "any", Kind: contract.KindRequest, Keys: []string{"any"}})
 	if got := text(t, do(h, "GET", "/openapi.json", "")); !strings.Contains(got, "/functions/any") {
 		t.Error("the document did not follow the directory")
 	}

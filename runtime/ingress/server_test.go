@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // start serves the ingress as a process does.
@@ -89,7 +89,7 @@ func TestNothingKnownYet(t *testing.T) {
 	missing := [][2]string{{"GET", "/profiles/42"}, {"POST", "/functions/get"}}
 	for _, request := range missing {
 		r := do(h, request[0], request[1], "")
-		if p := readProblem(t, r); p.Status != 503 || p.Executed != faas.ExecutedNo || !p.Retryable || r.Header.Get("Retry-After") == "" || strings.Contains(p.Detail, "10.1.2.3") {
+		if p := readProblem(t, r); p.Status != 503 || p.Executed != contract.ExecutedNo || !p.Retryable || r.Header.Get("Retry-After") == "" || strings.Contains(p.Detail, "10.1.2.3") {
 			t.Errorf("%v without a broker: got %+v, want a 503 to come back after", request, p)
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Sessions keeps what functions remember of a client from call to call, where
@@ -18,9 +18,9 @@ type Sessions interface {
 	Load(ctx context.Context, token string) (values []byte, found bool, err error)
 	// Save makes the change to the session with that token, "" for none, and
 	// returns the token that the client has from then on, and until when; ""
-	// for no session. An *faas.Error is for the client; any other says that
+	// for no session. An *contract.Error is for the client; any other says that
 	// the change may have been made or not.
-	Save(ctx context.Context, token string, change faas.SessionChange) (next string, until time.Time, err error)
+	Save(ctx context.Context, token string, change contract.SessionChange) (next string, until time.Time, err error)
 }
 
 // Cookie says how a client keeps the token of its session. It is always
@@ -47,7 +47,7 @@ func (c Cookie) withDefaults() Cookie {
 
 // callInSession calls f with the session of the client, and keeps what f
 // changed in it.
-func (x *exchange) callInSession(f *function, status int, request faas.Request) {
+func (x *exchange) callInSession(f *function, status int, request contract.Call) {
 	sessions := x.ingress.cfg.Sessions
 	if sessions == nil {
 		x.fail(refuse(http.StatusServiceUnavailable, "the function needs its client's session, and this ingress keeps none"))
@@ -96,9 +96,9 @@ func (x *exchange) sessionToken() string {
 // keepSession makes the change, and sets the client's cookie if its token is
 // another one from now on.
 func (x *exchange) keepSession(ctx context.Context, token string, encoded []byte) *problem {
-	var change faas.SessionChange
+	var change contract.SessionChange
 	if err := json.Unmarshal(encoded, &change); err != nil {
-		return problemOf(&faas.Error{Code: faas.CodeLost, Detail: "what the function did to the session cannot be read", Cause: err}, false)
+		return problemOf(&contract.Error{Code: contract.CodeLost, Detail: "what the function did to the session cannot be read", Cause: err}, false)
 	}
 	next, until, err := x.ingress.cfg.Sessions.Save(ctx, token, change)
 	if err != nil {
@@ -139,10 +139,10 @@ func sessionUnknown(err error) *problem {
 // sessionNotKept is the problem of a call that ran, and whose session could
 // not be saved.
 func sessionNotKept(err error) *problem {
-	if own, ok := errors.AsType[*faas.Error](err); ok {
+	if own, ok := errors.AsType[*contract.Error](err); ok {
 		return problemOf(own, false)
 	}
 	p := refuse(http.StatusInternalServerError, "the function has run, but what it changed in the session may be lost")
-	p.Executed, p.cause = faas.ExecutedYes, err
+	p.Executed, p.cause = contract.ExecutedYes, err
 	return p
 }

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -20,7 +21,7 @@ type fakeSessions struct {
 	down    bool  // nothing can be loaded
 	saveErr error // nothing can be saved
 	next    string
-	saved   []faas.SessionChange
+	saved   []contract.SessionChange
 	token   string // that the last change was for
 }
 
@@ -34,7 +35,7 @@ func (s *fakeSessions) Load(_ context.Context, token string) ([]byte, bool, erro
 	return []byte(`{"user":"ada"}`), true, nil
 }
 
-func (s *fakeSessions) Save(ctx context.Context, token string, change faas.SessionChange) (string, time.Time, error) {
+func (s *fakeSessions) Save(ctx context.Context, token string, change contract.SessionChange) (string, time.Time, error) {
 	if ctx.Err() != nil {
 		return "", time.Time{}, ctx.Err()
 	}
@@ -48,10 +49,10 @@ func inSession(s *fakeSessions, change string, configure ...func(*Config)) (*fak
 	b := newBroker()
 	get, post := request("visit", "GET /visit/{id}"), request("change", "POST /visit/{id}")
 	get.Session, post.Session = true, true
-	get.Cache = &faas.CachePolicy{TTL: time.Minute} // of a foreign worker: ours refuse it
+	get.Cache = &contract.CachePolicy{TTL: time.Minute} // of a foreign worker: ours refuse it
 	b.announce("w2", get, post)
-	b.call = func(context.Context, faas.Request) (faas.Reply, error) {
-		reply := faas.Reply{Body: []byte(`{}`)}
+	b.call = func(context.Context, contract.Call) (contract.Reply, error) {
+		reply := contract.Reply{Body: []byte(`{}`)}
 		if change != "" {
 			reply.Session = []byte(change)
 		}
@@ -135,7 +136,7 @@ func TestSessionsDown(t *testing.T) {
 	b, h := inSession(&fakeSessions{down: true}, "")
 	r := do(h, "GET", "/visit/1", "", secret)
 	p := readProblem(t, r)
-	if p.Status != 503 || p.Executed != faas.ExecutedNo || !p.Retryable || p.Attempt != 0 || r.Header.Get("Retry-After") == "" || b.called() != 0 {
+	if p.Status != 503 || p.Executed != contract.ExecutedNo || !p.Retryable || p.Attempt != 0 || r.Header.Get("Retry-After") == "" || b.called() != 0 {
 		t.Errorf("%+v, %v after %d calls, want a 503 before any", p, r.Header, b.called())
 	}
 	if r.Header["Set-Cookie"] != nil {
@@ -164,7 +165,7 @@ func TestSessionThatIsNotKept(t *testing.T) {
 			_, h := inSession(&fakeSessions{saveErr: c.err, next: "new"}, c.change)
 			r := do(h, c.method, "/visit/1", "", secret)
 			p := readProblem(t, r)
-			if p.Status != c.status || p.Executed != faas.ExecutedYes || p.Attempt != 1 || p.Retryable != c.retryable || !strings.Contains(p.Detail, c.detail) {
+			if p.Status != c.status || p.Executed != contract.ExecutedYes || p.Attempt != 1 || p.Retryable != c.retryable || !strings.Contains(p.Detail, c.detail) {
 				t.Errorf("%+v", p)
 			}
 			if r.Header["Set-Cookie"] != nil {
@@ -177,8 +178,8 @@ func TestSessionThatIsNotKept(t *testing.T) {
 func TestSessionOfAFailedCallStaysAsItIs(t *testing.T) {
 	s := &fakeSessions{}
 	b, h := inSession(s, "")
-	b.call = func(context.Context, faas.Request) (faas.Reply, error) {
-		return faas.Reply{Session: []byte(`{"destroy":true}`)}, faas.NotFound("no")
+	b.call = func(context.Context, contract.Call) (contract.Reply, error) {
+		return contract.Reply{Session: []byte(`{"destroy":true}`)}, faas.NotFound("no")
 	}
 	r := do(h, "GET", "/visit/1", "", secret)
 	if r.StatusCode != 404 || len(s.saved) != 0 || r.Header["Set-Cookie"] != nil {
@@ -192,7 +193,7 @@ func TestSessionIsKeptForAClientThatLeft(t *testing.T) {
 	b, h := inSession(s, `{"destroy":true}`)
 	ctx, leave := context.WithCancel(t.Context())
 	reply := b.call
-	b.call = func(ctx context.Context, r faas.Request) (faas.Reply, error) {
+	b.call = func(ctx context.Context, r contract.Call) (contract.Reply, error) {
 		leave()
 		return reply(ctx, r)
 	}
@@ -208,7 +209,7 @@ func TestSessionIsKeptForAClientThatLeft(t *testing.T) {
 
 func TestIngressWithoutSessionsRefuses(t *testing.T) {
 	b, h := inSession(nil, "", func(c *Config) { c.Sessions = nil })
-	if p := readProblem(t, do(h, "GET", "/visit/1", "")); p.Status != 503 || p.Executed != faas.ExecutedNo || b.called() != 0 {
+	if p := readProblem(t, do(h, "GET", "/visit/1", "")); p.Status != 503 || p.Executed != contract.ExecutedNo || b.called() != 0 {
 		t.Errorf("%+v", p)
 	}
 }

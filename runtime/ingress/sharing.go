@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // caching is what a function's cache policy means for those who ask: whose
@@ -62,7 +62,7 @@ func cachingOf(f *function) caching {
 // edgeControl lets shared caches serve a result for p.Edge, and as long again
 // while they ask for a fresh one if the policy knows of that (RFC 5861, section
 // 3). For everybody else the result is stale at once.
-func edgeControl(p *faas.CachePolicy) string {
+func edgeControl(p *contract.CachePolicy) string {
 	control := "max-age=0, must-revalidate, s-maxage=" + seconds(p.Edge)
 	if stale := min(p.StaleWhileRevalidate, p.Edge); stale >= time.Second {
 		// No must-revalidate: it forbids what the last directive allows.
@@ -78,7 +78,7 @@ const cookiePrefix = "cookie:"
 
 // shares reports whether the request may share stored results, and completes
 // the call by who asks.
-func (c *caching) shares(r *http.Request, call *faas.Request) bool {
+func (c *caching) shares(r *http.Request, call *contract.Call) bool {
 	if len(c.identity) > 0 {
 		call.Identity = identityOf(r, c.identity)
 		return call.Identity != ""
@@ -87,7 +87,7 @@ func (c *caching) shares(r *http.Request, call *faas.Request) bool {
 }
 
 // controlOf is the Cache-Control of a result.
-func (c *caching) controlOf(r *http.Request, result *faas.CacheResult, want faas.CacheDirectives) string {
+func (c *caching) controlOf(r *http.Request, result *contract.CacheResult, want contract.CacheDirectives) string {
 	switch {
 	case want.NoStore:
 		return "no-store"

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Two servers are restarted in turn under load, as in a rolling restart: each
@@ -24,11 +24,11 @@ import (
 func TestShutdownLosesNoRequest(t *testing.T) {
 	const restarts = 10
 	broker := newBroker()
-	broker.call = func(_ context.Context, r faas.Request) (faas.Reply, error) {
+	broker.call = func(_ context.Context, r contract.Call) (contract.Reply, error) {
 		if rand.N(50) == 0 {
 			time.Sleep(rand.N(50 * time.Millisecond)) // work that is under way when the server stops
 		}
-		return faas.Reply{Body: r.Body}, nil
+		return contract.Reply{Body: r.Body}, nil
 	}
 	var servers [2]struct {
 		addr string
@@ -235,12 +235,12 @@ const simple = "GET /profiles/42 HTTP/1.1\r\nHost: x\r\n\r\n"
 func TestShutdownWaitsForClients(t *testing.T) {
 	b := newBroker()
 	under, finish := make(chan bool), make(chan bool)
-	b.call = func(_ context.Context, r faas.Request) (faas.Reply, error) {
+	b.call = func(_ context.Context, r contract.Call) (contract.Reply, error) {
 		if r.Key == "plain" {
 			under <- true
 			<-finish
 		}
-		return faas.Reply{Body: r.Body}, nil
+		return contract.Reply{Body: r.Body}, nil
 	}
 	var fresh, idle, midway, busy *client
 	stopped := stopAfter(t, New(Config{Broker: b}), time.Minute, func(addr string) {
@@ -274,13 +274,13 @@ func TestShutdownLosesPatience(t *testing.T) {
 	b := newBroker()
 	under, finish := make(chan bool), make(chan bool)
 	large := []byte(`"` + strings.Repeat("x", 16<<20) + `"`) // more than sockets hold
-	b.call = func(_ context.Context, r faas.Request) (faas.Reply, error) {
+	b.call = func(_ context.Context, r contract.Call) (contract.Reply, error) {
 		if r.Key == "plain" {
-			return faas.Reply{Body: large}, nil
+			return contract.Reply{Body: large}, nil
 		}
 		under <- true
 		<-finish
-		return faas.Reply{Body: r.Body}, nil
+		return contract.Reply{Body: r.Body}, nil
 	}
 	var fresh, midway, busy, slow *client
 	var answer *http.Response

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 const (
@@ -54,10 +54,10 @@ func (x *exchange) tail(*routes) {
 	defer x.ingress.tails.Add(-1)
 
 	ctx, cancel := context.WithCancel(x.context())
-	events, ended := make(chan faas.Event, tailBacklog), make(chan error, 1)
+	events, ended := make(chan contract.Event, tailBacklog), make(chan error, 1)
 	var dropped atomic.Int64
 	go func() { // ends with ctx, at the latest when the handler returns
-		ended <- x.ingress.cfg.Broker.Tail(ctx, pattern, func(e faas.Event) {
+		ended <- x.ingress.cfg.Broker.Tail(ctx, pattern, func(e contract.Event) {
 			select {
 			case events <- e:
 			default:
@@ -104,11 +104,11 @@ func (x *exchange) tail(*routes) {
 
 // redact returns the event's body without what a function that reacts to it
 // calls sensitive, as far as this ingress has met that function.
-func (t *routes) redact(e *faas.Event) []byte {
+func (t *routes) redact(e *contract.Event) []byte {
 	body := e.Body
 	for _, f := range t.functions {
-		if f.Sensitive && f.Kind == faas.KindEvent {
-			body = faas.Redact(f.InputOf(e.Key), body)
+		if f.Sensitive && f.Kind == contract.KindEvent {
+			body = contract.Redact(f.InputOf(e.Key), body)
 		}
 	}
 	return body
@@ -131,7 +131,7 @@ func tailPattern(r *http.Request) (string, *problem) {
 	}
 	for name, values := range query {
 		if name != "key" || len(values) > 1 {
-			return "", unfit(faas.FieldError{Pointer: pointer(name), Detail: "give one key, such as profile.*, and nothing else"})
+			return "", unfit(contract.FieldError{Pointer: pointer(name), Detail: "give one key, such as profile.*, and nothing else"})
 		}
 	}
 	pattern := query.Get("key")
@@ -161,7 +161,7 @@ func (x *exchange) stream() *stream {
 	return &stream{w: x, control: http.NewResponseController(x)}
 }
 
-func (s *stream) event(e *faas.Event) {
+func (s *stream) event(e *contract.Event) {
 	t := tailed{Key: e.Key, ID: e.ID, Type: e.Type, ContentType: e.ContentType, Time: e.Time}
 	if !jsonTime(t.Time) {
 		t.Time = time.Time{}

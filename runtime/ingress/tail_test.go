@@ -10,11 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // relay hands what comes by feed to fn until ctx is done, as a broker's Tail does.
-func relay(ctx context.Context, feed <-chan faas.Event, fn func(faas.Event)) error {
+func relay(ctx context.Context, feed <-chan contract.Event, fn func(contract.Event)) error {
 	for {
 		select {
 		case e := <-feed:
@@ -27,8 +27,8 @@ func relay(ctx context.Context, feed <-chan faas.Event, fn func(faas.Event)) err
 
 func TestTailStreamsEvents(t *testing.T) {
 	b := newBroker()
-	feed, patterns, ended := make(chan faas.Event), make(chan string, 1), make(chan struct{})
-	b.tail = func(ctx context.Context, pattern string, fn func(faas.Event)) error {
+	feed, patterns, ended := make(chan contract.Event), make(chan string, 1), make(chan struct{})
+	b.tail = func(ctx context.Context, pattern string, fn func(contract.Event)) error {
 		defer close(ended)
 		patterns <- pattern
 		return relay(ctx, feed, fn)
@@ -62,20 +62,20 @@ func TestTailStreamsEvents(t *testing.T) {
 		t.Fatal("the stream ended")
 		return ""
 	}
-	feed <- faas.Event{Key: "profile.updated", ID: "1", Body: []byte("{\n \"id\": 4\n}")}
+	feed <- contract.Event{Key: "profile.updated", ID: "1", Body: []byte("{\n \"id\": 4\n}")}
 	if got, want := next(), `{"key":"profile.updated","id":"1","data":{"id":4}}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	feed <- faas.Event{Key: "profile.raw", ID: "2", Body: []byte("\n\n\xff")}
+	feed <- contract.Event{Key: "profile.raw", ID: "2", Body: []byte("\n\n\xff")}
 	if got, want := next(), `{"key":"profile.raw","id":"2","data_base64":"Cgr/"}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	feed <- faas.Event{Key: "profile.odd", ID: "3", Body: []byte("\"\xff\"")} // JSON has to be UTF-8, and so has the stream
+	feed <- contract.Event{Key: "profile.odd", ID: "3", Body: []byte("\"\xff\"")} // JSON has to be UTF-8, and so has the stream
 	if got, want := next(), `{"key":"profile.odd","id":"3","data_base64":"Iv8i"}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for _, year := range []int{-1, 10_000} { // AMQP can say what JSON cannot
-		feed <- faas.Event{Key: "profile.updated", ID: "4", Body: []byte("1"), Time: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)}
+		feed <- contract.Event{Key: "profile.updated", ID: "4", Body: []byte("1"), Time: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)}
 		if got, want := next(), `{"key":"profile.updated","id":"4","data":1}`; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
@@ -86,8 +86,8 @@ func TestTailStreamsEvents(t *testing.T) {
 
 func TestTailRedactsWhatIsSensitive(t *testing.T) {
 	b := newBroker()
-	d := faas.Descriptor{Name: "on-payment", Kind: faas.KindEvent, Keys: []string{"paid.#"}, Sensitive: true, Timeout: time.Second,
-		Reactions: []faas.Reaction{{Keys: []string{"paid.#"}, Input: []byte(`{"type":"object","properties":{"card":{"type":"string","x-sensitive":true}}}`)}}}
+	d := contract.Descriptor{Name: "on-payment", Kind: contract.KindEvent, Keys: []string{"paid.#"}, Sensitive: true, Timeout: time.Second,
+		Reactions: []contract.Reaction{{Keys: []string{"paid.#"}, Input: []byte(`{"type":"object","properties":{"card":{"type":"string","x-sensitive":true}}}`)}}}
 	b.announce("w2", d)
 	routes := New(Config{Broker: b}).current()
 	for key, want := range map[string]string{
@@ -95,7 +95,7 @@ func TestTailRedactsWhatIsSensitive(t *testing.T) {
 		"paid":      `{"id":1,"card":"[redacted]"}`,
 		"paid-else": `{"id":1, "card":"4111"}`,
 	} {
-		if got := string(routes.redact(&faas.Event{Key: key, Body: []byte(`{"id":1, "card":"4111"}`)})); got != want {
+		if got := string(routes.redact(&contract.Event{Key: key, Body: []byte(`{"id":1, "card":"4111"}`)})); got != want {
 			t.Errorf("%s: got %s, want %s", key, got, want)
 		}
 	}
@@ -104,7 +104,7 @@ func TestTailRedactsWhatIsSensitive(t *testing.T) {
 func TestTailBeatsAndEndsWithTheProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker()
-		b.tail = func(ctx context.Context, _ string, _ func(faas.Event)) error { <-ctx.Done(); return nil }
+		b.tail = func(ctx context.Context, _ string, _ func(contract.Event)) error { <-ctx.Done(); return nil }
 		h := New(Config{Broker: b})
 		w := httptest.NewRecorder()
 		served := make(chan struct{})
@@ -125,9 +125,9 @@ func TestTailTellsOfDroppedEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker()
 		blocked := &slowWriter{ResponseRecorder: httptest.NewRecorder(), release: make(chan struct{})}
-		b.tail = func(ctx context.Context, _ string, fn func(faas.Event)) error {
+		b.tail = func(ctx context.Context, _ string, fn func(contract.Event)) error {
 			for range tailBacklog + 50 {
-				fn(faas.Event{Key: "k", Body: []byte("{}")})
+				fn(contract.Event{Key: "k", Body: []byte("{}")})
 			}
 			close(blocked.release)
 			<-ctx.Done()

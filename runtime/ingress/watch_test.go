@@ -22,7 +22,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
@@ -49,11 +49,11 @@ func TestClientThatLeavesEndsItsCall(t *testing.T) {
 				t.Parallel()
 				b := newBroker()
 				under, ended := make(chan bool, 1), make(chan error, 1)
-				b.call = func(ctx context.Context, _ faas.Request) (faas.Reply, error) {
+				b.call = func(ctx context.Context, _ contract.Call) (contract.Reply, error) {
 					under <- true
 					wait(ctx)
 					ended <- ctx.Err()
-					return faas.Reply{}, &faas.Error{Code: faas.CodeCanceled, Executed: faas.ExecutedUnknown}
+					return contract.Reply{}, &contract.Error{Code: contract.CodeCanceled, Executed: contract.ExecutedUnknown}
 				}
 				core, lines := observer.New(zap.InfoLevel)
 				server := serve(t, New(Config{Broker: b, Log: zap.New(core)}))
@@ -86,7 +86,7 @@ func TestClientThatLeavesEndsItsCall(t *testing.T) {
 func TestConnectionsOutliveWhatWaits(t *testing.T) {
 	b := newBroker()
 	conns := make(chan *clientConn, 1)
-	b.call = func(ctx context.Context, r faas.Request) (faas.Reply, error) {
+	b.call = func(ctx context.Context, r contract.Call) (contract.Reply, error) {
 		select {
 		case conns <- ctx.Value(clientConnKey{}).(*clientConn):
 		default:
@@ -94,11 +94,11 @@ func TestConnectionsOutliveWhatWaits(t *testing.T) {
 		if strings.Contains(string(r.Body), "slow") {
 			select {
 			case <-ctx.Done():
-				return faas.Reply{}, ctx.Err()
+				return contract.Reply{}, ctx.Err()
 			case <-time.After(3 * watchInterval):
 			}
 		}
-		return faas.Reply{Body: r.Body}, nil
+		return contract.Reply{Body: r.Body}, nil
 	}
 	server := startQuick(t, New(Config{Broker: b}))
 	c, err := net.Dial("tcp", server.Listener.Addr().String())
@@ -278,10 +278,10 @@ func TestContextThatNobodyListensTo(t *testing.T) {
 func TestFailureAfterTheClientHasLeft(t *testing.T) {
 	b := newBroker()
 	under, left := make(chan bool), make(chan bool)
-	b.call = func(context.Context, faas.Request) (faas.Reply, error) {
+	b.call = func(context.Context, contract.Call) (contract.Reply, error) {
 		under <- true
 		<-left
-		return faas.Reply{}, &faas.Error{Code: faas.CodeInternal}
+		return contract.Reply{}, &contract.Error{Code: contract.CodeInternal}
 	}
 	core, lines := observer.New(zap.InfoLevel)
 	server := startQuick(t, New(Config{Broker: b, Log: zap.New(core)}))

@@ -6,12 +6,12 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Invocation is the fields of a line. With zap.Inline they cost less memory
 // together than as a zap.Field each.
-type Invocation faas.Invocation
+type Invocation contract.Invocation
 
 // MarshalLogObject implements zapcore.ObjectMarshaler.
 func (i *Invocation) MarshalLogObject(line zapcore.ObjectEncoder) error {
@@ -24,7 +24,7 @@ func (i *Invocation) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	if i.Trace.Parent != "" {
 		line.AddString("traceparent", i.Trace.Parent)
 	}
-	if i.Outcome == faas.Again {
+	if i.Outcome == contract.OutcomeRetry {
 		line.AddDuration("after", i.After)
 	}
 	zap.Error(i.Err).AddTo(line) // nothing for nil

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -21,13 +22,13 @@ func open(t *testing.T, cfg Config) *Broker {
 
 func TestFullQueueRefuses(t *testing.T) {
 	b := open(t, Config{QueueLimit: 2})
-	started, release := make(chan faas.Event, 10), make(chan struct{})
-	serving(t, b, 1, reacting(t, func(_ context.Context, e faas.Event) error {
+	started, release := make(chan contract.Event, 10), make(chan struct{})
+	serving(t, b, 1, reacting(t, func(_ context.Context, e contract.Event) error {
 		started <- e
 		<-release
 		return nil
 	}, faas.Concurrency(1)))
-	publish := func() error { return b.Publish(t.Context(), faas.Event{Key: "x"}) }
+	publish := func() error { return b.Publish(t.Context(), contract.Event{Key: "x"}) }
 	if err := publish(); err != nil {
 		t.Fatal(err)
 	}
@@ -35,8 +36,8 @@ func TestFullQueueRefuses(t *testing.T) {
 	if err := errors.Join(publish(), publish()); err != nil {
 		t.Fatalf("two that may wait: %v", err)
 	}
-	if err := publish(); !errors.Is(err, faas.ErrRefused) {
-		t.Errorf("one more: got %v, want faas.ErrRefused", err)
+	if err := publish(); !errors.Is(err, contract.ErrRefused) {
+		t.Errorf("one more: got %v, want contract.ErrRefused", err)
 	}
 	close(release)
 	receive(t, started)
@@ -47,11 +48,11 @@ func TestFullQueueRefuses(t *testing.T) {
 }
 
 func TestDeadLettersAreBounded(t *testing.T) {
-	outcomes := make(chan faas.Invocation, 2*maxDead)
-	b := open(t, Config{Observe: func(i faas.Invocation) { outcomes <- i }})
-	serving(t, b, 1, reacting(t, func(context.Context, faas.Event) error { return faas.Permanent("bad") }, faas.Ordered()))
+	outcomes := make(chan contract.Invocation, 2*maxDead)
+	b := open(t, Config{Observe: func(i contract.Invocation) { outcomes <- i }})
+	serving(t, b, 1, reacting(t, func(context.Context, contract.Event) error { return faas.Permanent("bad") }, faas.Ordered()))
 	for i := range maxDead + 1 {
-		if err := b.Publish(t.Context(), faas.Event{Key: "x", ID: fmt.Sprint(i)}); err != nil {
+		if err := b.Publish(t.Context(), contract.Event{Key: "x", ID: fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,9 +60,9 @@ func TestDeadLettersAreBounded(t *testing.T) {
 		receive(t, outcomes)
 	}
 	var ids []string
-	if err := b.VisitDead(t.Context(), "react", func(l *faas.DeadLetter) (faas.Fate, error) {
+	if err := b.VisitDeadLetters(t.Context(), "react", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		ids = append(ids, l.Event.ID)
-		return faas.Keep, nil
+		return contract.ActionKeep, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -72,21 +73,21 @@ func TestDeadLettersAreBounded(t *testing.T) {
 
 func TestGraceEnds(t *testing.T) {
 	b := open(t, Config{Grace: 50 * time.Millisecond})
-	started := make(chan faas.Event, 1)
-	stop := serving(t, b, 1, reacting(t, func(ctx context.Context, e faas.Event) error {
+	started := make(chan contract.Event, 1)
+	stop := serving(t, b, 1, reacting(t, func(ctx context.Context, e contract.Event) error {
 		started <- e
 		<-ctx.Done()
 		return ctx.Err()
 	}))
-	if err := b.Publish(t.Context(), faas.Event{Key: "x", ID: "1"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "x", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
 	receive(t, started)
 	if err := stop(); err == nil {
 		t.Error("Serve: got nil, want an error that says what was cut short")
 	}
-	again := make(chan faas.Event, 1)
-	serving(t, b, 1, reacting(t, func(_ context.Context, e faas.Event) error {
+	again := make(chan contract.Event, 1)
+	serving(t, b, 1, reacting(t, func(_ context.Context, e contract.Event) error {
 		again <- e
 		return nil
 	}))
@@ -105,7 +106,7 @@ func TestStubbornFunctionIsLeftBehind(t *testing.T) {
 	}))
 	failed := make(chan error, 1)
 	go func() {
-		_, err := b.Call(t.Context(), faas.Request{Key: "ask"})
+		_, err := b.Call(t.Context(), contract.Call{Key: "ask"})
 		failed <- err
 	}()
 	receive(t, started)
@@ -129,7 +130,7 @@ func TestLastWorkerLeaves(t *testing.T) {
 	call := func() <-chan error {
 		done := make(chan error, 1)
 		go func() {
-			_, err := b.Call(t.Context(), faas.Request{Key: "ask"})
+			_, err := b.Call(t.Context(), contract.Call{Key: "ask"})
 			done <- err
 		}()
 		return done
@@ -146,7 +147,7 @@ func TestLastWorkerLeaves(t *testing.T) {
 	go func() { stopped <- stop() }()
 	unroutable := func(what string, err error) {
 		t.Helper()
-		if e := faas.AsError(err); e == nil || e.Code != faas.CodeUnroutable || e.Executed != faas.ExecutedNo {
+		if e := contract.AsError(err); e == nil || e.Code != contract.CodeUnroutable || e.Executed != contract.ExecutedNo {
 			t.Errorf("%s: got %v, want unroutable with executed no", what, err)
 		}
 	}
@@ -164,7 +165,7 @@ func TestLastWorkerLeaves(t *testing.T) {
 
 func TestForget(t *testing.T) {
 	started := make(chan string, 10)
-	react := reacting(t, func(_ context.Context, e faas.Event) error {
+	react := reacting(t, func(_ context.Context, e contract.Event) error {
 		started <- e.ID
 		return faas.Permanent("bad")
 	}, faas.Concurrency(1))
@@ -172,10 +173,10 @@ func TestForget(t *testing.T) {
 	b := open(t, Config{})
 	stop := serving(t, b, 1, slices.Concat(answer, react))
 	b.Forget("answer", "react")
-	if _, err := b.Call(t.Context(), faas.Request{Key: "ask"}); err != nil {
+	if _, err := b.Call(t.Context(), contract.Call{Key: "ask"}); err != nil {
 		t.Errorf("a call of what is hosted: %v", err)
 	}
-	publish := func(id string) error { return b.Publish(t.Context(), faas.Event{Key: "x", ID: id}) }
+	publish := func(id string) error { return b.Publish(t.Context(), contract.Event{Key: "x", ID: id}) }
 	if err := publish("dead"); err != nil {
 		t.Errorf("an event for what is hosted: %v", err)
 	}
@@ -191,14 +192,14 @@ func TestForget(t *testing.T) {
 	if list := b.Directory().Functions(); len(list) > 0 {
 		t.Errorf("got %v, want nothing known", list)
 	}
-	if err := publish("late"); !errors.Is(err, faas.ErrUnroutable) {
-		t.Errorf("an event for what is gone: got %v, want faas.ErrUnroutable", err)
+	if err := publish("late"); !errors.Is(err, contract.ErrUnroutable) {
+		t.Errorf("an event for what is gone: got %v, want contract.ErrUnroutable", err)
 	}
 	replay := func() error {
-		return b.VisitDead(t.Context(), "react", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil })
+		return b.VisitDeadLetters(t.Context(), "react", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionReplay, nil })
 	}
-	if err := replay(); !errors.Is(err, faas.ErrUnroutable) {
-		t.Errorf("replay for what is gone: got %v, want faas.ErrUnroutable", err)
+	if err := replay(); !errors.Is(err, contract.ErrUnroutable) {
+		t.Errorf("replay for what is gone: got %v, want contract.ErrUnroutable", err)
 	}
 	serving(t, b, 1, react)
 	if err := replay(); err != nil {
@@ -214,9 +215,9 @@ func TestForget(t *testing.T) {
 func TestVersionsWithDifferentKeys(t *testing.T) {
 	b := open(t, Config{})
 	got := make(chan string, 100)
-	version := func(name string, keys ...string) []faas.Function {
+	version := func(name string, keys ...string) []contract.Function {
 		var set faas.Set[empty]
-		faas.OnEvent(&set, "react", func(_ context.Context, _ *empty, e faas.Event) error {
+		faas.OnEvent(&set, "react", func(_ context.Context, _ *empty, e contract.Event) error {
 			got <- name + " " + e.Key
 			return nil
 		}, faas.Keys(keys...))
@@ -225,7 +226,7 @@ func TestVersionsWithDifferentKeys(t *testing.T) {
 	serving(t, b, 1, version("old", "a"))
 	serving(t, b, 2, version("new", "b"))
 	for range 10 {
-		if err := b.Publish(t.Context(), faas.Event{Key: "b"}); err != nil {
+		if err := b.Publish(t.Context(), contract.Event{Key: "b"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -240,13 +241,13 @@ func TestVersionsWithDifferentKeys(t *testing.T) {
 func TestGoexit(t *testing.T) {
 	b := open(t, Config{})
 	fns := answering(t, nil)
-	fns[0].Handle = func(context.Context, *faas.Event) ([]byte, error) {
+	fns[0].Handle = func(context.Context, *contract.Event) ([]byte, error) {
 		runtime.Goexit()
 		return nil, nil
 	}
 	stop := serving(t, b, 1, fns)
-	_, err := b.Call(t.Context(), faas.Request{Key: "ask"})
-	if e := faas.AsError(err); e == nil || e.Code != faas.CodePanic {
+	_, err := b.Call(t.Context(), contract.Call{Key: "ask"})
+	if e := contract.AsError(err); e == nil || e.Code != contract.CodePanic {
 		t.Errorf("got %v, want panic", err)
 	}
 	if err := stop(); err != nil {
@@ -256,7 +257,7 @@ func TestGoexit(t *testing.T) {
 
 func TestServeRefusesTwins(t *testing.T) {
 	f := answering(t, nil)[0]
-	if err := open(t, Config{}).Serve(t.Context(), []faas.Function{f, f}); err == nil {
+	if err := open(t, Config{}).Serve(t.Context(), []contract.Function{f, f}); err == nil {
 		t.Error("two functions with one name: got nil")
 	}
 }
@@ -277,7 +278,7 @@ func BenchmarkCall(b *testing.B) {
 	<-changed
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := broker.Call(ctx, faas.Request{Key: "ask"}); err != nil {
+		if _, err := broker.Call(ctx, contract.Call{Key: "ask"}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // call is what a request message has beyond an event.
@@ -21,12 +21,12 @@ type call struct {
 }
 
 type answer struct {
-	reply faas.Reply
+	reply contract.Reply
 	err   error
 }
 
 // reply answers the caller; only the first answer counts. The broker's mutex is held.
-func (c *call) reply(r faas.Reply, err *faas.Error) {
+func (c *call) reply(r contract.Reply, err *contract.Error) {
 	if c.answered {
 		return
 	}
@@ -41,12 +41,12 @@ func (c *call) reply(r faas.Reply, err *faas.Error) {
 // Call runs the request function that answers r's key and returns its reply.
 // Every error is an *Error. A call that no worker can take now fails at once
 // with ErrUnroutable; it never waits for one to come.
-func (b *Broker) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
+func (b *Broker) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
 	ctx, cancel := untilDeadline(ctx, r)
 	defer cancel()
 	m, err := b.submit(ctx, r)
 	if err != nil {
-		return faas.Reply{}, err
+		return contract.Reply{}, err
 	}
 	select {
 	case a := <-m.call.answer:
@@ -57,21 +57,21 @@ func (b *Broker) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
 }
 
 // untilDeadline bounds ctx by r's deadline, or by DefaultTimeout if neither has one.
-func untilDeadline(ctx context.Context, r faas.Request) (context.Context, context.CancelFunc) {
+func untilDeadline(ctx context.Context, r contract.Call) (context.Context, context.CancelFunc) {
 	deadline := r.Deadline
 	if _, has := ctx.Deadline(); deadline.IsZero() && has {
 		return ctx, func() {}
 	}
 	if deadline.IsZero() {
-		deadline = time.Now().Add(faas.DefaultTimeout)
+		deadline = time.Now().Add(contract.DefaultTimeout)
 	}
 	return context.WithDeadline(ctx, deadline)
 }
 
 // submit queues the call, or says why that is impossible.
-func (b *Broker) submit(ctx context.Context, r faas.Request) (*message, error) {
+func (b *Broker) submit(ctx context.Context, r contract.Call) (*message, error) {
 	if ctx.Err() != nil {
-		return nil, gaveUp(ctx, faas.ExecutedNo)
+		return nil, gaveUp(ctx, contract.ExecutedNo)
 	}
 	if r.Key != "" || r.Function == "" {
 		if err := checkKey(r.Key); err != nil {
@@ -80,8 +80,8 @@ func (b *Broker) submit(ctx context.Context, r faas.Request) (*message, error) {
 	}
 	now := time.Now()
 	deadline, _ := ctx.Deadline()
-	e := faas.Event{
-		ID: cmp.Or(r.ID, faas.NewID()), ContentType: cmp.Or(r.ContentType, "application/json"),
+	e := contract.Event{
+		ID: cmp.Or(r.ID, contract.NewID()), ContentType: cmp.Or(r.ContentType, "application/json"),
 		Time: now, Body: bytes.Clone(r.Body),
 		Correlation: r.Correlation, Causation: r.Causation, Trace: r.Trace, Session: bytes.Clone(r.Session),
 		Attempt: 1,
@@ -97,8 +97,8 @@ func (b *Broker) submit(ctx context.Context, r faas.Request) (*message, error) {
 		return nil, unroutable(r)
 	}
 	if q.full() {
-		return nil, &faas.Error{
-			Code: faas.CodeRefused, Executed: faas.ExecutedNo,
+		return nil, &contract.Error{
+			Code: contract.CodeRefused, Executed: contract.ExecutedNo,
 			Detail: fmt.Sprintf("%d calls wait for the function %q", b.cfg.QueueLimit, q.function.Name),
 		}
 	}
@@ -111,7 +111,7 @@ func (b *Broker) submit(ctx context.Context, r faas.Request) (*message, error) {
 
 // answering finds the hosted function that r is for. While a function is being
 // renamed, two answer one key: the youngest is preferred.
-func (b *Broker) answering(r faas.Request) *queue {
+func (b *Broker) answering(r contract.Call) *queue {
 	var found *queue
 	var started time.Time
 	for _, q := range b.requests {
@@ -133,7 +133,7 @@ func (b *Broker) answering(r faas.Request) *queue {
 }
 
 // abandon gives up on m because ctx is done, cancelling its run if there is one.
-func (b *Broker) abandon(ctx context.Context, m *message) (faas.Reply, error) {
+func (b *Broker) abandon(ctx context.Context, m *message) (contract.Reply, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if m.call.answered {
@@ -147,21 +147,21 @@ func (b *Broker) abandon(ctx context.Context, m *message) (faas.Reply, error) {
 	case m.call.run != nil:
 		m.call.run.cancel()
 	}
-	return faas.Reply{}, gaveUp(ctx, m.executed())
+	return contract.Reply{}, gaveUp(ctx, m.executed())
 }
 
 // gaveUp is the error of a caller whose ctx is done.
-func gaveUp(ctx context.Context, executed faas.Executed) *faas.Error {
+func gaveUp(ctx context.Context, executed contract.Executed) *contract.Error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return faas.Expired(executed)
+		return contract.Expired(executed)
 	}
-	return &faas.Error{Code: faas.CodeCanceled, Detail: "the caller went away", Cause: ctx.Err(), Executed: executed}
+	return &contract.Error{Code: contract.CodeCanceled, Detail: "the caller went away", Cause: ctx.Err(), Executed: executed}
 }
 
-func unroutable(r faas.Request) *faas.Error {
+func unroutable(r contract.Call) *contract.Error {
 	detail := fmt.Sprintf("no worker answers the routing key %q at present", r.Key)
 	if r.Key == "" {
 		detail = fmt.Sprintf("no worker hosts the function %q at present", r.Function)
 	}
-	return &faas.Error{Code: faas.CodeUnroutable, Detail: detail, Executed: faas.ExecutedNo}
+	return &contract.Error{Code: contract.CodeUnroutable, Detail: detail, Executed: contract.ExecutedNo}
 }

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"go.uber.org/zap"
 )
 
@@ -19,19 +19,19 @@ const maxDead = 1_000
 // letter is a dead letter with the number by which it can be found again.
 type letter struct {
 	number uint64
-	faas.DeadLetter
+	contract.DeadLetter
 }
 
 // bury keeps d's event as a dead letter. b.mu is held.
-func (b *Broker) bury(d *delivery, err *faas.Error) {
-	b.keepDead(faas.DeadLetter{
+func (b *Broker) bury(d *delivery, err *contract.Error) {
+	b.keepDead(contract.DeadLetter{
 		Function: d.message.queue.function.Name, Event: d.event, Code: err.Code, Error: err.Error(),
 		Worker: d.worker().announcement.Worker, First: d.message.first, Last: time.Now(), Stack: string(err.Stack),
 	})
 }
 
 // keepDead puts l behind the others. b.mu is held.
-func (b *Broker) keepDead(l faas.DeadLetter) {
+func (b *Broker) keepDead(l contract.DeadLetter) {
 	letters := b.dead[l.Function]
 	if len(letters) == maxDead {
 		b.cfg.Log.Warn("the oldest dead letter was dropped to make room", zap.String("function", l.Function), zap.String("id", letters[0].Event.ID))
@@ -41,23 +41,23 @@ func (b *Broker) keepDead(l faas.DeadLetter) {
 	b.dead[l.Function] = append(letters, letter{b.last, l})
 }
 
-// DeadFunctions lists the functions that have dead letters, of the youngest
+// DeadLetterCounts lists the functions that have dead letters, of the youngest
 // 1,000 per function since the broker was made.
-func (b *Broker) DeadFunctions(context.Context, ...string) ([]faas.DeadFunction, error) {
+func (b *Broker) DeadLetterCounts(context.Context, ...string) ([]contract.DeadLetterCount, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var list []faas.DeadFunction
+	var list []contract.DeadLetterCount
 	for _, name := range slices.Sorted(maps.Keys(b.dead)) {
 		if n := len(b.dead[name]); n > 0 {
-			list = append(list, faas.DeadFunction{Name: name, Letters: n})
+			list = append(list, contract.DeadLetterCount{Name: name, Letters: n})
 		}
 	}
 	return list, nil
 }
 
-// VisitDead calls visit with the function's dead letters and does what it says;
-// see faas.DeadLetters.
-func (b *Broker) VisitDead(ctx context.Context, function string, visit func(*faas.DeadLetter) (faas.Fate, error)) error {
+// VisitDeadLetters calls visit with the function's dead letters and does what it says;
+// see contract.DeadLetters.
+func (b *Broker) VisitDeadLetters(ctx context.Context, function string, visit func(*contract.DeadLetter) (contract.DeadLetterAction, error)) error {
 	return visitDead(ctx, b, function, visit)
 }
 
@@ -65,11 +65,11 @@ func (b *Broker) VisitDead(ctx context.Context, function string, visit func(*faa
 type graves interface {
 	deadNumbers(ctx context.Context, function string) ([]uint64, error)
 	// deadLetter returns nil if it is gone meanwhile.
-	deadLetter(ctx context.Context, function string, number uint64) (*faas.DeadLetter, error)
-	settleDead(ctx context.Context, function string, number uint64, fate faas.Fate, body []byte) error
+	deadLetter(ctx context.Context, function string, number uint64) (*contract.DeadLetter, error)
+	settleDead(ctx context.Context, function string, number uint64, fate contract.DeadLetterAction, body []byte) error
 }
 
-func visitDead(ctx context.Context, g graves, function string, visit func(*faas.DeadLetter) (faas.Fate, error)) error {
+func visitDead(ctx context.Context, g graves, function string, visit func(*contract.DeadLetter) (contract.DeadLetterAction, error)) error {
 	numbers, err := g.deadNumbers(ctx, function)
 	if err != nil {
 		return err
@@ -90,8 +90,8 @@ func visitDead(ctx context.Context, g graves, function string, visit func(*faas.
 			return err
 		}
 		switch fate {
-		case faas.Keep:
-		case faas.Enough:
+		case contract.ActionKeep:
+		case contract.ActionStop:
 			return nil
 		default:
 			if err := g.settleDead(ctx, function, number, fate, l.Event.Body); err != nil {
@@ -110,8 +110,8 @@ func (b *Broker) deadNumbers(_ context.Context, function string) ([]uint64, erro
 	defer b.mu.Unlock()
 	letters, has := b.dead[function]
 	if !has && b.events[function] == nil {
-		return nil, &faas.Error{
-			Code: faas.CodeNotFound, Executed: faas.ExecutedNo,
+		return nil, &contract.Error{
+			Code: contract.CodeNotFound, Executed: contract.ExecutedNo,
 			Detail: fmt.Sprintf("no event function %q was ever hosted here", function),
 		}
 	}
@@ -122,7 +122,7 @@ func (b *Broker) deadNumbers(_ context.Context, function string) ([]uint64, erro
 	return numbers, nil
 }
 
-func (b *Broker) deadLetter(_ context.Context, function string, number uint64) (*faas.DeadLetter, error) {
+func (b *Broker) deadLetter(_ context.Context, function string, number uint64) (*contract.DeadLetter, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i, found := b.findDead(function, number)
@@ -139,7 +139,7 @@ func (b *Broker) findDead(function string, number uint64) (int, bool) {
 	return slices.BinarySearchFunc(b.dead[function], number, func(l letter, number uint64) int { return cmp.Compare(l.number, number) })
 }
 
-func (b *Broker) settleDead(_ context.Context, function string, number uint64, fate faas.Fate, body []byte) error {
+func (b *Broker) settleDead(_ context.Context, function string, number uint64, fate contract.DeadLetterAction, body []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopped {
@@ -147,21 +147,21 @@ func (b *Broker) settleDead(_ context.Context, function string, number uint64, f
 	}
 	i, found := b.findDead(function, number)
 	if !found {
-		return &faas.Error{Code: faas.CodeConflict, Detail: "somebody else has just removed it", Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeConflict, Detail: "somebody else has just removed it", Executed: contract.ExecutedNo}
 	}
 	l := b.dead[function][i].DeadLetter
 	l.Event.Body = bytes.Clone(body)
-	if fate == faas.Replay {
+	if fate == contract.ActionReplay {
 		q := b.events[function]
 		if q == nil {
-			return &faas.Error{
-				Code: faas.CodeUnroutable, Executed: faas.ExecutedNo,
+			return &contract.Error{
+				Code: contract.CodeUnroutable, Executed: contract.ExecutedNo,
 				Detail: fmt.Sprintf("the function %q is gone: bring it back, or discard the letter", function),
 			}
 		}
 		if q.full() {
-			return &faas.Error{
-				Code: faas.CodeRefused, Executed: faas.ExecutedNo,
+			return &contract.Error{
+				Code: contract.CodeRefused, Executed: contract.ExecutedNo,
 				Detail: fmt.Sprintf("%d messages wait for the function %q: replay more slowly, or start more workers", b.cfg.QueueLimit, function),
 			}
 		}
@@ -170,7 +170,7 @@ func (b *Broker) settleDead(_ context.Context, function string, number uint64, f
 		q.push(b.newMessage(q, e, time.Now()))
 	}
 	b.dead[function] = slices.Delete(b.dead[function], i, i+1)
-	if fate == faas.Replace {
+	if fate == contract.ActionReplace {
 		b.keepDead(l)
 	}
 	return nil

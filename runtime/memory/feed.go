@@ -4,7 +4,7 @@ import (
 	"context"
 	"sync"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // feedSize is how many items wait for a slow reader before some are dropped.
@@ -78,7 +78,7 @@ func (l *listeners) tell(topic string, body []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for f, pattern := range l.feeds {
-		if faas.Match(pattern, topic) {
+		if contract.Match(pattern, topic) {
 			f.offer(body)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // afterGrace is how long a function has to return once its ctx is cancelled
@@ -18,7 +18,7 @@ const afterGrace = time.Second
 // host runs functions in this process, for a broker that is here or elsewhere.
 type host struct {
 	cfg       Config
-	functions map[string]*faas.Function
+	functions map[string]*contract.Function
 	ctx       context.Context // of every run; outlives Serve's by the grace period
 	stop      context.CancelFunc
 	cut       atomic.Bool // the grace period is over
@@ -29,21 +29,21 @@ type host struct {
 // run is one run of a function as its host sees it.
 type run struct {
 	function string
-	event    faas.Event
+	event    contract.Event
 	deadline time.Time
-	settle   func(result) faas.Verdict
+	settle   func(result) contract.Decision
 }
 
 // result is what came of a run.
 type result struct {
-	reply    faas.Reply
+	reply    contract.Reply
 	err      error
 	run      time.Duration
 	returned bool // cut short by the end of the grace period: not the function's doing
 }
 
-func newHost(ctx context.Context, cfg Config, fns []faas.Function) (*host, error) {
-	h := &host{cfg: cfg, functions: map[string]*faas.Function{}}
+func newHost(ctx context.Context, cfg Config, fns []contract.Function) (*host, error) {
+	h := &host{cfg: cfg, functions: map[string]*contract.Function{}}
 	for _, f := range fns {
 		if h.functions[f.Name] != nil {
 			return nil, fmt.Errorf("serve: there are two functions called %q", f.Name)
@@ -53,7 +53,7 @@ func newHost(ctx context.Context, cfg Config, fns []faas.Function) (*host, error
 		}
 		f.Concurrency = max(f.Concurrency, 1)
 		if f.Timeout <= 0 {
-			f.Timeout = faas.DefaultTimeout
+			f.Timeout = contract.DefaultTimeout
 		}
 		h.functions[f.Name] = &f
 	}
@@ -61,8 +61,8 @@ func newHost(ctx context.Context, cfg Config, fns []faas.Function) (*host, error
 	return h, nil
 }
 
-func (h *host) descriptors() []faas.Descriptor {
-	var list []faas.Descriptor
+func (h *host) descriptors() []contract.Descriptor {
+	var list []contract.Descriptor
 	for _, f := range h.functions {
 		list = append(list, f.Descriptor)
 	}
@@ -85,13 +85,13 @@ func (h *host) begin(r *run) (cancel func()) {
 	return cancel
 }
 
-func (h *host) do(ctx context.Context, f *faas.Function, r *run, arrived time.Time) {
+func (h *host) do(ctx context.Context, f *contract.Function, r *run, arrived time.Time) {
 	start := time.Now()
-	res := result{err: &faas.Error{Code: faas.CodePanic, Detail: "the function failed", Cause: errors.New("it ended its goroutine")}}
+	res := result{err: &contract.Error{Code: contract.CodePanic, Detail: "the function failed", Cause: errors.New("it ended its goroutine")}}
 	defer func() { // deferred, for the function may call runtime.Goexit
 		res.run = time.Since(start)
 		verdict := r.settle(res)
-		h.cfg.Observe(faas.Invocation{
+		h.cfg.Observe(contract.Invocation{
 			Function: f.Name, Kind: f.Kind, Key: r.event.Key, ID: r.event.ID, Trace: r.event.Trace,
 			Attempt: r.event.Attempt, Wait: start.Sub(arrived), Run: res.run,
 			Outcome: verdict.Outcome, After: verdict.After, Err: res.err,

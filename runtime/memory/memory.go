@@ -13,25 +13,25 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"go.uber.org/zap"
 )
 
 // Config says how a broker behaves. The zero Config works.
 type Config struct {
-	Process    string        // unique id of this process, and of its worker; faas.NewID() by default
-	Grace      time.Duration // how long Serve lets running functions finish; 25 s by default
-	Observe    faas.Observer // told of every run; nil: nobody watches
-	Log        *zap.Logger   // nil: zap.NewNop()
-	QueueLimit int           // messages that may wait per function; 10,000 by default
+	Process    string            // unique id of this process, and of its worker; contract.NewID() by default
+	Grace      time.Duration     // how long Serve lets running functions finish; 25 s by default
+	Observe    contract.Observer // told of every run; nil: nobody watches
+	Log        *zap.Logger       // nil: zap.NewNop()
+	QueueLimit int               // messages that may wait per function; 10,000 by default
 }
 
 func (c Config) withDefaults() Config {
-	c.Process = cmp.Or(c.Process, faas.NewID())
+	c.Process = cmp.Or(c.Process, contract.NewID())
 	c.Grace = cmp.Or(c.Grace, 25*time.Second)
 	c.QueueLimit = cmp.Or(c.QueueLimit, 10_000)
 	if c.Observe == nil {
-		c.Observe = func(faas.Invocation) {}
+		c.Observe = func(contract.Invocation) {}
 	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
@@ -43,7 +43,7 @@ func (c Config) withDefaults() Config {
 // those that share it. Make it with New; any number of goroutines may use it.
 type Broker struct {
 	cfg       Config
-	directory faas.Directory
+	directory contract.Directory
 	listeners listeners
 	closed    chan struct{}
 
@@ -52,8 +52,8 @@ type Broker struct {
 	requests map[string]*queue // by function
 	events   map[string]*queue // by function
 	workers  map[string]*worker
-	dead     map[string][]letter          // by function, in order
-	tails    map[*feed[faas.Event]]string // with their patterns
+	dead     map[string][]letter              // by function, in order
+	tails    map[*feed[contract.Event]]string // with their patterns
 	links    map[*peer]struct{}
 	last     uint64 // number of the youngest message or dead letter
 }
@@ -67,13 +67,13 @@ func New(cfg Config) *Broker {
 		events:   map[string]*queue{},
 		workers:  map[string]*worker{},
 		dead:     map[string][]letter{},
-		tails:    map[*feed[faas.Event]]string{},
+		tails:    map[*feed[contract.Event]]string{},
 		links:    map[*peer]struct{}{},
 	}
 }
 
 // Directory lists the functions that are, or were, served here.
-func (b *Broker) Directory() *faas.Directory { return &b.directory }
+func (b *Broker) Directory() *contract.Directory { return &b.directory }
 
 // Ready returns nil, or an error once the broker is closed: there is nothing
 // to wait for inside one process.
@@ -103,7 +103,7 @@ func (b *Broker) Close() error {
 		q.drop()
 	}
 	for _, q := range b.requests {
-		q.fail(func() *faas.Error { return errClosed() })
+		q.fail(func() *contract.Error { return errClosed() })
 	}
 	for tail := range b.tails {
 		tail.stop()
@@ -112,23 +112,23 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-func errClosed() *faas.Error {
-	return &faas.Error{Code: faas.CodeUnavailable, Detail: "the broker is closed", Executed: faas.ExecutedNo}
+func errClosed() *contract.Error {
+	return &contract.Error{Code: contract.CodeUnavailable, Detail: "the broker is closed", Executed: contract.ExecutedNo}
 }
 
 // hear passes an announcement on to the directory and to every process that
 // shares the broker. b.mu is held, so that all hear the same order.
-func (b *Broker) hear(a faas.Announcement) {
-	b.directory.Hear(a, time.Now())
+func (b *Broker) hear(a contract.Announcement) {
+	b.directory.Update(a, time.Now())
 	for p := range b.links {
 		p.send(&frame{Kind: announced, Announcement: &a})
 	}
 }
 
-func checkKey(key string) *faas.Error {
+func checkKey(key string) *contract.Error {
 	if key == "" || len(key) > 255 {
-		return &faas.Error{
-			Code: faas.CodeInvalid, Executed: faas.ExecutedNo,
+		return &contract.Error{
+			Code: contract.CodeInvalid, Executed: contract.ExecutedNo,
 			Detail: fmt.Sprintf("routing key %.40q: AMQP allows 1 to 255 bytes", key),
 		}
 	}

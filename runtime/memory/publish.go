@@ -8,25 +8,25 @@ import (
 	"maps"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Publish queues a copy of e for every function that is bound to its key, or
 // for none of them. It fails with ErrUnroutable if there is no such function,
 // with ErrRefused if the queue of one is full, and with ErrUnavailable if the
 // broker is closed or ctx is done.
-func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
+func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
 	if err := ctx.Err(); err != nil {
-		return &faas.Error{Code: faas.CodeUnavailable, Detail: "nothing was published", Cause: err, Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: "nothing was published", Cause: err, Executed: contract.ExecutedNo}
 	}
 	if err := checkKey(e.Key); err != nil {
 		return err
 	}
 	now := time.Now()
-	if e.NotBefore.Sub(now) > faas.MaxDelay {
-		return &faas.Error{Code: faas.CodeInvalid, Detail: "an event can be published at most 30 days ahead", Executed: faas.ExecutedNo}
+	if e.NotBefore.Sub(now) > contract.MaxDelay {
+		return &contract.Error{Code: contract.CodeInvalid, Detail: "an event can be published at most 30 days ahead", Executed: contract.ExecutedNo}
 	}
-	e.ID = cmp.Or(e.ID, faas.NewID())
+	e.ID = cmp.Or(e.ID, contract.NewID())
 	e.ContentType = cmp.Or(e.ContentType, "application/json")
 	if e.Time.IsZero() {
 		e.Time = now
@@ -45,21 +45,21 @@ func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 			continue
 		}
 		if q.full() {
-			return &faas.Error{
-				Code: faas.CodeRefused, Executed: faas.ExecutedNo,
+			return &contract.Error{
+				Code: contract.CodeRefused, Executed: contract.ExecutedNo,
 				Detail: fmt.Sprintf("%d messages wait for the function %q: publish more slowly, or start more workers", b.cfg.QueueLimit, q.function.Name),
 			}
 		}
 		targets = append(targets, q)
 	}
 	if len(targets) == 0 {
-		return &faas.Error{
-			Code: faas.CodeUnroutable, Executed: faas.ExecutedNo,
+		return &contract.Error{
+			Code: contract.CodeUnroutable, Executed: contract.ExecutedNo,
 			Detail: fmt.Sprintf("no function reacts to the routing key %q", e.Key),
 		}
 	}
 	for tail, pattern := range b.tails {
-		if e.Exchange == "" && faas.Match(pattern, e.Key) {
+		if e.Exchange == "" && contract.Match(pattern, e.Key) {
 			tail.offer(e)
 		}
 	}
@@ -74,7 +74,7 @@ func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 	return nil
 }
 
-func (b *Broker) newMessage(q *queue, e faas.Event, now time.Time) *message {
+func (b *Broker) newMessage(q *queue, e contract.Event, now time.Time) *message {
 	b.last++
 	return &message{queue: q, event: e, sequence: b.last, first: now}
 }
@@ -82,8 +82,8 @@ func (b *Broker) newMessage(q *queue, e faas.Event, now time.Time) *message {
 // Tail calls fn with a copy of every event of the namespace's own exchange
 // that is published under pattern, until ctx is done. It misses events while
 // fn is slow.
-func (b *Broker) Tail(ctx context.Context, pattern string, fn func(faas.Event)) error {
-	tail := newFeed[faas.Event]()
+func (b *Broker) Tail(ctx context.Context, pattern string, fn func(contract.Event)) error {
+	tail := newFeed[contract.Event]()
 	b.mu.Lock()
 	if b.stopped {
 		b.mu.Unlock()

@@ -4,14 +4,14 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // queue holds what waits for one function, however many workers host it, and
 // hands it to those that have a run to spare. The broker's mutex guards it.
 type queue struct {
 	broker    *Broker
-	function  faas.Descriptor // as the youngest worker announced it
+	function  contract.Descriptor // as the youngest worker announced it
 	consumers []*consumer
 	next      int // consumer that is asked first, so that they take turns
 	running   int
@@ -25,8 +25,8 @@ type queue struct {
 // message is one event on its way to one function, or one call.
 type message struct {
 	queue      *queue
-	event      faas.Event // Attempt counts the runs that failed, and the coming one
-	call       *call      // nil for an event
+	event      contract.Event // Attempt counts the runs that failed, and the coming one
+	call       *call          // nil for an event
 	sequence   uint64
 	first      time.Time // when it was taken in
 	readySince time.Time
@@ -40,7 +40,7 @@ type message struct {
 // consumer is one worker's hosting of one function.
 type consumer struct {
 	worker   *worker
-	function faas.Descriptor
+	function contract.Descriptor
 	running  int
 }
 
@@ -138,7 +138,7 @@ func (q *queue) dispatch() {
 		m := q.head
 		if m.call != nil && !time.Now().Before(m.call.deadline) {
 			q.remove(m)
-			m.call.reply(faas.Reply{}, faas.Expired(m.executed()))
+			m.call.reply(contract.Reply{}, contract.Expired(m.executed()))
 			continue
 		}
 		c := q.free(m.event.Key)
@@ -180,20 +180,20 @@ func (q *queue) drop() {
 }
 
 // fail answers every call that waits.
-func (q *queue) fail(why func() *faas.Error) {
+func (q *queue) fail(why func() *contract.Error) {
 	for q.head != nil {
 		m := q.head
 		q.remove(m)
 		err := why()
 		err.Executed = m.executed()
-		m.call.reply(faas.Reply{}, err)
+		m.call.reply(contract.Reply{}, err)
 	}
 }
 
 // executed says whether a function may have run for m, which waits.
-func (m *message) executed() faas.Executed {
+func (m *message) executed() contract.Executed {
 	if m.started {
-		return faas.ExecutedUnknown
+		return contract.ExecutedUnknown
 	}
-	return faas.ExecutedNo
+	return contract.ExecutedNo
 }

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Remote is a broker that another process shares. It has the methods of a
@@ -18,7 +18,7 @@ type Remote struct {
 	*peer
 	cfg       Config
 	path      string
-	directory faas.Directory
+	directory contract.Directory
 	listeners listeners
 	work      sync.WaitGroup
 	welcome   chan struct{} // closed once the directory is complete
@@ -29,7 +29,7 @@ type Remote struct {
 	last    uint64
 	waiting map[uint64]chan *frame // for answered, by ID
 	runs    map[uint64]chan *frame // for settled, by Run
-	tails   map[uint64]*feed[faas.Event]
+	tails   map[uint64]*feed[contract.Event]
 	serves  map[uint64]*remoteWorker
 	workers map[string]struct{} // that the directory knows of; the reader's own
 }
@@ -39,13 +39,13 @@ func newRemote(cfg Config, path string, p *peer) *Remote {
 		peer: p, cfg: cfg.withDefaults(), path: path,
 		welcome: make(chan struct{}), lost: make(chan struct{}),
 		waiting: map[uint64]chan *frame{}, runs: map[uint64]chan *frame{},
-		tails: map[uint64]*feed[faas.Event]{}, serves: map[uint64]*remoteWorker{},
+		tails: map[uint64]*feed[contract.Event]{}, serves: map[uint64]*remoteWorker{},
 		workers: map[string]struct{}{},
 	}
 }
 
 // Directory mirrors the shared broker's. It has no workers once the connection is lost.
-func (r *Remote) Directory() *faas.Directory { return &r.directory }
+func (r *Remote) Directory() *contract.Directory { return &r.directory }
 
 // Ready returns nil, or what is wrong: Dial has already waited for all there is.
 func (r *Remote) Ready(context.Context) error { return r.Health() }
@@ -68,25 +68,25 @@ func (r *Remote) Close() error {
 	return nil
 }
 
-func (r *Remote) unavailable() *faas.Error {
-	return &faas.Error{
-		Code: faas.CodeUnavailable, Executed: faas.ExecutedNo, Cause: r.cause,
+func (r *Remote) unavailable() *contract.Error {
+	return &contract.Error{
+		Code: contract.CodeUnavailable, Executed: contract.ExecutedNo, Cause: r.cause,
 		Detail: fmt.Sprintf("the connection to the broker shared at %s is lost", r.path),
 	}
 }
 
-func (r *Remote) unconfirmed(cause error) *faas.Error {
-	return &faas.Error{
-		Code: faas.CodeUnconfirmed, Executed: faas.ExecutedUnknown, Cause: cause,
+func (r *Remote) unconfirmed(cause error) *contract.Error {
+	return &contract.Error{
+		Code: contract.CodeUnconfirmed, Executed: contract.ExecutedUnknown, Cause: cause,
 		Detail: fmt.Sprintf("sent to the broker shared at %s, but its answer is missing", r.path),
 	}
 }
 
 // Publish is Broker.Publish; ErrUnconfirmed says that ctx was done, or the
 // connection lost, before the answer came.
-func (r *Remote) Publish(ctx context.Context, e faas.Event) error {
+func (r *Remote) Publish(ctx context.Context, e contract.Event) error {
 	if err := ctx.Err(); err != nil {
-		return &faas.Error{Code: faas.CodeUnavailable, Detail: "nothing was published", Cause: err, Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: "nothing was published", Cause: err, Executed: contract.ExecutedNo}
 	}
 	return r.ask(ctx, &frame{Kind: publish, Event: sendable(e)})
 }
@@ -102,8 +102,8 @@ func (r *Remote) Listen(topic string, fn func(body []byte)) (stop func()) {
 }
 
 // Tail is Broker.Tail.
-func (r *Remote) Tail(ctx context.Context, pattern string, fn func(faas.Event)) error {
-	events := newFeed[faas.Event]()
+func (r *Remote) Tail(ctx context.Context, pattern string, fn func(contract.Event)) error {
+	events := newFeed[contract.Event]()
 	r.mu.Lock()
 	r.last++
 	id := r.last
@@ -128,46 +128,46 @@ func (r *Remote) Tail(ctx context.Context, pattern string, fn func(faas.Event)) 
 const cancelAnswer = time.Second
 
 // Call is Broker.Call.
-func (r *Remote) Call(ctx context.Context, req faas.Request) (faas.Reply, error) {
+func (r *Remote) Call(ctx context.Context, req contract.Call) (contract.Reply, error) {
 	ctx, stop := untilDeadline(ctx, req)
 	defer stop()
 	if ctx.Err() != nil {
-		return faas.Reply{}, gaveUp(ctx, faas.ExecutedNo)
+		return contract.Reply{}, gaveUp(ctx, contract.ExecutedNo)
 	}
 	req.Deadline, _ = ctx.Deadline()
 	id, reply, forget := r.expect(0)
 	defer forget()
 	if r.Health() != nil {
-		return faas.Reply{}, r.unavailable()
+		return contract.Reply{}, r.unavailable()
 	}
 	r.send(&frame{Kind: request, ID: id, Request: &req})
 	select {
 	case f := <-reply:
 		return f.replied()
 	case <-r.lost:
-		return faas.Reply{}, r.unconfirmed(r.cause)
+		return contract.Reply{}, r.unconfirmed(r.cause)
 	case <-ctx.Done():
 	}
 	r.send(&frame{Kind: cancel, ID: id})
 	patience := time.NewTimer(cancelAnswer)
 	defer patience.Stop()
-	executed := faas.ExecutedUnknown
+	executed := contract.ExecutedUnknown
 	select {
 	case f := <-reply:
-		if f.Failure == nil || f.Failure.Code != faas.CodeCanceled {
+		if f.Failure == nil || f.Failure.Code != contract.CodeCanceled {
 			return f.replied()
 		}
 		executed = f.Failure.Executed
 	case <-r.lost:
 	case <-patience.C:
 	}
-	return faas.Reply{}, gaveUp(ctx, executed)
+	return contract.Reply{}, gaveUp(ctx, executed)
 }
 
 // replied is what the answer to a call says.
-func (f *frame) replied() (faas.Reply, error) {
+func (f *frame) replied() (contract.Reply, error) {
 	if f.Failure != nil || f.Reply == nil {
-		return faas.Reply{}, f.Failure.error()
+		return contract.Reply{}, f.Failure.error()
 	}
 	return *f.Reply, nil
 }
@@ -224,7 +224,7 @@ func (r *Remote) listen() {
 	}
 	close(r.lost)
 	for w := range r.workers {
-		r.directory.Hear(faas.Announcement{Worker: w, Leaving: true}, time.Now())
+		r.directory.Update(contract.Announcement{Worker: w, Leaving: true}, time.Now())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -273,7 +273,7 @@ func (r *Remote) handle(f *frame) {
 	}
 }
 
-func (r *Remote) hear(a *faas.Announcement) {
+func (r *Remote) hear(a *contract.Announcement) {
 	if a == nil {
 		return
 	}
@@ -282,5 +282,5 @@ func (r *Remote) hear(a *faas.Announcement) {
 	} else {
 		r.workers[a.Worker] = struct{}{}
 	}
-	r.directory.Hear(*a, time.Now())
+	r.directory.Update(*a, time.Now())
 }

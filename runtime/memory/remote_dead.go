@@ -3,17 +3,17 @@ package memory
 import (
 	"context"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// DeadFunctions is Broker.DeadFunctions.
-func (r *Remote) DeadFunctions(ctx context.Context, _ ...string) ([]faas.DeadFunction, error) {
+// DeadLetterCounts is Broker.DeadLetterCounts.
+func (r *Remote) DeadLetterCounts(ctx context.Context, _ ...string) ([]contract.DeadLetterCount, error) {
 	answer, err := r.askDead(ctx, wireDead{Asks: deadList})
 	return answer.Functions, err
 }
 
-// VisitDead is Broker.VisitDead.
-func (r *Remote) VisitDead(ctx context.Context, function string, visit func(*faas.DeadLetter) (faas.Fate, error)) error {
+// VisitDeadLetters is Broker.VisitDeadLetters.
+func (r *Remote) VisitDeadLetters(ctx context.Context, function string, visit func(*contract.DeadLetter) (contract.DeadLetterAction, error)) error {
 	return visitDead(ctx, r, function, visit)
 }
 
@@ -22,12 +22,12 @@ func (r *Remote) deadNumbers(ctx context.Context, function string) ([]uint64, er
 	return answer.Numbers, err
 }
 
-func (r *Remote) deadLetter(ctx context.Context, function string, number uint64) (*faas.DeadLetter, error) {
+func (r *Remote) deadLetter(ctx context.Context, function string, number uint64) (*contract.DeadLetter, error) {
 	answer, err := r.askDead(ctx, wireDead{Asks: deadRead, Function: function, Number: number})
 	return answer.Letter, err
 }
 
-func (r *Remote) settleDead(ctx context.Context, function string, number uint64, fate faas.Fate, body []byte) error {
+func (r *Remote) settleDead(ctx context.Context, function string, number uint64, fate contract.DeadLetterAction, body []byte) error {
 	_, err := r.askDead(ctx, wireDead{Asks: deadSettle, Function: function, Number: number, Fate: fate, Body: body})
 	return err
 }
@@ -46,7 +46,7 @@ func (g *guest) dead(f *frame) {
 	var err error
 	switch q := f.Dead; q.Asks {
 	case deadList:
-		answer.Functions, err = g.broker.DeadFunctions(g.ctx)
+		answer.Functions, err = g.broker.DeadLetterCounts(g.ctx)
 	case deadNumbers:
 		answer.Numbers, err = g.broker.deadNumbers(g.ctx, q.Function)
 	case deadRead:

@@ -5,7 +5,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // remoteWorker is one Serve of a Remote. The Remote's mutex guards cancels.
@@ -16,7 +16,7 @@ type remoteWorker struct {
 
 // Serve is Broker.Serve. When the connection is lost it cancels what runs,
 // which the broker has given to others by then, and returns an error.
-func (r *Remote) Serve(ctx context.Context, fns []faas.Function) error {
+func (r *Remote) Serve(ctx context.Context, fns []contract.Function) error {
 	h, err := newHost(ctx, r.cfg, fns)
 	if err != nil {
 		return err
@@ -26,7 +26,7 @@ func (r *Remote) Serve(ctx context.Context, fns []faas.Function) error {
 	defer r.unhost(id)
 
 	asking := context.WithoutCancel(ctx) // the answers come, or the connection is lost
-	a := &faas.Announcement{Worker: r.cfg.Process, PID: os.Getpid(), Started: time.Now(), Functions: h.descriptors()}
+	a := &contract.Announcement{Worker: r.cfg.Process, PID: os.Getpid(), Started: time.Now(), Functions: h.descriptors()}
 	if err := r.ask(asking, &frame{Kind: serve, ID: id, Announcement: a}); err != nil {
 		return err
 	}
@@ -62,12 +62,12 @@ func (r *Remote) unhost(id uint64) {
 func (w *remoteWorker) begin(r *Remote, f *frame) {
 	w.cancels[f.Run] = w.host.begin(&run{
 		function: f.Function, event: *f.Event, deadline: f.Deadline,
-		settle: func(res result) faas.Verdict { return w.settle(r, f.Run, res) },
+		settle: func(res result) contract.Decision { return w.settle(r, f.Run, res) },
 	})
 }
 
 // settle sends what came of a run and waits until it has taken effect.
-func (w *remoteWorker) settle(r *Remote, number uint64, res result) faas.Verdict {
+func (w *remoteWorker) settle(r *Remote, number uint64, res result) contract.Decision {
 	done := make(chan *frame, 1)
 	r.mu.Lock()
 	delete(w.cancels, number)
@@ -79,12 +79,12 @@ func (w *remoteWorker) settle(r *Remote, number uint64, res result) faas.Verdict
 	select {
 	case f := <-done:
 		if f.Verdict != nil {
-			return faas.Verdict{Outcome: f.Verdict.Outcome, After: f.Verdict.After}
+			return contract.Decision{Outcome: f.Verdict.Outcome, After: f.Verdict.After}
 		}
 	case <-r.lost:
 		r.mu.Lock()
 		delete(r.runs, number)
 		r.mu.Unlock()
 	}
-	return faas.Verdict{Outcome: faas.Again}
+	return contract.Decision{Outcome: contract.OutcomeRetry}
 }

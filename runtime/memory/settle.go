@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // maxLosses is how many workers may die under one event before it is taken for
@@ -15,31 +15,31 @@ const maxLosses = 20
 // settle gives a run's result its effect: an answer, a retry, a dead letter.
 // Only the first one counts: the broker may have taken the message away from
 // its worker before.
-func (b *Broker) settle(d *delivery, r result) faas.Verdict {
+func (b *Broker) settle(d *delivery, r result) contract.Decision {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !d.release() {
-		return faas.Verdict{Outcome: faas.Again}
+		return contract.Decision{Outcome: contract.OutcomeRetry}
 	}
 	m, q := d.message, d.message.queue
 	defer q.dispatch()
 	switch {
 	case r.returned:
-		b.giveBack(d, &faas.Error{Code: faas.CodeLost, Detail: "the worker stopped while the function ran", Executed: faas.ExecutedUnknown})
-		return faas.Verdict{Outcome: faas.Again}
+		b.giveBack(d, &contract.Error{Code: contract.CodeLost, Detail: "the worker stopped while the function ran", Executed: contract.ExecutedUnknown})
+		return contract.Decision{Outcome: contract.OutcomeRetry}
 	case m.call != nil && r.err != nil:
 		err := forCaller(r.err)
-		m.call.reply(faas.Reply{}, err)
-		return faas.Verdict{Outcome: faas.Failed, Err: err}
+		m.call.reply(contract.Reply{}, err)
+		return contract.Decision{Outcome: contract.OutcomeFailed, Err: err}
 	case m.call != nil:
 		reply := r.reply
 		reply.Run, reply.Worker = r.run, d.worker().announcement.Worker
 		m.call.reply(reply, nil)
-		return faas.Verdict{Outcome: faas.Done}
+		return contract.Decision{Outcome: contract.OutcomeDone}
 	}
-	v := d.consumer.function.Retry.Judge(r.err, d.event.Attempt)
+	v := d.consumer.function.Retry.Decide(r.err, d.event.Attempt)
 	switch v.Outcome {
-	case faas.Again:
+	case contract.OutcomeRetry:
 		m.event.Attempt = v.Attempt
 		m.event.Redelivered = false
 		if q.function.Ordered {
@@ -47,7 +47,7 @@ func (b *Broker) settle(d *delivery, r result) faas.Verdict {
 		} else {
 			q.pushAt(m, time.Now().Add(v.After))
 		}
-	case faas.Dead:
+	case contract.OutcomeDead:
 		b.bury(d, v.Err)
 	}
 	return v
@@ -67,7 +67,7 @@ func (b *Broker) lose(w *worker) {
 	for _, d := range runs { // the youngest first, as each goes to the front
 		d.release()
 		d.message.losses++
-		b.giveBack(d, &faas.Error{Code: faas.CodeLost, Detail: "the worker died while the function ran", Executed: faas.ExecutedUnknown})
+		b.giveBack(d, &contract.Error{Code: contract.CodeLost, Detail: "the worker died while the function ran", Executed: contract.ExecutedUnknown})
 	}
 	for _, d := range runs {
 		d.message.queue.dispatch()
@@ -77,15 +77,15 @@ func (b *Broker) lose(w *worker) {
 // giveBack puts the message of a run that was cut short back to the front of
 // its queue without burning an attempt. A call that must not run twice, or
 // that nobody else can take, is answered with err instead.
-func (b *Broker) giveBack(d *delivery, err *faas.Error) {
+func (b *Broker) giveBack(d *delivery, err *contract.Error) {
 	m := d.message
 	switch {
 	case m.call != nil && (m.call.answered || !m.call.redeliver || len(m.queue.consumers) == 0):
-		m.call.reply(faas.Reply{}, err)
+		m.call.reply(contract.Reply{}, err)
 	case m.losses >= maxLosses && m.call == nil:
 		b.bury(d, err)
 	case m.losses >= maxLosses:
-		m.call.reply(faas.Reply{}, err)
+		m.call.reply(contract.Reply{}, err)
 	case !b.stopped:
 		m.event.Redelivered = true
 		m.queue.pushFront(m)
@@ -110,10 +110,10 @@ func (d *delivery) worker() *worker { return d.consumer.worker }
 
 // forCaller is what of a function's error travels: the cause and the stack of
 // a panic stay with the worker, here as over RabbitMQ.
-func forCaller(err error) *faas.Error {
-	e := faas.AsError(err)
-	return &faas.Error{
+func forCaller(err error) *contract.Error {
+	e := contract.AsError(err)
+	return &contract.Error{
 		Code: e.Code, Detail: e.Detail, Fields: e.Fields, After: e.After,
-		Executed: cmp.Or(e.Executed, faas.ExecutedYes),
+		Executed: cmp.Or(e.Executed, contract.ExecutedYes),
 	}
 }

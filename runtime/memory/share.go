@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Share lets other processes on this machine use b by Dial, until ctx is done
@@ -88,11 +88,11 @@ func (b *Broker) attend(ctx context.Context, conn net.Conn) {
 func (b *Broker) admit(p *peer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	gone := faas.Announcement{Worker: "gone"}
+	gone := contract.Announcement{Worker: "gone"}
 	for _, f := range b.directory.Functions() {
 		gone.Functions = append(gone.Functions, f.Descriptor)
 	}
-	left := faas.Announcement{Worker: gone.Worker, Leaving: true}
+	left := contract.Announcement{Worker: gone.Worker, Leaving: true}
 	p.send(&frame{Kind: announced, Announcement: &gone})
 	p.send(&frame{Kind: announced, Announcement: &left})
 	for _, w := range b.workers {
@@ -119,7 +119,7 @@ func (g *guest) handle(f *frame) {
 		ctx, done := g.cancelable(f.ID)
 		g.work.Go(func() {
 			defer done()
-			_ = g.broker.Tail(ctx, f.Topic, func(e faas.Event) { // a closed broker hangs up anyway
+			_ = g.broker.Tail(ctx, f.Topic, func(e contract.Event) { // a closed broker hangs up anyway
 				g.offer(&frame{Kind: passed, ID: f.ID, Event: sendable(e)})
 			})
 		})
@@ -150,7 +150,7 @@ func (g *guest) handle(f *frame) {
 	}
 }
 
-func (g *guest) answer(f *frame, reply *faas.Reply, err error) {
+func (g *guest) answer(f *frame, reply *contract.Reply, err error) {
 	g.send(&frame{Kind: answered, ID: f.ID, Reply: reply, Failure: failureOf(err)})
 }
 
@@ -188,10 +188,10 @@ func (g *guest) outcome(f *frame) {
 	d := g.deliveries[f.Run]
 	delete(g.deliveries, f.Run)
 	g.mu.Unlock()
-	verdict := faas.Verdict{Outcome: faas.Again} // of what was taken away from it before
+	verdict := contract.Decision{Outcome: contract.OutcomeRetry} // of what was taken away from it before
 	if d != nil {
 		verdict = g.broker.settle(d, result{
-			reply: faas.Reply{Body: f.Result.Body, Session: f.Result.Session}, err: f.Result.Failure.error(),
+			reply: contract.Reply{Body: f.Result.Body, Session: f.Result.Session}, err: f.Result.Failure.error(),
 			run: f.Result.Run, returned: f.Result.Returned,
 		})
 	}

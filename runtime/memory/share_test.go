@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -62,7 +63,7 @@ type ask struct{}
 func (ask) RoutingKey() string { return "ask" }
 
 // answering is a request function for ask.
-func answering(t *testing.T, fn func(context.Context) error, options ...faas.Option) []faas.Function {
+func answering(t *testing.T, fn func(context.Context) error, options ...faas.Option) []contract.Function {
 	t.Helper()
 	var set faas.Set[empty]
 	faas.OnRequest(&set, "answer", func(ctx context.Context, _ *empty, _ ask) (empty, error) { return empty{}, fn(ctx) }, options...)
@@ -70,14 +71,14 @@ func answering(t *testing.T, fn func(context.Context) error, options ...faas.Opt
 }
 
 // reacting is an event function for the key x.
-func reacting(t *testing.T, fn func(context.Context, faas.Event) error, options ...faas.Option) []faas.Function {
+func reacting(t *testing.T, fn func(context.Context, contract.Event) error, options ...faas.Option) []contract.Function {
 	t.Helper()
 	var set faas.Set[empty]
-	faas.OnEvent(&set, "react", func(ctx context.Context, _ *empty, e faas.Event) error { return fn(ctx, e) }, append(options, faas.Keys("x"))...)
+	faas.OnEvent(&set, "react", func(ctx context.Context, _ *empty, e contract.Event) error { return fn(ctx, e) }, append(options, faas.Keys("x"))...)
 	return all(t, &set)
 }
 
-func all(t *testing.T, set *faas.Set[empty]) []faas.Function {
+func all(t *testing.T, set *faas.Set[empty]) []contract.Function {
 	t.Helper()
 	fns, err := set.With(&empty{})
 	if err != nil {
@@ -88,13 +89,13 @@ func all(t *testing.T, set *faas.Set[empty]) []faas.Function {
 
 // server is what a Broker and a Remote have in common here.
 type server interface {
-	Serve(ctx context.Context, fns []faas.Function) error
-	Directory() *faas.Directory
+	Serve(ctx context.Context, fns []contract.Function) error
+	Directory() *contract.Directory
 }
 
 // serving hosts fns on b until stop is called, which returns what Serve did, and
 // waits until as many workers host them as are wanted.
-func serving(t *testing.T, b server, workers int, fns []faas.Function) (stop func() error) {
+func serving(t *testing.T, b server, workers int, fns []contract.Function) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -107,7 +108,7 @@ func serving(t *testing.T, b server, workers int, fns []faas.Function) (stop fun
 	}
 }
 
-func count(t *testing.T, d *faas.Directory, name string, workers int) {
+func count(t *testing.T, d *contract.Directory, name string, workers int) {
 	t.Helper()
 	timeout := time.After(10 * time.Second)
 	for {
@@ -139,23 +140,23 @@ func TestDeadProcess(t *testing.T) {
 	t.Run("its events are redelivered", func(t *testing.T) {
 		b, path := shared(t)
 		dying := dial(t, path)
-		started := make(chan faas.Event, 1)
-		stop := serving(t, dying, 1, reacting(t, func(ctx context.Context, e faas.Event) error {
+		started := make(chan contract.Event, 1)
+		stop := serving(t, dying, 1, reacting(t, func(ctx context.Context, e contract.Event) error {
 			started <- e
 			<-ctx.Done()
 			return ctx.Err()
 		}))
 		count(t, b.Directory(), "react", 1)
-		if err := b.Publish(t.Context(), faas.Event{Key: "x", ID: "1"}); err != nil {
+		if err := b.Publish(t.Context(), contract.Event{Key: "x", ID: "1"}); err != nil {
 			t.Fatal(err)
 		}
 		receive(t, started)
 		_ = dying.conn.Close() // as if it was killed
-		if err := stop(); !errors.Is(err, faas.ErrUnavailable) {
-			t.Errorf("Serve without its broker: got %v, want faas.ErrUnavailable", err)
+		if err := stop(); !errors.Is(err, contract.ErrUnavailable) {
+			t.Errorf("Serve without its broker: got %v, want contract.ErrUnavailable", err)
 		}
-		again := make(chan faas.Event, 1)
-		serving(t, b, 1, reacting(t, func(_ context.Context, e faas.Event) error {
+		again := make(chan contract.Event, 1)
+		serving(t, b, 1, reacting(t, func(_ context.Context, e contract.Event) error {
 			again <- e
 			return nil
 		}))
@@ -178,7 +179,7 @@ func TestDeadProcess(t *testing.T) {
 
 func wantLost(t *testing.T, err error) {
 	t.Helper()
-	if e := faas.AsError(err); e == nil || e.Code != faas.CodeLost || e.Executed != faas.ExecutedUnknown {
+	if e := contract.AsError(err); e == nil || e.Code != contract.CodeLost || e.Executed != contract.ExecutedUnknown {
 		t.Errorf("got %v, want lost with executed unknown", err)
 	}
 }
@@ -196,7 +197,7 @@ func callUnderDeath(t *testing.T, others int, options ...faas.Option) error {
 	count(t, caller.Directory(), "answer", 1)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := caller.Call(t.Context(), faas.Request{Key: "ask"})
+		_, err := caller.Call(t.Context(), contract.Call{Key: "ask"})
 		failed <- err
 	}()
 	receive(t, started)
@@ -219,16 +220,16 @@ func TestBrokerGoesAway(t *testing.T) {
 	count(t, r.Directory(), "answer", 1)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := r.Call(t.Context(), faas.Request{Key: "ask"})
+		_, err := r.Call(t.Context(), contract.Call{Key: "ask"})
 		failed <- err
 	}()
 	receive(t, started)
 	_ = r.conn.Close()
-	if e := faas.AsError(receive(t, failed)); e == nil || e.Code != faas.CodeUnconfirmed || e.Executed != faas.ExecutedUnknown {
+	if e := contract.AsError(receive(t, failed)); e == nil || e.Code != contract.CodeUnconfirmed || e.Executed != contract.ExecutedUnknown {
 		t.Errorf("the call under way: got %v, want unconfirmed with executed unknown", e)
 	}
-	if err := r.Publish(t.Context(), faas.Event{Key: "x"}); !errors.Is(err, faas.ErrUnavailable) {
-		t.Errorf("publish: got %v, want faas.ErrUnavailable", err)
+	if err := r.Publish(t.Context(), contract.Event{Key: "x"}); !errors.Is(err, contract.ErrUnavailable) {
+		t.Errorf("publish: got %v, want contract.ErrUnavailable", err)
 	}
 	if err := r.Health(); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("Health: got %v, want an error that names %s", err, path)
@@ -260,11 +261,11 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestErrorsTravelWhole(t *testing.T) {
-	sent := &faas.Error{
-		Code: faas.CodeInvalid, Detail: "it does not fit", Fields: []faas.FieldError{{Pointer: "/a", Detail: "b"}},
-		After: time.Second, Executed: faas.ExecutedUnknown, Cause: errors.New("inside"), Stack: []byte("stack"),
+	sent := &contract.Error{
+		Code: contract.CodeInvalid, Detail: "it does not fit", Fields: []contract.FieldError{{Pointer: "/a", Detail: "b"}},
+		After: time.Second, Executed: contract.ExecutedUnknown, Cause: errors.New("inside"), Stack: []byte("stack"),
 	}
-	got, ok := errors.AsType[*faas.Error](failureOf(sent).error())
+	got, ok := errors.AsType[*contract.Error](failureOf(sent).error())
 	if !ok || got.Error() != sent.Error() || got.After != sent.After || got.Executed != sent.Executed || string(got.Stack) != "stack" {
 		t.Errorf("got %+v, want %+v", got, sent)
 	}

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // preamble is the first thing that both sides send. The number changes when
@@ -64,23 +64,23 @@ type frame struct {
 	Body         []byte
 	Function     string
 	Deadline     time.Time
-	Event        *faas.Event
-	Request      *faas.Request
-	Reply        *faas.Reply
+	Event        *contract.Event
+	Request      *contract.Call
+	Reply        *contract.Reply
 	Failure      *failure
-	Announcement *faas.Announcement
+	Announcement *contract.Announcement
 	Result       *wireResult
 	Verdict      *wireVerdict
 	Dead         *wireDead
 }
 
-// failure is a *faas.Error on the wire: all of it, with the cause as text.
+// failure is a *contract.Error on the wire: all of it, with the cause as text.
 type failure struct {
-	Code     faas.Code
+	Code     contract.Code
 	Detail   string
-	Fields   []faas.FieldError
+	Fields   []contract.FieldError
 	After    time.Duration
-	Executed faas.Executed
+	Executed contract.Executed
 	Cause    string
 	Stack    []byte
 }
@@ -94,7 +94,7 @@ type wireResult struct {
 }
 
 type wireVerdict struct {
-	Outcome faas.Outcome
+	Outcome contract.Outcome
 	After   time.Duration
 }
 
@@ -103,12 +103,12 @@ type wireDead struct {
 	Asks     deadQuestion
 	Function string
 	Number   uint64
-	Fate     faas.Fate
+	Fate     contract.DeadLetterAction
 	Body     []byte
 
-	Functions []faas.DeadFunction
+	Functions []contract.DeadLetterCount
 	Numbers   []uint64
-	Letter    *faas.DeadLetter
+	Letter    *contract.DeadLetter
 }
 
 type deadQuestion uint8
@@ -130,7 +130,7 @@ func failureOf(err error) *failure {
 	if err == nil {
 		return nil
 	}
-	e := faas.AsError(err)
+	e := contract.AsError(err)
 	f := &failure{Code: e.Code, Detail: e.Detail, Fields: e.Fields, After: e.After, Executed: e.Executed, Stack: e.Stack}
 	if e.Cause != nil {
 		f.Cause = e.Cause.Error()
@@ -142,7 +142,7 @@ func (f *failure) error() error {
 	if f == nil {
 		return nil
 	}
-	e := &faas.Error{Code: f.Code, Detail: f.Detail, Fields: f.Fields, After: f.After, Executed: f.Executed, Stack: f.Stack}
+	e := &contract.Error{Code: f.Code, Detail: f.Detail, Fields: f.Fields, After: f.After, Executed: f.Executed, Stack: f.Stack}
 	if f.Cause != "" {
 		e.Cause = errors.New(f.Cause)
 	}
@@ -151,7 +151,7 @@ func (f *failure) error() error {
 
 // sendable returns e in a form that can travel: a header of a type that the
 // wire does not know goes as its text.
-func sendable(e faas.Event) *faas.Event {
+func sendable(e contract.Event) *contract.Event {
 	if len(e.Headers) > 0 {
 		headers := make(map[string]any, len(e.Headers))
 		for name, v := range e.Headers {

@@ -10,14 +10,14 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // worker is one Serve, here or in a process that shares the broker. The
 // broker's mutex guards it.
 type worker struct {
 	broker       *Broker
-	announcement faas.Announcement
+	announcement contract.Announcement
 	consumers    map[*queue]*consumer
 	runs         map[*delivery]struct{}
 	left         bool
@@ -28,7 +28,7 @@ type worker struct {
 type delivery struct {
 	consumer *consumer
 	message  *message
-	event    faas.Event
+	event    contract.Event
 	begun    time.Time
 	cancel   func() // cancels the run's ctx
 }
@@ -39,7 +39,7 @@ type delivery struct {
 // returns nil if nothing had to be cut short.
 //
 // Several Serve calls share the work on functions of the same name.
-func (b *Broker) Serve(ctx context.Context, fns []faas.Function) error {
+func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
 	h, err := newHost(ctx, b.cfg, fns)
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (b *Broker) Serve(ctx context.Context, fns []faas.Function) error {
 	w, err := b.join(b.cfg.Process, os.Getpid(), time.Now(), h.descriptors(), func(d *delivery) {
 		d.cancel = h.begin(&run{
 			function: d.consumer.function.Name, event: d.event, deadline: d.deadline(),
-			settle: func(r result) faas.Verdict { return b.settle(d, r) },
+			settle: func(r result) contract.Decision { return b.settle(d, r) },
 		})
 	})
 	if err != nil {
@@ -66,7 +66,7 @@ func (b *Broker) Serve(ctx context.Context, fns []faas.Function) error {
 
 // join attaches a worker to the queues of its functions, makes it known, and
 // gives it its share of what waits already.
-func (b *Broker) join(process string, pid int, started time.Time, fns []faas.Descriptor, begin func(*delivery)) (*worker, error) {
+func (b *Broker) join(process string, pid int, started time.Time, fns []contract.Descriptor, begin func(*delivery)) (*worker, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopped {
@@ -79,14 +79,14 @@ func (b *Broker) join(process string, pid int, started time.Time, fns []faas.Des
 	}
 	w := &worker{
 		broker: b, begin: begin,
-		announcement: faas.Announcement{Worker: id, Host: host, PID: pid, Started: started, Functions: fns},
+		announcement: contract.Announcement{Worker: id, Host: host, PID: pid, Started: started, Functions: fns},
 		consumers:    map[*queue]*consumer{},
 		runs:         map[*delivery]struct{}{},
 	}
 	b.workers[id] = w
 	for _, f := range fns {
 		queues := b.events
-		if f.Kind == faas.KindRequest {
+		if f.Kind == contract.KindRequest {
 			queues = b.requests
 		}
 		q := queues[f.Name]
@@ -126,8 +126,8 @@ func (b *Broker) leaveLocked(w *worker) {
 		case len(q.consumers) > 0:
 			q.function = q.consumers[len(q.consumers)-1].function
 			q.dispatch()
-		case q.function.Kind == faas.KindRequest:
-			q.fail(func() *faas.Error { return unroutable(faas.Request{Key: q.function.Keys[0]}) })
+		case q.function.Kind == contract.KindRequest:
+			q.fail(func() *contract.Error { return unroutable(contract.Call{Key: q.function.Keys[0]}) })
 		}
 	}
 	leaving := w.announcement

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // callAccount keeps the books on every call of a test: how often it ran, and
@@ -34,12 +34,12 @@ func (c *callAccount) ran(id string) {
 }
 
 // functions are "again", which may run more than once, and "once".
-func (c *callAccount) functions() []faas.Function {
-	answer := func(_ context.Context, e *faas.Event) ([]byte, error) {
+func (c *callAccount) functions() []contract.Function {
+	answer := func(_ context.Context, e *contract.Event) ([]byte, error) {
 		c.ran(e.ID)
 		return e.Body, nil
 	}
-	return []faas.Function{function("again", answer, readOnly), function("once", answer)}
+	return []contract.Function{function("again", answer, readOnly), function("once", answer)}
 }
 
 // callers call both functions from several goroutines at once until stop is called.
@@ -58,7 +58,7 @@ func (c *callAccount) callers(t testing.TB, b *Broker) (stop func()) {
 				default:
 				}
 				id := fmt.Sprintf("%s-%d-%d", key, p, i)
-				reply, err := b.Call(context.WithoutCancel(t.Context()), faas.Request{
+				reply, err := b.Call(context.WithoutCancel(t.Context()), contract.Call{
 					Key: key, ID: id, Body: []byte(id), Deadline: time.Now().Add(patience[key]),
 				})
 				if err == nil && string(reply.Body) != id {
@@ -122,11 +122,11 @@ func (c *callAccount) balance(t testing.TB, failed int) {
 			if runs == 0 {
 				t.Errorf("%s: %s was answered and did not run", c.name, id)
 			}
-		case executed == faas.ExecutedNo && runs > 0:
+		case executed == contract.ExecutedNo && runs > 0:
 			t.Errorf("%s: %s ran, and its caller was told that it did not: %v", c.name, id, err)
-		case executed == faas.ExecutedUnknown:
+		case executed == contract.ExecutedUnknown:
 			unknown++
-		case executed != faas.ExecutedNo:
+		case executed != contract.ExecutedNo:
 			t.Errorf("%s: %s failed with %v (executed %q), want to be told whether it ran", c.name, id, err, executed)
 		}
 		if runs > 1 && once {

@@ -11,6 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -173,7 +174,7 @@ func startLoad(t testing.TB, b *Broker, a *account, key string, total int) *load
 	for p := range loadPublishers {
 		l.publishers.Go(func() {
 			for i := p; i < total && ctx.Err() == nil; i += loadPublishers {
-				publishUntilAccepted(ctx, t, b, a, faas.Event{Key: key, ID: fmt.Sprintf("%s-%06d", key, i)})
+				publishUntilAccepted(ctx, t, b, a, contract.Event{Key: key, ID: fmt.Sprintf("%s-%06d", key, i)})
 			}
 		})
 	}
@@ -185,16 +186,16 @@ func (l *load) wait() { l.publishers.Wait() }
 
 // publishUntilAccepted publishes e until the broker takes it: again after each
 // failure that another try can mend, as a program has to.
-func publishUntilAccepted(ctx context.Context, t testing.TB, b *Broker, a *account, e faas.Event) {
+func publishUntilAccepted(ctx context.Context, t testing.TB, b *Broker, a *account, e contract.Event) {
 	for ctx.Err() == nil {
 		err := b.Publish(ctx, e)
 		switch {
 		case err == nil:
 			a.accept(e.ID)
 			return
-		case errors.Is(err, faas.ErrUnconfirmed):
+		case errors.Is(err, contract.ErrUnconfirmed):
 			a.mayBeTaken(e.ID)
-		case errors.Is(err, faas.ErrUnavailable), errors.Is(err, faas.ErrBlocked), errors.Is(err, faas.ErrRefused):
+		case errors.Is(err, contract.ErrUnavailable), errors.Is(err, contract.ErrBlocked), errors.Is(err, contract.ErrRefused):
 		default:
 			t.Errorf("publish %s: %v", e.ID, err)
 			return
@@ -209,8 +210,8 @@ func publishUntilAccepted(ctx context.Context, t testing.TB, b *Broker, a *accou
 }
 
 // counted is an event function on key that keeps the books.
-func counted(a *account, key string, concurrency int) faas.Function {
-	fn := onEvent(strings.ReplaceAll(key, ".", "-"), key, func(_ context.Context, e *faas.Event) error {
+func counted(a *account, key string, concurrency int) contract.Function {
+	fn := onEvent(strings.ReplaceAll(key, ".", "-"), key, func(_ context.Context, e *contract.Event) error {
 		a.processed(e.ID)
 		return nil
 	})
@@ -220,9 +221,9 @@ func counted(a *account, key string, concurrency int) faas.Function {
 
 // mixed is counted, but some events fail at first and some always: by the last
 // two digits of their id.
-func mixed(a *account, key string, concurrency int) faas.Function {
+func mixed(a *account, key string, concurrency int) contract.Function {
 	fn := counted(a, key, concurrency)
-	fn.Handle = func(_ context.Context, e *faas.Event) ([]byte, error) {
+	fn.Handle = func(_ context.Context, e *contract.Event) ([]byte, error) {
 		switch {
 		case strings.HasSuffix(e.ID, failsOnce) && e.Attempt == 1:
 			return nil, errors.New("not yet")

@@ -11,7 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // heap is how many bytes are in use.
@@ -28,7 +28,7 @@ func TestMemoryStaysFlatBehindASlowFunction(t *testing.T) {
 	const events, size, concurrency = 20_000, 10 << 10, 16
 	b := openBroker(t)
 	begun, release := make(chan struct{}, events), make(chan struct{})
-	fn := onEvent("slow", "slow.ly", func(context.Context, *faas.Event) error {
+	fn := onEvent("slow", "slow.ly", func(context.Context, *contract.Event) error {
 		begun <- struct{}{}
 		<-release
 		return nil
@@ -79,7 +79,7 @@ func TestMemoryStaysFlatBehindASlowFunction(t *testing.T) {
 func TestUnconfirmedBytesAreBounded(t *testing.T) {
 	p, cfg := networkConfig(t)
 	b := startCaller(t, cfg)
-	startWorker(t, cfg, []*Broker{b}, onEvent("sink", "sink.in", func(context.Context, *faas.Event) error { return nil }))
+	startWorker(t, cfg, []*Broker{b}, onEvent("sink", "sink.in", func(context.Context, *contract.Event) error { return nil }))
 	p.hole(upstream)
 	before := heap()
 	body := make([]byte, 8<<20)
@@ -89,15 +89,15 @@ func TestUnconfirmedBytesAreBounded(t *testing.T) {
 	var publishing sync.WaitGroup
 	for i := range cap(outcomes) {
 		publishing.Go(func() {
-			outcomes <- b.Publish(ctx, faas.Event{Key: "sink.in", ID: fmt.Sprint(i), Body: body})
+			outcomes <- b.Publish(ctx, contract.Event{Key: "sink.in", ID: fmt.Sprint(i), Body: body})
 		})
 	}
 	publishing.Wait()
 	unsent := 0
 	for range cap(outcomes) {
 		switch err := <-outcomes; {
-		case errors.Is(err, faas.ErrUnconfirmed):
-		case errors.Is(err, faas.ErrUnavailable) && executedOf(err) == faas.ExecutedNo:
+		case errors.Is(err, contract.ErrUnconfirmed):
+		case errors.Is(err, contract.ErrUnavailable) && executedOf(err) == contract.ExecutedNo:
 			unsent++
 		default:
 			t.Errorf("got %v (executed %q), want unconfirmed, or unavailable", err, executedOf(err))
@@ -119,8 +119,8 @@ func TestWaitingCallsAreBounded(t *testing.T) {
 	refused := func(what string) {
 		t.Helper()
 		began := time.Now()
-		_, err := b.Call(t.Context(), faas.Request{Key: "nobody", Body: []byte("{}")})
-		if e := wantError(t, err, faas.CodeUnavailable, faas.ExecutedNo); e.After <= 0 || time.Since(began) > time.Second {
+		_, err := b.Call(t.Context(), contract.Call{Key: "nobody", Body: []byte("{}")})
+		if e := wantError(t, err, contract.CodeUnavailable, contract.ExecutedNo); e.After <= 0 || time.Since(began) > time.Second {
 			t.Errorf("%s: got %v with After %v after %v, want it at once", what, e, e.After, time.Since(began))
 		}
 	}
@@ -138,6 +138,6 @@ func TestWaitingCallsAreBounded(t *testing.T) {
 	set(0, maxWaitingBytes)
 	refused("bytes")
 	set(0, 0)
-	_, err := b.Call(t.Context(), faas.Request{Key: "nobody", Body: []byte("{}")})
-	wantError(t, err, faas.CodeUnroutable, faas.ExecutedNo)
+	_, err := b.Call(t.Context(), contract.Call{Key: "nobody", Body: []byte("{}")})
+	wantError(t, err, contract.CodeUnroutable, contract.ExecutedNo)
 }

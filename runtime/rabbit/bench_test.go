@@ -9,7 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // BenchmarkCall measures a call of an echo function from 1, 16, 64 and 256
@@ -23,7 +23,7 @@ func BenchmarkCall(b *testing.B) {
 		caller := startCaller(b, cfg)
 		startWorker(b, cfg, []*Broker{caller}, function("echo", echo, readOnly))
 		return func(ctx context.Context) error {
-			_, err := caller.Call(ctx, faas.Request{Key: "echo", Body: body})
+			_, err := caller.Call(ctx, contract.Call{Key: "echo", Body: body})
 			return err
 		}
 	}
@@ -61,7 +61,7 @@ func BenchmarkCall(b *testing.B) {
 
 // thinCall is a call by the AMQP client and nothing else.
 func thinCall(b *testing.B, body []byte) func(context.Context) error {
-	key := "thin-" + faas.NewID()[:10]
+	key := "thin-" + contract.NewID()[:10]
 	work, answers, requests := foreignChannel(b), foreignChannel(b), foreignChannel(b)
 	consume := func(ch *amqp.Channel, queue string) <-chan amqp.Delivery {
 		if _, err := ch.QueueDeclare(queue, false, true, true, false, amqp.Table{"x-queue-type": "classic"}); err != nil {
@@ -109,12 +109,12 @@ func thinCall(b *testing.B, body []byte) func(context.Context) error {
 
 // How many dead letters are replayed or discarded in a second.
 func BenchmarkDeadLetters(b *testing.B) {
-	for name, fate := range map[string]faas.Fate{"replay": faas.Replay, "discard": faas.Discard} {
+	for name, fate := range map[string]contract.DeadLetterAction{"replay": contract.ActionReplay, "discard": contract.ActionDiscard} {
 		b.Run(name, func(b *testing.B) {
 			broker := openBroker(b)
 			buried(b, broker, "many", b.N)
 			b.ResetTimer()
-			if err := broker.VisitDead(b.Context(), "many", func(*faas.DeadLetter) (faas.Fate, error) { return fate, nil }); err != nil {
+			if err := broker.VisitDeadLetters(b.Context(), "many", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return fate, nil }); err != nil {
 				b.Fatal(err)
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "letters/s")

@@ -2,7 +2,7 @@
 // publishing, consuming with settlement, delays, dead letters, calls with
 // replies, and the announcements by which processes find each other.
 //
-// It knows the functions it hosts as faas.Function values only: nothing of
+// It knows the functions it hosts as contract.Function values only: nothing of
 // what they do, of HTTP or of caches.
 package rabbit
 
@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Broker is this process's place on RabbitMQ. It keeps two connections, one to
@@ -34,7 +34,7 @@ type Broker struct {
 	all     []*link
 
 	load      atomic.Int64 // calls taken on and not yet answered
-	directory faas.Directory
+	directory contract.Directory
 	publisher *publisher
 	caller    *caller
 	system    *system
@@ -96,7 +96,7 @@ func (b *Broker) Close() error {
 }
 
 // Directory returns the functions that live on the namespace, as announced.
-func (b *Broker) Directory() *faas.Directory { return &b.directory }
+func (b *Broker) Directory() *contract.Directory { return &b.directory }
 
 // Ready waits until the broker can be used. When ctx ends first, the error
 // says what is in the way.
@@ -118,8 +118,8 @@ func (b *Broker) Ready(ctx context.Context) error {
 }
 
 // Call calls the function that answers r's key and returns its reply. Every
-// error is an *faas.Error; see faas.Broker.
-func (b *Broker) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
+// error is an *contract.Error; see contract.Broker.
+func (b *Broker) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
 	return b.caller.call(ctx, r)
 }
 
@@ -127,7 +127,7 @@ func (b *Broker) Call(ctx context.Context, r faas.Request) (faas.Reply, error) {
 // topic, this one included. It is best effort: nothing is confirmed or kept.
 func (b *Broker) Broadcast(ctx context.Context, topic string, body []byte) error {
 	if err := ctx.Err(); err != nil {
-		return &faas.Error{Code: faas.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: contract.ExecutedNo}
 	}
 	return b.system.broadcast(topic, body)
 }

@@ -12,7 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 const (
@@ -57,8 +57,8 @@ func (l *link) newBrowser(queue string, each func(context.Context, *amqp.Deliver
 }
 
 // run shows each of the messages that there are when it begins, the oldest
-// first. It fails with faas.ErrNotFound if there is no such queue, with
-// faas.ErrConflict if somebody else consumes from it, and with the first error
+// first. It fails with contract.ErrNotFound if there is no such queue, with
+// contract.ErrConflict if somebody else consumes from it, and with the first error
 // of each or of a removal. It returns when no removal is under way any more.
 func (w *browser) run(ctx context.Context) error {
 	for left := math.MaxInt; ; {
@@ -144,7 +144,7 @@ func (w *browser) show(ctx context.Context, h *hand, n int, remove func(by func(
 	return false, nil
 }
 
-// lookAt asks how a queue is doing. It fails with faas.ErrNotFound if there is
+// lookAt asks how a queue is doing. It fails with contract.ErrNotFound if there is
 // none of that name.
 func (l *link) lookAt(ctx context.Context, queue string) (amqp.Queue, error) {
 	found := make(chan amqp.Queue, 1) // an answer may come when nobody waits for it any more
@@ -157,13 +157,13 @@ func (l *link) lookAt(ctx context.Context, queue string) (amqp.Queue, error) {
 		return <-found, nil
 	}
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
-		return amqp.Queue{}, &faas.Error{Code: faas.CodeNotFound, Detail: fmt.Sprintf("there is no queue %q", queue), Executed: faas.ExecutedNo}
+		return amqp.Queue{}, &contract.Error{Code: contract.CodeNotFound, Detail: fmt.Sprintf("there is no queue %q", queue), Executed: contract.ExecutedNo}
 	}
-	return amqp.Queue{}, &faas.Error{Code: faas.CodeUnavailable, Detail: fmt.Sprintf("cannot look at queue %q", queue), Cause: err, Executed: faas.ExecutedNo}
+	return amqp.Queue{}, &contract.Error{Code: contract.CodeUnavailable, Detail: fmt.Sprintf("cannot look at queue %q", queue), Cause: err, Executed: contract.ExecutedNo}
 }
 
 // lookUndisturbed is lookAt once nobody else has messages of the queue in
-// hand, which it waits for. It fails with faas.ErrConflict if that does not end.
+// hand, which it waits for. It fails with contract.ErrConflict if that does not end.
 func (l *link) lookUndisturbed(ctx context.Context, queue string) (amqp.Queue, error) {
 	again := time.NewTicker(lookAgain)
 	defer again.Stop()
@@ -173,8 +173,8 @@ func (l *link) lookUndisturbed(ctx context.Context, queue string) (amqp.Queue, e
 			return q, err
 		}
 		if time.Now().After(deadline) {
-			return q, &faas.Error{
-				Code: faas.CodeConflict, Executed: faas.ExecutedNo,
+			return q, &contract.Error{
+				Code: contract.CodeConflict, Executed: contract.ExecutedNo,
 				Detail: fmt.Sprintf("somebody else has the messages of queue %q in hand (consumers: %d): wait until that has ended", queue, q.Consumers),
 			}
 		}

@@ -7,7 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // hand holds messages of a queue: what was taken and not acknowledged.
@@ -60,7 +60,7 @@ func (h *hand) grow() error {
 	}
 	h.closed = ch.NotifyClose(make(chan *amqp.Error, 1))
 	h.consumers++
-	h.tag = fmt.Sprintf("look-%02d-%s", h.consumers, faas.NewID()) // in order, see windowsPerChannel
+	h.tag = fmt.Sprintf("look-%02d-%s", h.consumers, contract.NewID()) // in order, see windowsPerChannel
 	var err error
 	if h.deliveries, err = ch.Consume(h.queue, h.tag, false, false, false, false, nil); err != nil {
 		return fmt.Errorf("consume from %q: %w", h.queue, err)
@@ -128,8 +128,8 @@ func (h *hand) lost() error {
 		why = closeReason(e).Error()
 	default:
 	}
-	return &faas.Error{
-		Code: faas.CodeUnavailable, Executed: faas.ExecutedNo,
+	return &contract.Error{
+		Code: contract.CodeUnavailable, Executed: contract.ExecutedNo,
 		Detail: fmt.Sprintf("the broker ended the look at %q (%s): what was not removed is still there, begin again", h.queue, why),
 	}
 }

@@ -11,14 +11,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // What a caller bears at the most.
 const (
 	maxWaiting      = 50_000    // calls of this process that wait for their reply
 	maxWaitingBytes = 256 << 20 // of their bodies
-	maxCallBody     = 15 << 20  // bytes; with its frame it stays below maxBody, as faas.MaxReply does
+	maxCallBody     = 15 << 20  // bytes; with its frame it stays below maxBody, as contract.MaxReply does
 )
 
 // verdictWait is how long past its deadline a call waits to be told that it
@@ -49,8 +49,8 @@ type waiter struct {
 }
 
 type outcome struct {
-	reply faas.Reply
-	err   *faas.Error
+	reply contract.Reply
+	err   *contract.Error
 }
 
 var waiters = sync.Pool{New: func() any {
@@ -64,24 +64,24 @@ func newCaller(b *Broker) *caller {
 }
 
 // call sends r and waits for its reply, until r's deadline or the end of ctx.
-// Every error is an *faas.Error.
-func (c *caller) call(ctx context.Context, r faas.Request) (faas.Reply, error) {
+// Every error is an *contract.Error.
+func (c *caller) call(ctx context.Context, r contract.Call) (contract.Reply, error) {
 	now := time.Now()
 	deadline := r.Deadline
 	if d, ok := ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {
 		deadline = d
 	}
 	if deadline.IsZero() {
-		deadline = now.Add(faas.DefaultTimeout)
+		deadline = now.Add(contract.DefaultTimeout)
 	}
 	if !now.Before(deadline) {
-		return faas.Reply{}, faas.Expired(faas.ExecutedNo)
+		return contract.Reply{}, contract.Expired(contract.ExecutedNo)
 	}
 	if ctx.Err() != nil {
-		return faas.Reply{}, canceled(faas.ExecutedNo)
+		return contract.Reply{}, canceled(contract.ExecutedNo)
 	}
 	if err := checkRequest(&r); err != nil {
-		return faas.Reply{}, err
+		return contract.Reply{}, err
 	}
 
 	w := waiters.Get().(*waiter)
@@ -89,7 +89,7 @@ func (c *caller) call(ctx context.Context, r faas.Request) (faas.Reply, error) {
 	tag, failed := c.submit(w, &r, deadline)
 	if failed != nil {
 		waiters.Put(w)
-		return faas.Reply{}, failed
+		return contract.Reply{}, failed
 	}
 	w.timer.Reset(deadline.Sub(now))
 	c.b.cfg.Solo.Busy(-1) // who called waits for what comes over the connection
@@ -113,31 +113,31 @@ func (c *caller) call(ctx context.Context, r faas.Request) (faas.Reply, error) {
 		case <-w.timer.C:
 		}
 	}
-	return c.giveUp(w, tag, faas.Expired)
+	return c.giveUp(w, tag, contract.Expired)
 }
 
 // done makes w ready for another call and returns what came of this one.
-func (w *waiter) done(o outcome) (faas.Reply, error) {
+func (w *waiter) done(o outcome) (contract.Reply, error) {
 	w.timer.Stop()
 	waiters.Put(w)
 	if o.err != nil {
-		return faas.Reply{}, o.err
+		return contract.Reply{}, o.err
 	}
 	return o.reply, nil
 }
 
 // giveUp ends the call without its reply, unless that has just come.
-func (c *caller) giveUp(w *waiter, tag string, why func(faas.Executed) *faas.Error) (faas.Reply, error) {
+func (c *caller) giveUp(w *waiter, tag string, why func(contract.Executed) *contract.Error) (contract.Reply, error) {
 	c.mu.Lock()
 	if c.waiting[tag] != w {
 		c.mu.Unlock()
 		return w.done(<-w.outcome)
 	}
 	delete(c.waiting, tag)
-	executed := faas.ExecutedNo
+	executed := contract.ExecutedNo
 	c.bytes -= w.size
 	if w.message != nil {
-		executed = faas.ExecutedUnknown
+		executed = contract.ExecutedUnknown
 		if c.session != nil {
 			select {
 			case c.cancels <- cancelBody(c.session.replyTo, tag):
@@ -156,10 +156,10 @@ func (c *caller) wasSent(w *waiter, tag string) bool {
 }
 
 // submit sends the call, or leaves it in a lane to be sent with others.
-func (c *caller) submit(w *waiter, r *faas.Request, deadline time.Time) (tag string, failed *faas.Error) {
+func (c *caller) submit(w *waiter, r *contract.Call, deadline time.Time) (tag string, failed *contract.Error) {
 	id := r.ID
 	if id == "" {
-		id = faas.NewID()
+		id = contract.NewID()
 	}
 	c.mu.Lock()
 	s := c.session
@@ -181,15 +181,15 @@ func (c *caller) submit(w *waiter, r *faas.Request, deadline time.Time) (tag str
 }
 
 // refusal is why a call cannot be made over s now; nil if it can. c.mu is held.
-func (c *caller) refusal(s *callSession, w *waiter) *faas.Error {
+func (c *caller) refusal(s *callSession, w *waiter) *contract.Error {
 	switch {
 	case s == nil:
 		return c.unavailable()
 	case s.blocked != "":
 		return blockedError(s.blocked)
 	case len(c.waiting) >= maxWaiting || c.bytes+w.size > maxWaitingBytes:
-		return &faas.Error{
-			Code: faas.CodeUnavailable, Executed: faas.ExecutedNo, After: time.Second,
+		return &contract.Error{
+			Code: contract.CodeUnavailable, Executed: contract.ExecutedNo, After: time.Second,
 			Detail: fmt.Sprintf("%d calls of this process, of %d bytes, wait for their replies already", len(c.waiting), c.bytes),
 		}
 	}
@@ -290,7 +290,7 @@ func parseCancel(body []byte) (replyTo, tag string, ok bool) {
 }
 
 // checkRequest refuses what AMQP cannot carry.
-func checkRequest(r *faas.Request) error {
+func checkRequest(r *contract.Call) error {
 	var bad string
 	switch {
 	case r.Key == "" || len(r.Key) > maxShort:
@@ -303,29 +303,29 @@ func checkRequest(r *faas.Request) error {
 		bad = fmt.Sprintf("the body has %d bytes: a call takes %d at the most", len(r.Body), maxCallBody)
 	case len(r.Correlation)+len(r.Causation)+len(r.Trace.Parent)+len(r.Trace.State)+len(r.Trace.Baggage) > maxHeaders:
 		bad = fmt.Sprintf("trace and baggage have more than %d bytes", maxHeaders)
-	case len(r.Session) > faas.MaxSession:
-		bad = fmt.Sprintf("the session has %d bytes: a call takes %d at the most", len(r.Session), faas.MaxSession)
+	case len(r.Session) > contract.MaxSession:
+		bad = fmt.Sprintf("the session has %d bytes: a call takes %d at the most", len(r.Session), contract.MaxSession)
 	default:
 		return nil
 	}
-	return &faas.Error{Code: faas.CodeInvalid, Detail: bad, Executed: faas.ExecutedNo}
+	return &contract.Error{Code: contract.CodeInvalid, Detail: bad, Executed: contract.ExecutedNo}
 }
 
 // unavailable is the error of a call that finds no connection.
-func (c *caller) unavailable() *faas.Error {
-	return &faas.Error{
-		Code: faas.CodeUnavailable, Executed: faas.ExecutedNo, After: time.Second,
+func (c *caller) unavailable() *contract.Error {
+	return &contract.Error{
+		Code: contract.CodeUnavailable, Executed: contract.ExecutedNo, After: time.Second,
 		Detail: "there is no connection to the message broker; it is being made again", Cause: c.b.Health(),
 	}
 }
 
-func blockedError(reason string) *faas.Error {
-	return &faas.Error{
-		Code: faas.CodeBlocked, Executed: faas.ExecutedNo, After: 5 * time.Second,
+func blockedError(reason string) *contract.Error {
+	return &contract.Error{
+		Code: contract.CodeBlocked, Executed: contract.ExecutedNo, After: 5 * time.Second,
 		Detail: "the message broker takes nothing at present (" + cmp.Or(reason, "no reason given") + ")",
 	}
 }
 
-func canceled(executed faas.Executed) *faas.Error {
-	return &faas.Error{Code: faas.CodeCanceled, Detail: "the caller went away", Executed: executed, Cause: context.Canceled}
+func canceled(executed contract.Executed) *contract.Error {
+	return &contract.Error{Code: contract.CodeCanceled, Detail: "the caller went away", Executed: executed, Cause: context.Canceled}
 }

@@ -9,7 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // forwardExpired answers calls that their queue did not keep, whoever made
@@ -53,10 +53,10 @@ func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {
 	if d.ReplyTo == "" {
 		return nil
 	}
-	failed := faas.Expired(faas.ExecutedNo)
+	failed := contract.Expired(contract.ExecutedNo)
 	if text(d.Headers, "x-first-death-reason") == "maxlen" {
-		failed = &faas.Error{
-			Code: faas.CodeRefused, Executed: faas.ExecutedNo, After: time.Second,
+		failed = &contract.Error{
+			Code: contract.CodeRefused, Executed: contract.ExecutedNo, After: time.Second,
 			Detail: fmt.Sprintf("the queue behind the routing key %q is full", d.RoutingKey),
 		}
 	}

@@ -3,7 +3,7 @@ package rabbit
 import (
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // How calls gather.
@@ -153,7 +153,7 @@ func (c *caller) gatherLimit(key string) (frames bool, limit int) {
 		return false, 1
 	}
 	for _, f := range c.b.Directory().Functions() {
-		if f.Kind == faas.KindRequest && f.Keys[0] == key && f.Batch && len(f.Workers) > 0 {
+		if f.Kind == contract.KindRequest && f.Keys[0] == key && f.Batch && len(f.Workers) > 0 {
 			if f.Redeliver && !f.ReadOnly {
 				return true, 1
 			}

@@ -12,7 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // callSession is the calling side's life on one connection. All of its fields
@@ -116,8 +116,8 @@ func (s *callSession) end(why error) {
 	for tag, w := range s.c.waiting {
 		e := notSent(why)
 		if w.message != nil {
-			e = &faas.Error{
-				Code: faas.CodeUnconfirmed, Executed: faas.ExecutedUnknown, Cause: why,
+			e = &contract.Error{
+				Code: contract.CodeUnconfirmed, Executed: contract.ExecutedUnknown, Cause: why,
 				Detail: "the connection to the message broker was lost while the call was under way",
 			}
 		}
@@ -152,9 +152,9 @@ func (s *callSession) check(calls []wireCall, err error) {
 	}
 }
 
-func notSent(why error) *faas.Error {
-	return &faas.Error{
-		Code: faas.CodeUnavailable, Executed: faas.ExecutedNo, After: time.Second, Cause: why,
+func notSent(why error) *contract.Error {
+	return &contract.Error{
+		Code: contract.CodeUnavailable, Executed: contract.ExecutedNo, After: time.Second, Cause: why,
 		Detail: "the connection to the message broker was lost before the call was sent",
 	}
 }
@@ -202,8 +202,8 @@ func (s *callSession) takeReturns(returns <-chan amqp.Return) {
 		}
 		s.c.mu.Lock()
 		for _, tag := range tags {
-			s.c.resolve(tag, outcome{err: &faas.Error{
-				Code: faas.CodeUnroutable, Executed: faas.ExecutedNo, After: time.Second,
+			s.c.resolve(tag, outcome{err: &contract.Error{
+				Code: contract.CodeUnroutable, Executed: contract.ExecutedNo, After: time.Second,
 				Detail: fmt.Sprintf("no worker serves the routing key %q", r.RoutingKey),
 			}})
 		}
@@ -272,10 +272,10 @@ func (s *callSession) receive(replies <-chan amqp.Delivery) {
 		s.c.mu.Lock()
 		for i := range list {
 			o := outcomeOf(&list[i], d.AppId)
-			if d.AppId == "" && list[i].code == faas.CodeExpired && s.wasTaken(list[i].tag) {
+			if d.AppId == "" && list[i].code == contract.CodeExpired && s.wasTaken(list[i].tag) {
 				// Not a worker says so, see forwardExpired: the worker was lost, and
 				// the call expired before it was delivered again.
-				o.err = faas.Expired(faas.ExecutedUnknown)
+				o.err = contract.Expired(contract.ExecutedUnknown)
 			}
 			if m := s.replied(s.c.resolve(list[i].tag, o), list[i].run); m != nil {
 				gathered = append(gathered, m)
@@ -314,5 +314,5 @@ func outcomeOf(r *wireReply, worker string) outcome {
 	if r.code != "" {
 		return outcome{err: decodeFailure(r.code, r.body)}
 	}
-	return outcome{reply: faas.Reply{Body: r.body, Run: r.run, Worker: worker, Session: r.session}}
+	return outcome{reply: contract.Reply{Body: r.body, Run: r.run, Worker: worker, Session: r.session}}
 }

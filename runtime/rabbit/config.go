@@ -11,21 +11,21 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // Config says how a Broker is reached and what this process is called on it.
 type Config struct {
-	URL       string        // amqp:// or amqps://; several, separated by commas, are tried in turn; required unless URLFrom is there
-	Namespace string        // prefix of every exchange and queue; "rabbet"
-	Process   string        // unique id of this process, and so of its worker; a fresh one
-	NoBatch   bool          // send every call in a message of its own
-	NoDeclare bool          // the user may declare nothing: Apply has done it
-	Grace     time.Duration // how long running work may take to finish on the way out; 25 s
-	Observe   faas.Observer // told of every run; nil: nobody watches
-	Solo      *solo.Switch  // of the process, told whether one call is taken on at a time; nil: nobody is
-	Log       *zap.Logger   // nil: nothing is logged
+	URL       string            // amqp:// or amqps://; several, separated by commas, are tried in turn; required unless URLFrom is there
+	Namespace string            // prefix of every exchange and queue; "rabbet"
+	Process   string            // unique id of this process, and so of its worker; a fresh one
+	NoBatch   bool              // send every call in a message of its own
+	NoDeclare bool              // the user may declare nothing: Apply has done it
+	Grace     time.Duration     // how long running work may take to finish on the way out; 25 s
+	Observe   contract.Observer // told of every run; nil: nobody watches
+	Solo      *solo.Switch      // of the process, told whether one call is taken on at a time; nil: nobody is
+	Log       *zap.Logger       // nil: nothing is logged
 
 	// URLFrom, if it is there, says the URL in place of URL, and is asked again
 	// before each attempt to connect: rotated credentials take effect then.
@@ -40,15 +40,15 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.Namespace = cmp.Or(c.Namespace, "rabbet")
-	c.Process = cmp.Or(c.Process, faas.NewID())
+	c.Process = cmp.Or(c.Process, contract.NewID())
 	c.Grace = cmp.Or(c.Grace, 25*time.Second)
 	c.pace = cmp.Or(c.pace, pace{first: 100 * time.Millisecond, longest: 5 * time.Second})
-	c.hearing = cmp.Or(c.hearing, faas.AnnounceInterval)
+	c.hearing = cmp.Or(c.hearing, contract.AnnounceInterval)
 	c.declaring = cmp.Or(c.declaring, 10*time.Second)
 	c.copyPace = cmp.Or(c.copyPace, pace{first: 100 * time.Millisecond, longest: 30 * time.Second})
 	c.copyPatience = cmp.Or(c.copyPatience, 10*time.Minute) // well below the broker's consumer_timeout of 30 min
 	if c.Observe == nil {
-		c.Observe = func(faas.Invocation) {}
+		c.Observe = func(contract.Invocation) {}
 	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()

@@ -11,13 +11,13 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // consumer runs one event function on the events of its queue.
 type consumer struct {
 	b     *Broker
-	fn    faas.Function
+	fn    contract.Function
 	queue string
 	slots chan struct{}   // one for each run; it outlives connections, so that concurrency holds across them
 	base  context.Context // of the runs: done when the grace period is over
@@ -30,7 +30,7 @@ type consumer struct {
 	held  int    // slots that finish has taken
 }
 
-func newConsumer(b *Broker, fn faas.Function, live func()) *consumer {
+func newConsumer(b *Broker, fn contract.Function, live func()) *consumer {
 	return &consumer{
 		b: b, fn: fn, queue: b.names.eventQueue(fn.Name), live: live,
 		slots: make(chan struct{}, max(fn.Concurrency, 1)), stop: make(chan struct{}),
@@ -117,7 +117,7 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 		<-conn.Done()
 		return nil
 	}
-	tag := faas.NewID()
+	tag := contract.NewID()
 	deliveries, err := ch.Consume(c.queue, tag, false, false, false, false, nil)
 	if err != nil {
 		return fmt.Errorf("consume from %q: %w", c.queue, err)
@@ -213,18 +213,18 @@ func (c *consumer) run(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delive
 	began := time.Now()
 	_, err := c.fn.Run(c.base, &e, time.Time{})
 	ran := time.Since(began)
-	verdict := c.fn.Retry.Judge(err, e.Attempt)
+	verdict := c.fn.Retry.Decide(err, e.Attempt)
 	switch {
 	case c.base.Err() != nil && err != nil: // cut short by the end of the grace period
 		c.giveBack(d)
-		verdict = faas.Verdict{Outcome: faas.Again, Err: faas.AsError(err)}
-	case c.fn.Ordered && verdict.Outcome == faas.Again:
+		verdict = contract.Decision{Outcome: contract.OutcomeRetry, Err: contract.AsError(err)}
+	case c.fn.Ordered && verdict.Outcome == contract.OutcomeRetry:
 		c.holdBack(gone, d, &e, &verdict)
 	default:
 		c.settle(ch, d, &e, &verdict)
 	}
-	c.b.cfg.Observe(faas.Invocation{
-		Function: c.fn.Name, Kind: faas.KindEvent, Key: e.Key, ID: e.ID, Trace: e.Trace, Attempt: e.Attempt,
+	c.b.cfg.Observe(contract.Invocation{
+		Function: c.fn.Name, Kind: contract.KindEvent, Key: e.Key, ID: e.ID, Trace: e.Trace, Attempt: e.Attempt,
 		Wait: began.Sub(arrived), Run: ran, Outcome: verdict.Outcome, After: verdict.After, Err: err,
 	})
 }
@@ -236,7 +236,7 @@ const passOnPause = time.Second
 // queue for it, while both versions are out. It reports false if there is none,
 // or no longer. The event waits apart: up to RabbitMQ 4.2 the broker counts what
 // is given back, and takes an event that it has delivered too often for lost.
-func (c *consumer) passOn(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delivery, e *faas.Event) bool {
+func (c *consumer) passOn(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delivery, e *contract.Event) bool {
 	hold := time.NewTimer(longestHold)
 	defer hold.Stop()
 	for {
@@ -299,7 +299,7 @@ func (c *consumer) declare(ctx context.Context, ch *amqp.Channel) error {
 // on the namespace, had and this one no longer wants.
 func (c *consumer) unbindOld(ch *amqp.Channel, exchange string) error {
 	old, ok := c.b.directory.Find(c.fn.Name)
-	if !ok || old.Kind != faas.KindEvent {
+	if !ok || old.Kind != contract.KindEvent {
 		return nil
 	}
 	from := cmp.Or(old.Exchange, c.b.names.events())

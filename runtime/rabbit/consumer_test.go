@@ -13,14 +13,15 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 func TestRetryThenSuccess(t *testing.T) {
 	attempts := make(chan int, 10)
-	runs := make(chan faas.Invocation, 10)
-	b := openBroker(t, func(c *Config) { c.Observe = func(i faas.Invocation) { runs <- i } })
-	serve(t, b, onEvent("flaky", "flaky.run", func(_ context.Context, e *faas.Event) error {
+	runs := make(chan contract.Invocation, 10)
+	b := openBroker(t, func(c *Config) { c.Observe = func(i contract.Invocation) { runs <- i } })
+	serve(t, b, onEvent("flaky", "flaky.run", func(_ context.Context, e *contract.Event) error {
 		attempts <- e.Attempt
 		if e.Attempt < 3 {
 			return errors.New("not yet")
@@ -30,7 +31,7 @@ func TestRetryThenSuccess(t *testing.T) {
 		}
 		return nil
 	}))
-	if err := b.Publish(t.Context(), faas.Event{Key: "flaky.run", ID: "x1", Body: []byte("body")}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "flaky.run", ID: "x1", Body: []byte("body")}); err != nil {
 		t.Fatal(err)
 	}
 	for want := 1; want <= 3; want++ {
@@ -38,7 +39,7 @@ func TestRetryThenSuccess(t *testing.T) {
 			t.Errorf("attempt: got %d, want %d", got, want)
 		}
 	}
-	for _, want := range []faas.Outcome{faas.Again, faas.Again, faas.Done} {
+	for _, want := range []contract.Outcome{contract.OutcomeRetry, contract.OutcomeRetry, contract.OutcomeDone} {
 		if got := receive(t, "an invocation", runs); got.Outcome != want || got.Function != "flaky" || got.ID != "x1" {
 			t.Errorf("observed: got %+v, want outcome %s", got, want)
 		}
@@ -47,7 +48,7 @@ func TestRetryThenSuccess(t *testing.T) {
 
 func TestDeadLetterKeepsBytesAndHeaders(t *testing.T) {
 	b := openBroker(t)
-	serve(t, b, onEvent("invalid", "invalid.run", func(context.Context, *faas.Event) error { return faas.Permanent("never") }))
+	serve(t, b, onEvent("invalid", "invalid.run", func(context.Context, *contract.Event) error { return faas.Permanent("never") }))
 	body := []byte{0, 1, 2, '{', 0xff}
 	if err := foreignChannel(t).PublishWithContext(t.Context(), b.names.events(), "invalid.run", false, false, amqp.Publishing{
 		MessageId: "raw-1", ContentType: "application/x-odd", Body: body,
@@ -75,10 +76,10 @@ func TestDeadLetterKeepsBytesAndHeaders(t *testing.T) {
 func TestPanicsUseUpAttempts(t *testing.T) {
 	b := openBroker(t)
 	var ran atomic.Int32
-	fn := onEvent("broken", "broken.run", func(context.Context, *faas.Event) error { ran.Add(1); panic("boom") })
+	fn := onEvent("broken", "broken.run", func(context.Context, *contract.Event) error { ran.Add(1); panic("boom") })
 	fn.Retry.Max = 3
 	serve(t, b, fn)
-	if err := b.Publish(t.Context(), faas.Event{Key: "broken.run"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "broken.run"}); err != nil {
 		t.Fatal(err)
 	}
 	d := deadLetter(t, b, "broken")
@@ -91,9 +92,9 @@ func TestPanicsUseUpAttempts(t *testing.T) {
 }
 
 func TestForeignMessagesAreHandled(t *testing.T) {
-	got := make(chan faas.Event, 10)
+	got := make(chan contract.Event, 10)
 	b := openBroker(t)
-	serve(t, b, onEvent("open", "open.#", func(_ context.Context, e *faas.Event) error { got <- *e; return nil }))
+	serve(t, b, onEvent("open", "open.#", func(_ context.Context, e *contract.Event) error { got <- *e; return nil }))
 	ch := foreignChannel(t)
 	for name, p := range map[string]amqp.Publishing{
 		"plain":           {Body: []byte(`{"id":"42"}`)},
@@ -120,7 +121,7 @@ func TestForeignMessagesAreHandled(t *testing.T) {
 
 func TestHugeHeadersReachTheDeadLetters(t *testing.T) {
 	b := openBroker(t)
-	serve(t, b, onEvent("picky", "picky.run", func(context.Context, *faas.Event) error { return faas.Invalid("no") }))
+	serve(t, b, onEvent("picky", "picky.run", func(context.Context, *contract.Event) error { return faas.Invalid("no") }))
 	if err := foreignChannel(t).PublishWithContext(t.Context(), b.names.events(), "picky.run", false, false, amqp.Publishing{
 		MessageId: "huge", Headers: amqp.Table{"huge": strings.Repeat("x", 130_000), "small": "kept"},
 	}); err != nil {
@@ -135,10 +136,10 @@ func TestHugeHeadersReachTheDeadLetters(t *testing.T) {
 func TestDeletedQueueComesBack(t *testing.T) {
 	got := make(chan string, 10)
 	b := openBroker(t)
-	serve(t, b, onEvent("keep", "keep.on", func(_ context.Context, e *faas.Event) error { got <- e.ID; return nil }))
+	serve(t, b, onEvent("keep", "keep.on", func(_ context.Context, e *contract.Event) error { got <- e.ID; return nil }))
 	management(t, http.MethodDelete, "/api/queues/%2F/"+url.PathEscape(b.names.eventQueue("keep")), nil)
 	until(t, "the queue is back", func(ctx context.Context) bool {
-		return b.Publish(ctx, faas.Event{Key: "keep.on", ID: "again"}) == nil
+		return b.Publish(ctx, contract.Event{Key: "keep.on", ID: "again"}) == nil
 	})
 	if id := receive(t, "an event over the new queue", got); id != "again" {
 		t.Errorf("got %q, want %q", id, "again")
@@ -147,7 +148,7 @@ func TestDeletedQueueComesBack(t *testing.T) {
 
 func TestDriftIsReportedAndLeftAlone(t *testing.T) {
 	b := openBroker(t)
-	fn := onEvent("drift", "drift.run", func(context.Context, *faas.Event) error { return nil })
+	fn := onEvent("drift", "drift.run", func(context.Context, *contract.Event) error { return nil })
 	queue := b.names.eventQueue("drift")
 	other := b.names.eventFunction(&fn.Descriptor, b.names.events())
 	other.queues[1].arguments["x-delivery-limit"] = int64(3)
@@ -158,7 +159,7 @@ func TestDriftIsReportedAndLeftAlone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- b.Serve(ctx, []faas.Function{fn})
+		done <- b.Serve(ctx, []contract.Function{fn})
 	}()
 	until(t, "the drift shows in Health", func(ctx context.Context) bool {
 		changed := b.consume.change()
@@ -183,11 +184,11 @@ func TestDriftIsReportedAndLeftAlone(t *testing.T) {
 func TestDrainFinishesAndGivesBack(t *testing.T) {
 	b := openBroker(t)
 	started, release := make(chan string, 10), make(chan struct{})
-	fn := onEvent("slow", "slow.run", func(_ context.Context, e *faas.Event) error { started <- e.ID; <-release; return nil })
+	fn := onEvent("slow", "slow.run", func(_ context.Context, e *contract.Event) error { started <- e.ID; <-release; return nil })
 	fn.Concurrency = 1
 	stop := serve(t, b, fn)
 	for _, id := range []string{"first", "second"} {
-		if err := b.Publish(t.Context(), faas.Event{Key: "slow.run", ID: id}); err != nil {
+		if err := b.Publish(t.Context(), contract.Event{Key: "slow.run", ID: id}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -214,13 +215,13 @@ func TestDrainFinishesAndGivesBack(t *testing.T) {
 
 func TestTailSeesEventsPass(t *testing.T) {
 	b := openBroker(t)
-	serve(t, b, onEvent("done", "order.#", func(context.Context, *faas.Event) error { return nil }))
+	serve(t, b, onEvent("done", "order.#", func(context.Context, *contract.Event) error { return nil }))
 	ctx, cancel := context.WithCancel(t.Context())
-	seen, ended := make(chan faas.Event, 100), make(chan error, 1)
-	go func() { ended <- b.Tail(ctx, "order.*", func(e faas.Event) { seen <- e }) }()
-	var e faas.Event
+	seen, ended := make(chan contract.Event, 100), make(chan error, 1)
+	go func() { ended <- b.Tail(ctx, "order.*", func(e contract.Event) { seen <- e }) }()
+	var e contract.Event
 	until(t, "the tail sees an event", func(ctx context.Context) bool {
-		if err := b.Publish(ctx, faas.Event{Key: "order.made", Body: []byte("{}")}); err != nil {
+		if err := b.Publish(ctx, contract.Event{Key: "order.made", Body: []byte("{}")}); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -273,8 +274,8 @@ func awaitVersion(t testing.TB, b *Broker, fn, version string) {
 func TestVersionsOfAFunctionShareItsQueue(t *testing.T) {
 	old := openBroker(t)
 	ran := make(chan string, 100)
-	version := func(name string, keys ...string) faas.Function {
-		fn := onEvent("shared", "", func(_ context.Context, e *faas.Event) error { ran <- name + " " + e.Key; return nil })
+	version := func(name string, keys ...string) contract.Function {
+		fn := onEvent("shared", "", func(_ context.Context, e *contract.Event) error { ran <- name + " " + e.Key; return nil })
 		fn.Keys, fn.Version, fn.Concurrency = keys, name, 1
 		return fn
 	}
@@ -282,12 +283,12 @@ func TestVersionsOfAFunctionShareItsQueue(t *testing.T) {
 	recent := openBroker(t, func(c *Config) { c.Namespace = old.cfg.Namespace })
 	serve(t, recent, version("new", "is.wanted", "will.be"))
 	awaitVersion(t, old, "shared", "new")
-	if err := old.Publish(t.Context(), faas.Event{Key: "was.wanted"}); !errors.Is(err, faas.ErrUnroutable) {
-		t.Errorf("publish to the key that the newer version dropped: got %v, want %v", err, faas.ErrUnroutable)
+	if err := old.Publish(t.Context(), contract.Event{Key: "was.wanted"}); !errors.Is(err, contract.ErrUnroutable) {
+		t.Errorf("publish to the key that the newer version dropped: got %v, want %v", err, contract.ErrUnroutable)
 	}
 	// The queue serves both workers in turn; only the newer one knows the key.
 	for range 2 {
-		if err := old.Publish(t.Context(), faas.Event{Key: "will.be"}); err != nil {
+		if err := old.Publish(t.Context(), contract.Event{Key: "will.be"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -307,8 +308,8 @@ func TestEventsOfANewKeyWaitForTheNewVersion(t *testing.T) {
 		redelivered bool
 	}
 	ran, begun, busy := make(chan told, 100), make(chan bool), make(chan bool)
-	version := func(name string, keys ...string) faas.Function {
-		fn := onEvent("shared", "", func(_ context.Context, e *faas.Event) error {
+	version := func(name string, keys ...string) contract.Function {
+		fn := onEvent("shared", "", func(_ context.Context, e *contract.Event) error {
 			if e.ID == "long" {
 				close(begun)
 				<-busy
@@ -325,7 +326,7 @@ func TestEventsOfANewKeyWaitForTheNewVersion(t *testing.T) {
 	serve(t, recent, version("new", "is.wanted", "will.be"))
 	awaitVersion(t, old, "shared", "new")
 	for _, id := range []string{"long", "1", "2", "3"} {
-		if err := old.Publish(t.Context(), faas.Event{Key: "will.be", ID: id}); err != nil {
+		if err := old.Publish(t.Context(), contract.Event{Key: "will.be", ID: id}); err != nil {
 			t.Fatal(err)
 		}
 		if id == "long" {
@@ -334,7 +335,7 @@ func TestEventsOfANewKeyWaitForTheNewVersion(t *testing.T) {
 	}
 	// The old worker is free for what it knows meanwhile.
 	time.Sleep(2 * passOnPause)
-	if err := old.Publish(t.Context(), faas.Event{Key: "is.wanted", ID: "old"}); err != nil {
+	if err := old.Publish(t.Context(), contract.Event{Key: "is.wanted", ID: "old"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := receive(t, "a run of the old version", ran); got != (told{"old", "old", false}) {
@@ -353,8 +354,8 @@ func TestEventsOfANewKeyWaitForTheNewVersion(t *testing.T) {
 func TestRolledBackVersionHoldsUpNothing(t *testing.T) {
 	old := openBroker(t)
 	ran := make(chan string, 100)
-	version := func(name string, keys ...string) faas.Function {
-		fn := onEvent("ordered", "", func(_ context.Context, e *faas.Event) error { ran <- name + " " + e.ID; return nil })
+	version := func(name string, keys ...string) contract.Function {
+		fn := onEvent("ordered", "", func(_ context.Context, e *contract.Event) error { ran <- name + " " + e.ID; return nil })
 		fn.Keys, fn.Version, fn.Concurrency, fn.Ordered = keys, name, 1, true
 		return fn
 	}
@@ -363,7 +364,7 @@ func TestRolledBackVersionHoldsUpNothing(t *testing.T) {
 	stop := serve(t, recent, version("new", "is.wanted", "will.be"))
 	awaitVersion(t, old, "ordered", "new")
 	// The old worker is the active one, and waits for the new one to take this.
-	if err := old.Publish(t.Context(), faas.Event{Key: "will.be", ID: "1"}); err != nil {
+	if err := old.Publish(t.Context(), contract.Event{Key: "will.be", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(500 * time.Millisecond)
@@ -371,7 +372,7 @@ func TestRolledBackVersionHoldsUpNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitVersion(t, old, "ordered", "old")
-	if err := old.Publish(t.Context(), faas.Event{Key: "is.wanted", ID: "2"}); err != nil {
+	if err := old.Publish(t.Context(), contract.Event{Key: "is.wanted", ID: "2"}); err != nil {
 		t.Fatal(err)
 	}
 	for got := ""; got != "old 2"; {
@@ -383,12 +384,12 @@ func TestRolledBackVersionHoldsUpNothing(t *testing.T) {
 func TestDeletedBindingComesBack(t *testing.T) {
 	b := openBroker(t, func(c *Config) { c.declaring = 200 * time.Millisecond })
 	ran := make(chan string, 10)
-	serve(t, b, onEvent("listener", "a.b", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil }))
+	serve(t, b, onEvent("listener", "a.b", func(_ context.Context, e *contract.Event) error { ran <- e.ID; return nil }))
 	if err := foreignChannel(t).QueueUnbind(b.names.eventQueue("listener"), "a.b", b.names.events(), nil); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the event is routed", func(context.Context) bool {
-		return b.Publish(t.Context(), faas.Event{Key: "a.b", ID: "1"}) == nil
+		return b.Publish(t.Context(), contract.Event{Key: "a.b", ID: "1"}) == nil
 	})
 	receive(t, "a run", ran)
 }
@@ -397,7 +398,7 @@ func TestDeletedBindingComesBack(t *testing.T) {
 func TestForeignIDThatIsTooLong(t *testing.T) {
 	b := openBroker(t)
 	ran := make(chan string, 10)
-	serve(t, b, onEvent("listener", "a.b", func(_ context.Context, e *faas.Event) error {
+	serve(t, b, onEvent("listener", "a.b", func(_ context.Context, e *contract.Event) error {
 		ran <- e.ID
 		if e.Attempt == 1 {
 			return errors.New("again")

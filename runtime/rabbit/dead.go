@@ -10,52 +10,52 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// DeadFunctions lists the functions that have dead letters: of those that ever
+// DeadLetterCounts lists the functions that have dead letters: of those that ever
 // had a queue for them, and of those in also.
-func (b *Broker) DeadFunctions(ctx context.Context, also ...string) ([]faas.DeadFunction, error) {
+func (b *Broker) DeadLetterCounts(ctx context.Context, also ...string) ([]contract.DeadLetterCount, error) {
 	names, err := b.consume.deadRegister(ctx, b.names)
 	if err != nil {
 		return nil, err
 	}
 	for _, fn := range b.directory.Functions() {
-		if fn.Kind == faas.KindEvent {
+		if fn.Kind == contract.KindEvent {
 			names[fn.Name] = true
 		}
 	}
 	for _, name := range also {
 		names[name] = true
 	}
-	var list []faas.DeadFunction
+	var list []contract.DeadLetterCount
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		q, err := b.consume.lookUndisturbed(ctx, b.names.deadQueue(name))
-		if errors.Is(err, faas.ErrNotFound) {
+		if errors.Is(err, contract.ErrNotFound) {
 			continue
 		}
-		if err != nil && !errors.Is(err, faas.ErrConflict) {
+		if err != nil && !errors.Is(err, contract.ErrConflict) {
 			return nil, err
 		}
 		if q.Messages > 0 || q.Consumers > 0 {
-			list = append(list, faas.DeadFunction{Name: name, Letters: q.Messages})
+			list = append(list, contract.DeadLetterCount{Name: name, Letters: q.Messages})
 		}
 	}
 	return list, nil
 }
 
-// VisitDead calls visit with the function's dead letters and does what it says;
-// see faas.DeadLetters and browser. Up to 100 copies are under way at once, in
+// VisitDeadLetters calls visit with the function's dead letters and does what it says;
+// see contract.DeadLetters and browser. Up to 100 copies are under way at once, in
 // the order of the letters, each of which is removed once its own is confirmed.
-func (b *Broker) VisitDead(ctx context.Context, function string, visit func(*faas.DeadLetter) (faas.Fate, error)) error {
+func (b *Broker) VisitDeadLetters(ctx context.Context, function string, visit func(*contract.DeadLetter) (contract.DeadLetterAction, error)) error {
 	var telling sync.Mutex // held for Gone
 	return b.consume.newBrowser(b.names.deadQueue(function), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
 		l := b.names.letterOf(d, function)
 		fate, err := visit(&l)
 		switch {
-		case err != nil || fate == faas.Keep:
+		case err != nil || fate == contract.ActionKeep:
 			return handling{}, err
-		case fate == faas.Enough:
+		case fate == contract.ActionStop:
 			return handling{enough: true}, nil
 		}
 		failed := func(err error) error { return fmt.Errorf("dead letter %q of %s: %w", l.Event.ID, function, err) }
@@ -79,15 +79,15 @@ func (b *Broker) VisitDead(ctx context.Context, function string, visit func(*faa
 
 // unbury sends the copy of a letter. The letter is removed by remove, once that
 // is confirmed: whoever wants it to stop has to wait for that.
-func (b *Broker) unbury(ctx context.Context, d *amqp.Delivery, l *faas.DeadLetter, fate faas.Fate) (remove func() error, err error) {
+func (b *Broker) unbury(ctx context.Context, d *amqp.Delivery, l *contract.DeadLetter, fate contract.DeadLetterAction) (remove func() error, err error) {
 	var queue string
 	var m amqp.Publishing
 	switch fate {
-	case faas.Replay:
+	case contract.ActionReplay:
 		queue, m = b.names.eventQueue(l.Function), replayOf(d, l)
-	case faas.Replace:
+	case contract.ActionReplace:
 		queue, m = b.names.deadQueue(l.Function), unburied(d, l)
-	case faas.Discard:
+	case contract.ActionDiscard:
 		return func() error { return d.Ack(false) }, nil
 	default:
 		return nil, fmt.Errorf("there is no fate %d", fate)
@@ -101,7 +101,7 @@ func (b *Broker) unbury(ctx context.Context, d *amqp.Delivery, l *faas.DeadLette
 	return func() error {
 		defer cancel()
 		err := u.confirmed(ctx)
-		if fate == faas.Replay && errors.Is(err, faas.ErrUnroutable) {
+		if fate == contract.ActionReplay && errors.Is(err, contract.ErrUnroutable) {
 			return fmt.Errorf("%w: there is no queue %q: start a worker that hosts the function, or discard the letter", err, queue)
 		}
 		if err != nil {

@@ -10,15 +10,15 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // letterOf reads a delivery from the dead letters of fn, whoever put it there:
 // Rabbet with its headers, the broker with its own, or somebody by hand.
-func (n names) letterOf(d *amqp.Delivery, fn string) faas.DeadLetter {
-	l := faas.DeadLetter{
+func (n names) letterOf(d *amqp.Delivery, fn string) contract.DeadLetter {
+	l := contract.DeadLetter{
 		Function: fn, Event: n.fromDelivery(d),
-		Code: faas.Code(stringOf(d.Headers, headerDeadReason)), Error: stringOf(d.Headers, headerDeadError),
+		Code: contract.Code(stringOf(d.Headers, headerDeadReason)), Error: stringOf(d.Headers, headerDeadError),
 		Worker: stringOf(d.Headers, headerDeadWorker), Stack: stringOf(d.Headers, headerDeadStack),
 	}
 	l.Event.Attempt = int(intOf(d.Headers, headerDeadAttempts))
@@ -84,17 +84,17 @@ func deathIn(headers amqp.Table, queue string) death {
 }
 
 // explainDeath says why a letter is there that Rabbet has not put there.
-func (n names) explainDeath(l *faas.DeadLetter, d death) {
-	l.Code = faas.Code(d.reason)
+func (n names) explainDeath(l *contract.DeadLetter, d death) {
+	l.Code = contract.Code(d.reason)
 	switch d.reason {
 	case "delivery_limit":
-		l.Code = faas.CodeLost
+		l.Code = contract.CodeLost
 		l.Error = fmt.Sprintf("lost: delivered %d times, and each time its worker died, stopped, lost its connection or could not move it on", deliveryLimit+1)
 	case "expired":
-		l.Code = faas.CodeExpired
+		l.Code = contract.CodeExpired
 		l.Error = fmt.Sprintf("expired: the broker dropped it from %q after a time limit that is not Rabbet's: look for a policy", n.eventQueue(l.Function))
 	case "maxlen":
-		l.Code = faas.CodeRefused
+		l.Code = contract.CodeRefused
 		l.Error = fmt.Sprintf("refused: %q was full", n.eventQueue(l.Function))
 	case "":
 		l.Code, l.Error = "unknown", "unknown: somebody put it here, with no reason"
@@ -105,7 +105,7 @@ func (n names) explainDeath(l *faas.DeadLetter, d death) {
 
 // replayOf is what a dead letter was before it failed: the bytes, or those it
 // was given since, the properties and the headers that its publisher chose.
-func replayOf(d *amqp.Delivery, l *faas.DeadLetter) amqp.Publishing {
+func replayOf(d *amqp.Delivery, l *contract.DeadLetter) amqp.Publishing {
 	p := unburied(d, l)
 	for name := range p.Headers {
 		if strings.HasPrefix(name, headerDeadPrefix) || name == headerAttempt || name == headerFirst || name == headerNotBefore {
@@ -116,7 +116,7 @@ func replayOf(d *amqp.Delivery, l *faas.DeadLetter) amqp.Publishing {
 }
 
 // unburied is a dead letter without what the broker has added to it.
-func unburied(d *amqp.Delivery, l *faas.DeadLetter) amqp.Publishing {
+func unburied(d *amqp.Delivery, l *contract.DeadLetter) amqp.Publishing {
 	p := copyOf(d, &l.Event, nil)
 	for name := range p.Headers {
 		if strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-") || name == "x-opt-deaths" {

@@ -7,7 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // AMQP cannot list queues, and nobody announces a function that is gone. So
@@ -21,13 +21,13 @@ func (b *Broker) registerDead(ctx context.Context, function string) error {
 		return nil
 	}
 	_, err := b.consume.lookAt(ctx, b.names.deadQueue(function))
-	if !errors.Is(err, faas.ErrNotFound) {
+	if !errors.Is(err, contract.ErrNotFound) {
 		return err
 	}
 	pause := backoff{pace: registerPace}
 	for {
 		err = b.publisher.publish(ctx, "", b.names.deadFunctions(), registration(function))
-		if !errors.Is(err, faas.ErrRefused) || pause.now == pause.longest || !pause.wait(ctx) {
+		if !errors.Is(err, contract.ErrRefused) || pause.now == pause.longest || !pause.wait(ctx) {
 			return err
 		}
 	}
@@ -49,7 +49,7 @@ func (l *link) deadRegister(ctx context.Context, n names) (map[string]bool, erro
 		functions[d.MessageId] = true
 		return handling{}, nil
 	}).run(ctx)
-	if errors.Is(err, faas.ErrNotFound) { // no worker was ever here
+	if errors.Is(err, contract.ErrNotFound) { // no worker was ever here
 		err = nil
 	}
 	return functions, err

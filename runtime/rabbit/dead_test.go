@@ -19,7 +19,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // buried fills the dead letters of the function with the ids 0 to n-1, as a
@@ -116,11 +116,11 @@ func TestLookingAtOnce(t *testing.T) {
 		visitors.Go(func() {
 			for range 2 {
 				seen := 0
-				if err := b.VisitDead(t.Context(), "busy", func(*faas.DeadLetter) (faas.Fate, error) {
+				if err := b.VisitDeadLetters(t.Context(), "busy", func(*contract.DeadLetter) (contract.DeadLetterAction, error) {
 					seen++
-					return faas.Keep, nil
-				}); err == nil && seen != n || err != nil && !errors.Is(err, faas.ErrConflict) {
-					t.Errorf("got %d letters, %v; want %d, or faas.ErrConflict", seen, err, n)
+					return contract.ActionKeep, nil
+				}); err == nil && seen != n || err != nil && !errors.Is(err, contract.ErrConflict) {
+					t.Errorf("got %d letters, %v; want %d, or contract.ErrConflict", seen, err, n)
 				}
 			}
 		})
@@ -130,9 +130,9 @@ func TestLookingAtOnce(t *testing.T) {
 	if _, err := stranger.Consume(b.names.deadQueue("busy"), "", false, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	err := b.VisitDead(t.Context(), "busy", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Keep, nil })
-	if !errors.Is(err, faas.ErrConflict) {
-		t.Errorf("while a stranger consumes: got %v, want faas.ErrConflict", err)
+	err := b.VisitDeadLetters(t.Context(), "busy", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionKeep, nil })
+	if !errors.Is(err, contract.ErrConflict) {
+		t.Errorf("while a stranger consumes: got %v, want contract.ErrConflict", err)
 	}
 }
 
@@ -141,13 +141,13 @@ func TestReplayIsIdentical(t *testing.T) {
 	b := openBroker(t)
 	var failing atomic.Bool
 	failing.Store(true)
-	fn := onEvent("twice", "twice.run", func(context.Context, *faas.Event) error {
+	fn := onEvent("twice", "twice.run", func(context.Context, *contract.Event) error {
 		if failing.Load() {
 			return errors.New("not now")
 		}
 		return nil
 	})
-	fn.Retry = faas.Retry{Max: 2, First: 100 * time.Millisecond}
+	fn.Retry = contract.Retry{Max: 2, First: 100 * time.Millisecond}
 	stop := serve(t, b, fn)
 	ch := foreignChannel(t)
 	sent := amqp.Publishing{
@@ -168,11 +168,11 @@ func TestReplayIsIdentical(t *testing.T) {
 		t.Fatal(err)
 	}
 	failing.Store(false)
-	if err := b.VisitDead(t.Context(), "twice", func(l *faas.DeadLetter) (faas.Fate, error) {
-		if l.Event.Key != "twice.run" || l.Event.Exchange != b.names.events() || l.Event.Attempt != 2 || l.Code != faas.CodeExhausted {
+	if err := b.VisitDeadLetters(t.Context(), "twice", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
+		if l.Event.Key != "twice.run" || l.Event.Exchange != b.names.events() || l.Event.Attempt != 2 || l.Code != contract.CodeExhausted {
 			t.Errorf("got %+v, want the event as it was published, given up after 2 attempts", l)
 		}
-		return faas.Replay, nil
+		return contract.ActionReplay, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -218,8 +218,8 @@ func untilBuried(t testing.TB, b *Broker, function string, n int) {
 // What kills every worker comes to the dead letters by the broker's own hand.
 func TestDeadByDeliveryLimit(t *testing.T) {
 	b := openBroker(t)
-	got := make(chan faas.Event, 1)
-	fn := onEvent("deadly", "deadly.#", func(_ context.Context, e *faas.Event) error { got <- *e; return nil })
+	got := make(chan contract.Event, 1)
+	fn := onEvent("deadly", "deadly.#", func(_ context.Context, e *contract.Event) error { got <- *e; return nil })
 	if err := serve(t, b, fn)(); err != nil {
 		t.Fatal(err)
 	}
@@ -241,13 +241,13 @@ func TestDeadByDeliveryLimit(t *testing.T) {
 	untilBuried(t, b, "deadly", 1)
 	var ids []string
 	for range 2 {
-		if err := b.VisitDead(t.Context(), "deadly", func(l *faas.DeadLetter) (faas.Fate, error) {
+		if err := b.VisitDeadLetters(t.Context(), "deadly", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 			ids = append(ids, l.Event.ID)
-			if l.Code != faas.CodeLost || !strings.Contains(l.Error, "delivered 21 times") || l.Event.Attempt != 0 || l.Last.Before(before) ||
+			if l.Code != contract.CodeLost || !strings.Contains(l.Error, "delivered 21 times") || l.Event.Attempt != 0 || l.Last.Before(before) ||
 				l.Event.Key != "deadly.poison" || l.Event.Exchange != b.names.events() || string(l.Event.Body) != "kill" || l.Event.Headers["color"] != "red" {
 				t.Errorf("got %+v, want the event as it was published, and why the broker gave it up", l)
 			}
-			return faas.Keep, nil
+			return contract.ActionKeep, nil
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -258,7 +258,7 @@ func TestDeadByDeliveryLimit(t *testing.T) {
 	if err := ch.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.VisitDead(t.Context(), "deadly", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil }); err != nil {
+	if err := b.VisitDeadLetters(t.Context(), "deadly", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionReplay, nil }); err != nil {
 		t.Fatal(err)
 	}
 	serve(t, b, fn)
@@ -272,7 +272,7 @@ func TestRemovedLettersDoNotComeBack(t *testing.T) {
 	b := openBroker(t)
 	for range 8 {
 		buried(t, b, "away", 5*ackLimit)
-		if err := b.VisitDead(t.Context(), "away", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Discard, nil }); err != nil {
+		if err := b.VisitDeadLetters(t.Context(), "away", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionDiscard, nil }); err != nil {
 			t.Fatal(err)
 		}
 		if ids := lookThrough(t, b, "away"); len(ids) > 0 {
@@ -287,12 +287,12 @@ func TestReplayWithoutAQueueKeepsTheLetter(t *testing.T) {
 	if _, err := foreignChannel(t).QueueDelete(b.names.eventQueue("gone"), false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	err := b.VisitDead(t.Context(), "gone", func(l *faas.DeadLetter) (faas.Fate, error) {
+	err := b.VisitDeadLetters(t.Context(), "gone", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		l.Gone = func() { t.Errorf("letter %s: told gone", l.Event.ID) }
-		return faas.Replay, nil
+		return contract.ActionReplay, nil
 	})
-	if !errors.Is(err, faas.ErrUnroutable) || !strings.Contains(err.Error(), b.names.eventQueue("gone")) {
-		t.Errorf("got %v, want faas.ErrUnroutable that names the queue", err)
+	if !errors.Is(err, contract.ErrUnroutable) || !strings.Contains(err.Error(), b.names.eventQueue("gone")) {
+		t.Errorf("got %v, want contract.ErrUnroutable that names the queue", err)
 	}
 	if ids := lookThrough(t, b, "gone"); !slices.Equal(ids, numbered(2)) {
 		t.Errorf("left behind: got %v, want both letters", ids)
@@ -310,7 +310,7 @@ func TestReplayIsCutOff(t *testing.T) {
 	conn, seen := operator.consume.next(t.Context()).conn, 0
 	err := operator.consume.newBrowser(b.names.deadQueue("cut"), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
 		l := b.names.letterOf(d, "cut")
-		remove, err := operator.unbury(ctx, d, &l, faas.Replay)
+		remove, err := operator.unbury(ctx, d, &l, contract.ActionReplay)
 		if seen++; seen < n/2 {
 			return handling{remove: remove}, err
 		}
@@ -323,9 +323,9 @@ func TestReplayIsCutOff(t *testing.T) {
 		t.Error("the cut: got nil, want an error")
 	}
 	gone := 0
-	if err := operator.VisitDead(within(t, 20*time.Second), "cut", func(l *faas.DeadLetter) (faas.Fate, error) {
+	if err := operator.VisitDeadLetters(within(t, 20*time.Second), "cut", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		l.Gone = func() { gone++ }
-		return faas.Replay, nil
+		return contract.ActionReplay, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -375,14 +375,14 @@ func TestReplayIsKilled(t *testing.T) {
 
 // replayed keeps the books on replayed letters of buried.
 type replayed struct {
-	came chan faas.Event
+	came chan contract.Event
 	runs map[string]int
 }
 
 // serveReplayed hosts the function whose n letters are to be replayed.
 func serveReplayed(t testing.TB, b *Broker, function string, n int) *replayed {
-	r := &replayed{came: make(chan faas.Event, 2*n), runs: map[string]int{}}
-	fn := onEvent(function, function+".run", func(_ context.Context, e *faas.Event) error { r.came <- *e; return nil })
+	r := &replayed{came: make(chan contract.Event, 2*n), runs: map[string]int{}}
+	fn := onEvent(function, function+".run", func(_ context.Context, e *contract.Event) error { r.came <- *e; return nil })
 	fn.Concurrency = 32
 	serve(t, b, fn)
 	return r
@@ -429,7 +429,7 @@ func TestReplayProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if err := b.VisitDead(within(t, 60*time.Second), "saved", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil }); err != nil {
+	if err := b.VisitDeadLetters(within(t, 60*time.Second), "saved", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionReplay, nil }); err != nil {
 		t.Fatal(err)
 	}
 }

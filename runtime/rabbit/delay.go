@@ -7,7 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // tierWaits are the waits for which a queue exists. A longer or an odd wait is
@@ -100,7 +100,7 @@ func (p *publisher) delay(ctx context.Context, queue string, wait, slack time.Du
 		return err
 	}
 	err := p.publish(ctx, p.names.delay(tier), queue, m)
-	if faas.AsError(err) != nil && faas.AsError(err).Code == faas.CodeUnroutable { // somebody deleted it
+	if contract.AsError(err) != nil && contract.AsError(err).Code == contract.CodeUnroutable { // somebody deleted it
 		p.tiers.forget(tier)
 	}
 	return err

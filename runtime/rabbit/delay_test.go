@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestTierFor(t *testing.T) {
@@ -47,8 +47,8 @@ func TestLongDelays(t *testing.T) {
 	most := 0
 	for _, wait := range append([]time.Duration{
 		0, 1, time.Millisecond, grain - 1, grain, grain + 1, 199 * time.Millisecond, 999 * time.Millisecond,
-		59 * time.Second, 23*time.Hour + 59*time.Minute + 59*time.Second, faas.MaxDelay - 1, faas.MaxDelay,
-	}, randomDelays(2000, faas.MaxDelay)...) {
+		59 * time.Second, 23*time.Hour + 59*time.Minute + 59*time.Second, contract.MaxDelay - 1, contract.MaxDelay,
+	}, randomDelays(2000, contract.MaxDelay)...) {
 		waited, hops := time.Duration(0), 0
 		for waited < wait {
 			_, length := tierFor(wait-waited, grain)
@@ -81,7 +81,7 @@ type clocked struct {
 	all chan struct{} // closed when all have come
 }
 
-func (c *clocked) take(_ context.Context, e *faas.Event) error {
+func (c *clocked) take(_ context.Context, e *contract.Event) error {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +112,7 @@ func (c *clocked) publish(b *Broker, delays []time.Duration) {
 	var all sync.WaitGroup
 	for n, d := range delays {
 		all.Go(func() {
-			if err := b.Publish(c.t.Context(), faas.Event{Key: "late.run", ID: fmt.Sprint(n), NotBefore: now.Add(d)}); err != nil {
+			if err := b.Publish(c.t.Context(), contract.Event{Key: "late.run", ID: fmt.Sprint(n), NotBefore: now.Add(d)}); err != nil {
 				c.t.Error(err)
 			}
 		})

@@ -12,7 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // The headers that Rabbet keeps for itself.
@@ -49,16 +49,16 @@ func keeps(header string) bool {
 	return strings.HasPrefix(header, headerPrefix)
 }
 
-// toPublishing turns e into what travels. It fails with faas.CodeInvalid on
+// toPublishing turns e into what travels. It fails with contract.CodeInvalid on
 // what AMQP cannot carry.
-func toPublishing(e *faas.Event) (amqp.Publishing, error) {
+func toPublishing(e *contract.Event) (amqp.Publishing, error) {
 	headers := make(amqp.Table, len(e.Headers)+4)
 	for k, v := range e.Headers {
 		if keeps(k) {
 			continue
 		}
 		if len(k) > maxShort {
-			return amqp.Publishing{}, faas.Invalid("header %.40q…: its name is longer than %d bytes", k, maxShort)
+			return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "header %.40q…: its name is longer than %d bytes", k, maxShort)
 		}
 		headers[k] = toField(v)
 	}
@@ -74,21 +74,21 @@ func toPublishing(e *faas.Event) (amqp.Publishing, error) {
 		"type": e.Type, "correlation id": e.Correlation,
 	} {
 		if len(v) > maxShort {
-			return amqp.Publishing{}, faas.Invalid("%s %.40q…: it is longer than %d bytes", name, v, maxShort)
+			return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "%s %.40q…: it is longer than %d bytes", name, v, maxShort)
 		}
 	}
 	switch {
 	case e.Key == "":
-		return amqp.Publishing{}, faas.Invalid("an event needs a routing key")
-	case time.Until(e.NotBefore) > faas.MaxDelay:
-		return amqp.Publishing{}, faas.Invalid("an event for %s: it can be published at most %d days ahead", e.NotBefore.Format(time.RFC3339), int(faas.MaxDelay.Hours()/24))
+		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "an event needs a routing key")
+	case time.Until(e.NotBefore) > contract.MaxDelay:
+		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "an event for %s: it can be published at most %d days ahead", e.NotBefore.Format(time.RFC3339), int(contract.MaxDelay.Hours()/24))
 	case len(e.Body) > maxBody:
-		return amqp.Publishing{}, faas.Invalid("an event of %d bytes: RabbitMQ takes up to %d; send a reference to the data instead", len(e.Body), maxBody)
+		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "an event of %d bytes: RabbitMQ takes up to %d; send a reference to the data instead", len(e.Body), maxBody)
 	case tableSize(headers) > maxHeaders:
-		return amqp.Publishing{}, faas.Invalid("headers of %d bytes: at most %d fit", tableSize(headers), maxHeaders)
+		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "headers of %d bytes: at most %d fit", tableSize(headers), maxHeaders)
 	}
 	if err := headers.Validate(); err != nil {
-		return amqp.Publishing{}, faas.Invalid("headers that AMQP cannot carry: %w", err)
+		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "headers that AMQP cannot carry: %w", err)
 	}
 	return amqp.Publishing{
 		Headers: headers, ContentType: e.ContentType, DeliveryMode: amqp.Persistent,
@@ -98,12 +98,12 @@ func toPublishing(e *faas.Event) (amqp.Publishing, error) {
 
 // fromDelivery reads a delivery, whoever published it. Nothing in it can make
 // it fail: what does not fit is left out, what is missing is filled in.
-func (n names) fromDelivery(d *amqp.Delivery) faas.Event {
-	e := faas.Event{
+func (n names) fromDelivery(d *amqp.Delivery) contract.Event {
+	e := contract.Event{
 		Key: d.RoutingKey, Exchange: d.Exchange, ID: d.MessageId, ContentType: cmp.Or(d.ContentType, "application/json"),
 		Type: d.Type, Time: d.Timestamp, Body: d.Body, Correlation: d.CorrelationId,
 		Causation: stringOf(d.Headers, headerCausation),
-		Trace: faas.Trace{
+		Trace: contract.Trace{
 			Parent: stringOf(d.Headers, "traceparent"), State: stringOf(d.Headers, "tracestate"), Baggage: stringOf(d.Headers, "baggage"),
 		},
 		Attempt:     int(min(max(intOf(d.Headers, headerAttempt), 1), math.MaxInt32)),
@@ -132,12 +132,12 @@ func (n names) fromDelivery(d *amqp.Delivery) faas.Event {
 
 // fillFromCloudEvent takes from CloudEvents attributes what AMQP's own
 // properties leave open.
-func fillFromCloudEvent(e *faas.Event) {
+func fillFromCloudEvent(e *contract.Event) {
 	attribute := func(name string) string {
 		s, _ := e.Headers[cloudEventsPrefix+name].(string)
 		return s
 	}
-	e.ID = cmp.Or(e.ID, shortID(attribute("id")), faas.NewID())
+	e.ID = cmp.Or(e.ID, shortID(attribute("id")), contract.NewID())
 	e.Type = cmp.Or(e.Type, attribute("type"))
 	if e.Time.IsZero() {
 		e.Time, _ = time.Parse(time.RFC3339Nano, attribute("time"))
@@ -166,7 +166,7 @@ func cloudEventsName(header string) string {
 	return header
 }
 
-func setTrace(headers amqp.Table, t faas.Trace) {
+func setTrace(headers amqp.Table, t contract.Trace) {
 	for name, v := range map[string]string{"traceparent": t.Parent, "tracestate": t.State, "baggage": t.Baggage} {
 		if v != "" {
 			headers[name] = v
@@ -290,7 +290,7 @@ func tableSize(v any) int {
 // copyOf makes a message of a delivery again: the same bytes and headers, and
 // Rabbet's own on top. What would send it elsewhere, end it early or be refused
 // is left behind: CC and BCC, the expiration, the user id.
-func copyOf(d *amqp.Delivery, e *faas.Event, own amqp.Table) amqp.Publishing {
+func copyOf(d *amqp.Delivery, e *contract.Event, own amqp.Table) amqp.Publishing {
 	headers := make(amqp.Table, len(d.Headers)+len(own)+3)
 	maps.Copy(headers, d.Headers)
 	for _, name := range []string{"CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", headerPublish} {

@@ -11,7 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // knownFor is how long an exchange that was seen is taken to exist.
@@ -26,7 +26,7 @@ type exchanges struct {
 	seen map[string]time.Time
 }
 
-// check fails with faas.ErrUnroutable when there is no such exchange.
+// check fails with contract.ErrUnroutable when there is no such exchange.
 func (x *exchanges) check(ctx context.Context, name string) error {
 	x.mu.Lock()
 	known := time.Since(x.seen[name]) < knownFor
@@ -45,7 +45,7 @@ func (x *exchanges) check(ctx context.Context, name string) error {
 		err = nil
 	}
 	if err != nil {
-		return &faas.Error{Code: faas.CodeUnavailable, Detail: fmt.Sprintf("cannot ask for exchange %q", name), Cause: err, Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: fmt.Sprintf("cannot ask for exchange %q", name), Cause: err, Executed: contract.ExecutedNo}
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -79,7 +79,7 @@ func (b *Broker) declareSource(ctx context.Context, source string) error {
 
 // checkSource fails if the foreign exchange that fn listens on is of the type
 // that takes its patterns for plain keys. Only a declaration can tell.
-func (b *Broker) checkSource(ctx context.Context, fn *faas.Descriptor) error {
+func (b *Broker) checkSource(ctx context.Context, fn *contract.Descriptor) error {
 	i := slices.IndexFunc(fn.Keys, func(key string) bool { return strings.ContainsAny(key, "*#") })
 	if fn.Exchange == "" || fn.Exchange == b.names.events() || i < 0 || b.names.fixed {
 		return nil

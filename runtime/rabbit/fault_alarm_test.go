@@ -10,7 +10,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // While RabbitMQ is short of memory or disk it reads nothing from connections
@@ -33,7 +33,7 @@ func TestAlarm(t *testing.T) {
 			const waiting, concurrency = 200, 4
 			gate := make(chan struct{})
 			var failed atomic.Int32
-			fn := onEvent("steady", "steady.on", func(_ context.Context, e *faas.Event) error {
+			fn := onEvent("steady", "steady.on", func(_ context.Context, e *contract.Event) error {
 				<-gate
 				if e.ID == "fails" && failed.Add(1) == 1 {
 					return errors.New("not this time")
@@ -44,16 +44,16 @@ func TestAlarm(t *testing.T) {
 			fn.Concurrency = concurrency
 			_, stop := startWorker(t, cfg, []*Broker{b}, fn, function("echo", echo))
 			for i := range waiting {
-				publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "steady.on", ID: fmt.Sprint(i)})
+				publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "steady.on", ID: fmt.Sprint(i)})
 			}
-			publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "steady.on", ID: "fails"})
+			publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "steady.on", ID: "fails"})
 
 			ctl(t, n, alarm.on...)
 			t.Cleanup(func() { ctl(t, n, alarm.off...) })
 			// The broker says that it blocks once something is published.
 			blockedBy := func(ctx context.Context, id string) error {
-				err := b.Publish(ctx, faas.Event{Key: "steady.on", ID: id})
-				if errors.Is(err, faas.ErrUnconfirmed) {
+				err := b.Publish(ctx, contract.Event{Key: "steady.on", ID: id})
+				if errors.Is(err, contract.ErrUnconfirmed) {
 					a.mayBeTaken(id)
 				} else if err == nil { // the alarm was not up yet
 					a.accept(id)
@@ -63,23 +63,23 @@ func TestAlarm(t *testing.T) {
 			i := 0
 			until(t, "publishes are blocked", func(context.Context) bool {
 				i++
-				return errors.Is(blockedBy(within(t, 200*time.Millisecond), fmt.Sprint("early ", i)), faas.ErrBlocked)
+				return errors.Is(blockedBy(within(t, 200*time.Millisecond), fmt.Sprint("early ", i)), contract.ErrBlocked)
 			})
 			began := time.Now()
 			err := blockedBy(within(t, 50*time.Millisecond), "by ctx")
-			if took := time.Since(began); !errors.Is(err, faas.ErrBlocked) || executedOf(err) != faas.ExecutedNo || took > 150*time.Millisecond {
+			if took := time.Since(began); !errors.Is(err, contract.ErrBlocked) || executedOf(err) != contract.ExecutedNo || took > 150*time.Millisecond {
 				t.Errorf("a publish for 50 ms: got %v (executed %q) after %v, want blocked", err, executedOf(err), took)
 			}
 			if err := b.Health(); err == nil {
 				t.Error("Health: got nil, want the block")
 			}
 			until(t, "calls are blocked", func(context.Context) bool {
-				_, err := b.Call(within(t, 200*time.Millisecond), faas.Request{Key: "echo"})
-				return errors.Is(err, faas.ErrBlocked)
+				_, err := b.Call(within(t, 200*time.Millisecond), contract.Call{Key: "echo"})
+				return errors.Is(err, contract.ErrBlocked)
 			})
 			patient := make(chan error, 1)
 			go func() {
-				err := b.Publish(context.WithoutCancel(t.Context()), faas.Event{Key: "steady.on", ID: "patient"})
+				err := b.Publish(context.WithoutCancel(t.Context()), contract.Event{Key: "steady.on", ID: "patient"})
 				if err == nil {
 					a.accept("patient")
 				}
@@ -104,7 +104,7 @@ func TestAlarm(t *testing.T) {
 			}
 			a.awaitSettled(t) // with the event that failed: its copy had to wait
 			until(t, "a call succeeds", func(ctx context.Context) bool {
-				_, err := b.Call(ctx, faas.Request{Key: "echo"})
+				_, err := b.Call(ctx, contract.Call{Key: "echo"})
 				return err == nil
 			})
 			until(t, "health", func(context.Context) bool { time.Sleep(pollInterval); return b.Health() == nil })
@@ -133,9 +133,9 @@ func TestStopDuringAlarm(t *testing.T) {
 	release := make(chan struct{})
 	begun := make(chan struct{}, 1)
 	go func() {
-		served <- b.Serve(ctx, []faas.Function{
-			onEvent("quiet", "quiet.please", func(context.Context, *faas.Event) error { return nil }),
-			function("slow", func(context.Context, *faas.Event) ([]byte, error) {
+		served <- b.Serve(ctx, []contract.Function{
+			onEvent("quiet", "quiet.please", func(context.Context, *contract.Event) error { return nil }),
+			function("slow", func(context.Context, *contract.Event) ([]byte, error) {
 				begun <- struct{}{}
 				<-release
 				return make([]byte, 8<<20), nil
@@ -145,7 +145,7 @@ func TestStopDuringAlarm(t *testing.T) {
 	awaitWorkers(t, b, "slow", true)
 	called := make(chan error, 1)
 	go func() {
-		_, err := b.Call(context.WithoutCancel(t.Context()), faas.Request{Key: "slow"})
+		_, err := b.Call(context.WithoutCancel(t.Context()), contract.Call{Key: "slow"})
 		called <- err
 	}()
 	receive(t, "the call is under way", begun)
@@ -154,7 +154,7 @@ func TestStopDuringAlarm(t *testing.T) {
 	stuck := make(chan error, 16)
 	for range cap(stuck) { // more than the kernel takes
 		go func() {
-			stuck <- b.Publish(context.WithoutCancel(t.Context()), faas.Event{Key: "quiet.please", Body: make([]byte, 4<<20)})
+			stuck <- b.Publish(context.WithoutCancel(t.Context()), contract.Event{Key: "quiet.please", Body: make([]byte, 4<<20)})
 		}()
 	}
 	until(t, "the broker blocks", func(context.Context) bool { time.Sleep(pollInterval); return b.Health() != nil })
@@ -196,8 +196,8 @@ func TestAlarmForgetsNoWorker(t *testing.T) {
 		return b.Health() != nil && worker.Health() != nil
 	})
 	began := time.Now()
-	_, err := b.Call(within(t, 10*time.Second), faas.Request{Key: "echo"})
-	if took := time.Since(began); !errors.Is(err, faas.ErrBlocked) || executedOf(err) != faas.ExecutedNo || took > time.Second {
+	_, err := b.Call(within(t, 10*time.Second), contract.Call{Key: "echo"})
+	if took := time.Since(began); !errors.Is(err, contract.ErrBlocked) || executedOf(err) != contract.ExecutedNo || took > time.Second {
 		t.Errorf("the first call: got %v (executed %q) after %v, want blocked at once", err, executedOf(err), took)
 	}
 	hosted := func() bool {
@@ -210,14 +210,14 @@ func TestAlarmForgetsNoWorker(t *testing.T) {
 	ctl(t, n, "set_vm_memory_high_watermark", "0.4")
 	until(t, "a call succeeds", func(ctx context.Context) bool {
 		time.Sleep(pollInterval)
-		_, err := b.Call(ctx, faas.Request{Key: "echo"})
-		if errors.Is(err, faas.ErrUnroutable) {
+		_, err := b.Call(ctx, contract.Call{Key: "echo"})
+		if errors.Is(err, contract.ErrUnroutable) {
 			t.Errorf("after the alarm: %v", err)
 		}
 		return err == nil
 	})
 	freed := time.Now()
-	if b.system.lapse(freed.Add(faas.AnnounceLapse - time.Second)); !hosted() {
+	if b.system.lapse(freed.Add(contract.AnnounceTimeout - time.Second)); !hosted() {
 		t.Error("the worker was forgotten before it could say anything")
 	}
 	if b.system.lapse(freed.Add(time.Hour)); hosted() {

@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
 // faultConfig is the configuration of a process on the node that faults happen to.
 func faultConfig(t testing.TB, n *rabbittest.Node) Config {
 	t.Helper()
-	return Config{URL: n.URL(), Namespace: "test-" + faas.NewID()[:10], Grace: 10 * time.Second}
+	return Config{URL: n.URL(), Namespace: "test-" + contract.NewID()[:10], Grace: 10 * time.Second}
 }
 
 // someTime is a moment under load that nobody chose.
@@ -82,14 +82,14 @@ func TestRetryIsDueBeforeItsExchangeIsThere(t *testing.T) {
 	n := ownNode(t)
 	cfg := faultConfig(t, n)
 	attempts := make(chan int, 1)
-	retried := onEvent("retried", "retry.me", func(_ context.Context, e *faas.Event) error {
+	retried := onEvent("retried", "retry.me", func(_ context.Context, e *contract.Event) error {
 		attempts <- e.Attempt
 		if e.Attempt == 1 {
 			return errors.New("again, please")
 		}
 		return nil
 	})
-	retried.Retry = faas.Retry{First: 500 * time.Millisecond, Max: 2}
+	retried.Retry = contract.Retry{First: 500 * time.Millisecond, Max: 2}
 	b := startCaller(t, cfg)
 	_, stop := startWorker(t, cfg, []*Broker{b}, retried)
 	defer stop()
@@ -98,7 +98,7 @@ func TestRetryIsDueBeforeItsExchangeIsThere(t *testing.T) {
 	if err := ch.ExchangeDelete(b.names.due(), false, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Publish(t.Context(), faas.Event{Key: "retry.me", ID: "1"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "retry.me", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
 	if attempt := receive(t, "the first attempt", attempts); attempt != 1 {

@@ -11,7 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
@@ -43,7 +43,7 @@ func awaitCall(t testing.TB, b *Broker, key string) {
 	began := time.Now()
 	var last error
 	for time.Since(began) < time.Minute {
-		if _, last = b.Call(t.Context(), faas.Request{Key: key, Deadline: time.Now().Add(time.Second)}); last == nil {
+		if _, last = b.Call(t.Context(), contract.Call{Key: key, Deadline: time.Now().Add(time.Second)}); last == nil {
 			t.Logf("calls are answered again after %v", time.Since(began).Round(10*time.Millisecond))
 			return
 		}
@@ -69,7 +69,7 @@ func TestKilledNodeOfAClusterLosesNothing(t *testing.T) {
 	const concurrency = 16
 	a := newAccount("kill -9 of a node")
 	publisher := startCaller(t, at(0))
-	fns := []faas.Function{counted(a, "order.made", concurrency), function("echo", echo)}
+	fns := []contract.Function{counted(a, "order.made", concurrency), function("echo", echo)}
 	_, stop0 := startWorker(t, at(0), []*Broker{publisher}, fns...)
 	_, stop1 := startWorker(t, at(1), []*Broker{publisher}, fns...)
 	canMove := brokerMajor(t, nodes[0].URL()) != "3"
@@ -110,11 +110,11 @@ func startCalls(t testing.TB, b *Broker, key string) *callLoad {
 	for range 4 {
 		c.callers.Go(func() {
 			for ctx.Err() == nil {
-				_, err := b.Call(ctx, faas.Request{Key: key, Deadline: time.Now().Add(time.Second)})
+				_, err := b.Call(ctx, contract.Call{Key: key, Deadline: time.Now().Add(time.Second)})
 				switch executed := executedOf(err); {
 				case err == nil:
 					c.answered.Add(1)
-				case executed == faas.ExecutedYes:
+				case executed == contract.ExecutedYes:
 					t.Errorf("a call failed as executed, and the function never fails: %v", err)
 				default:
 					c.failed.Add(1)

@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // footprint is what a process holds.
@@ -67,9 +67,9 @@ func TestReconnectsLeaveNothingBehind(t *testing.T) {
 				receive(t, "the loss of a connection", s.over)
 			}
 			round++
-			publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "leak.age", ID: fmt.Sprint(round)})
+			publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "leak.age", ID: fmt.Sprint(round)})
 			until(t, "a call", func(ctx context.Context) bool {
-				_, err := b.Call(ctx, faas.Request{Key: "echo"})
+				_, err := b.Call(ctx, contract.Call{Key: "echo"})
 				return err == nil
 			})
 			a.awaitSettled(t)
@@ -113,7 +113,7 @@ func TestWorkersComeAndGo(t *testing.T) {
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				served := make(chan error, 1)
-				go func() { served <- b.Serve(ctx, []faas.Function{fn}) }()
+				go func() { served <- b.Serve(ctx, []contract.Function{fn}) }()
 				time.Sleep(someTime() / 4)
 				cancel()
 				if err := <-served; err != nil {

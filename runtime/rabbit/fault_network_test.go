@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // networkConfig is the configuration of a process behind a bad network, which
@@ -95,7 +95,7 @@ func TestSlowNetwork(t *testing.T) {
 		publishers.Go(func() {
 			for j := range each {
 				id := fmt.Sprintf("%d-%d", i, j)
-				if err := publisher.Publish(within(t, 60*time.Second), faas.Event{Key: "slow.ly", ID: id}); err != nil {
+				if err := publisher.Publish(within(t, 60*time.Second), contract.Event{Key: "slow.ly", ID: id}); err != nil {
 					t.Errorf("publish %s: %v", id, err)
 				}
 				a.accept(id)
@@ -169,13 +169,13 @@ func TestLostConfirmationIsUnknown(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if err := publisher.Publish(ctx, faas.Event{Key: "some.thing", ID: "by its ctx"}); !errors.Is(err, faas.ErrUnconfirmed) || executedOf(err) != faas.ExecutedUnknown || !errors.Is(err, context.DeadlineExceeded) {
+	if err := publisher.Publish(ctx, contract.Event{Key: "some.thing", ID: "by its ctx"}); !errors.Is(err, contract.ErrUnconfirmed) || executedOf(err) != contract.ExecutedUnknown || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("within its ctx: got %v (executed %q), want unconfirmed, executed unknown, and why", err, executedOf(err))
 	}
 	if took := time.Since(began); took > 300*time.Millisecond {
 		t.Errorf("it took %v, want the 200 ms of its ctx", took)
 	}
-	if err := publisher.Publish(t.Context(), faas.Event{Key: "some.thing", ID: "by the loss"}); !errors.Is(err, faas.ErrUnconfirmed) || executedOf(err) != faas.ExecutedUnknown {
+	if err := publisher.Publish(t.Context(), contract.Event{Key: "some.thing", ID: "by the loss"}); !errors.Is(err, contract.ErrUnconfirmed) || executedOf(err) != contract.ExecutedUnknown {
 		t.Errorf("without limit: got %v (executed %q), want unconfirmed, executed unknown", err, executedOf(err))
 	}
 	for _, id := range []string{"by its ctx", "by the loss"} {
@@ -193,7 +193,7 @@ func TestLateAckHitsNoOtherDelivery(t *testing.T) {
 	var running sync.Map // by run: what lets it return
 	begun, over := make(chan int64, 10), make(chan int64, 10)
 	var runs atomic.Int64
-	fn := onEvent("hold", "hold.on", func(context.Context, *faas.Event) error {
+	fn := onEvent("hold", "hold.on", func(context.Context, *contract.Event) error {
 		run, release := runs.Add(1), make(chan struct{})
 		running.Store(run, release)
 		begun <- run
@@ -205,10 +205,10 @@ func TestLateAckHitsNoOtherDelivery(t *testing.T) {
 		r, _ := running.Load(run)
 		close(r.(chan struct{}))
 	}
-	cfg.Observe = func(faas.Invocation) { over <- 0 }
+	cfg.Observe = func(contract.Invocation) { over <- 0 }
 	worker, stop := startWorker(t, cfg, []*Broker{b}, fn)
 
-	publishUntilAccepted(t.Context(), t, b, newAccount("late ack"), faas.Event{Key: "hold.on", ID: "one"})
+	publishUntilAccepted(t.Context(), t, b, newAccount("late ack"), contract.Event{Key: "hold.on", ID: "one"})
 	if run := receive(t, "the first run", begun); run != 1 {
 		t.Fatalf("got run %d", run)
 	}
@@ -244,7 +244,7 @@ func TestStartsWithoutTheBroker(t *testing.T) {
 	t.Cleanup(func() { _ = b.Close() })
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- b.Serve(ctx, []faas.Function{counted(a, "early.bird", 1)}) }()
+	go func() { served <- b.Serve(ctx, []contract.Function{counted(a, "early.bird", 1)}) }()
 	short, done := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer done()
 	if err := b.Ready(short); err == nil || b.Health() == nil {
@@ -255,7 +255,7 @@ func TestStartsWithoutTheBroker(t *testing.T) {
 		t.Fatalf("with the broker: %v", err)
 	}
 	awaitWorkers(t, b, "early-bird", true)
-	publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "early.bird", ID: "worm"})
+	publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "early.bird", ID: "worm"})
 	a.awaitSettled(t)
 	if err := b.Health(); err != nil {
 		t.Errorf("Health: got %v, want nil", err)
@@ -276,12 +276,12 @@ func TestOtherAddressTakesOver(t *testing.T) {
 	startWorker(t, cfg, []*Broker{b}, counted(a, "any.where", 4))
 	for round, down := range []*proxy{one, two, one} {
 		for i := range 100 {
-			publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "any.where", ID: fmt.Sprintf("%d-%d", round, i)})
+			publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "any.where", ID: fmt.Sprintf("%d-%d", round, i)})
 		}
 		a.awaitSettled(t)
 		down.down()
 		for i := range 100 {
-			publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "any.where", ID: fmt.Sprintf("down-%d-%d", round, i)})
+			publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "any.where", ID: fmt.Sprintf("down-%d-%d", round, i)})
 		}
 		a.awaitSettled(t)
 		down.up(t)
@@ -307,8 +307,8 @@ func TestPublishWhileDown(t *testing.T) {
 			ctx = short
 		}
 		wg.Go(func() {
-			err := b.Publish(ctx, faas.Event{Key: "any.thing"})
-			if !errors.Is(err, faas.ErrUnavailable) || executedOf(err) != faas.ExecutedNo {
+			err := b.Publish(ctx, contract.Event{Key: "any.thing"})
+			if !errors.Is(err, contract.ErrUnavailable) || executedOf(err) != contract.ExecutedNo {
 				t.Errorf("got %v (executed %q), want unavailable, executed no", err, executedOf(err))
 			}
 			if took := time.Since(began); ctx != t.Context() && took > time.Second {
@@ -340,9 +340,9 @@ func TestMuteBrokerHoldsUpNoStop(t *testing.T) {
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { // ends with ctx
-		served <- b.Serve(ctx, []faas.Function{
+		served <- b.Serve(ctx, []contract.Function{
 			function("answer", echo),
-			onEvent("work", "mute.work", func(ctx context.Context, _ *faas.Event) error {
+			onEvent("work", "mute.work", func(ctx context.Context, _ *contract.Event) error {
 				begun <- true
 				<-ctx.Done()
 				return ctx.Err()
@@ -351,7 +351,7 @@ func TestMuteBrokerHoldsUpNoStop(t *testing.T) {
 	}()
 	awaitWorkers(t, b, "answer", true)
 	awaitWorkers(t, b, "work", true)
-	if err := b.Publish(within(t, 20*time.Second), faas.Event{Key: "mute.work", ID: "1"}); err != nil {
+	if err := b.Publish(within(t, 20*time.Second), contract.Event{Key: "mute.work", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
 	receive(t, "the run", begun)

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // The order of an ordered function holds while the connections of its workers
@@ -23,7 +23,7 @@ func TestOrderThroughFaults(t *testing.T) {
 
 	var mu sync.Mutex
 	next := 0
-	fn := onEvent("in-turn", "in.turn", func(_ context.Context, e *faas.Event) error {
+	fn := onEvent("in-turn", "in.turn", func(_ context.Context, e *contract.Event) error {
 		var n int
 		if _, err := fmt.Sscanf(e.ID, "in.turn-%d", &n); err != nil {
 			return err
@@ -46,7 +46,7 @@ func TestOrderThroughFaults(t *testing.T) {
 	go func() {
 		defer close(published)
 		for i := range events {
-			publishUntilAccepted(context.WithoutCancel(t.Context()), t, publisher, a, faas.Event{Key: "in.turn", ID: fmt.Sprintf("in.turn-%d", i)})
+			publishUntilAccepted(context.WithoutCancel(t.Context()), t, publisher, a, contract.Event{Key: "in.turn", ID: fmt.Sprintf("in.turn-%d", i)})
 		}
 	}()
 	faults := 0
@@ -79,7 +79,7 @@ func TestOrderThroughALateEnd(t *testing.T) {
 	straight.URL = brokerURL(t)
 	publisher, b := startCaller(t, straight), startCaller(t, cfg)
 	live, begun, release, ran := make(chan struct{}, 10), make(chan string, 10), make(chan struct{}), make(chan string, 10)
-	fn := onEvent("late-end", "late.end", func(_ context.Context, e *faas.Event) error {
+	fn := onEvent("late-end", "late.end", func(_ context.Context, e *contract.Event) error {
 		begun <- e.ID
 		<-release
 		return nil
@@ -91,7 +91,7 @@ func TestOrderThroughALateEnd(t *testing.T) {
 	go func() { served <- c.serve(ctx) }()
 	receive(t, "the first worker consumes", live)
 	for _, id := range []string{"one", "two"} {
-		publishUntilAccepted(t.Context(), t, publisher, newAccount("late end"), faas.Event{Key: "late.end", ID: id})
+		publishUntilAccepted(t.Context(), t, publisher, newAccount("late end"), contract.Event{Key: "late.end", ID: id})
 	}
 	receive(t, "a run", begun)
 	p.reset()
@@ -104,7 +104,7 @@ func TestOrderThroughALateEnd(t *testing.T) {
 		return err == nil && q.Messages == 1 && q.Consumers == 1
 	})
 
-	fn.Handle = func(_ context.Context, e *faas.Event) ([]byte, error) { ran <- e.ID; return nil, nil }
+	fn.Handle = func(_ context.Context, e *contract.Event) ([]byte, error) { ran <- e.ID; return nil, nil }
 	startWorker(t, straight, []*Broker{publisher}, fn)
 	cancel()
 	receive(t, "the first worker stops", c.stop)

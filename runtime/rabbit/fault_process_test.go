@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // hearRuns keeps a's books on what worker processes say.
@@ -77,11 +77,11 @@ func TestPoisonThatKillsWorkers(t *testing.T) {
 	awaitWorkers(t, b, "poi-son", true)
 	first.kill()
 	for i := range 50 {
-		publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: k.Key, ID: fmt.Sprint("before ", i)})
+		publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: k.Key, ID: fmt.Sprint("before ", i)})
 	}
-	publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: k.Key, ID: poison})
+	publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: k.Key, ID: poison})
 	for i := range 50 {
-		publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: k.Key, ID: fmt.Sprint("after ", i)})
+		publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: k.Key, ID: fmt.Sprint("after ", i)})
 	}
 	dead, err := foreignChannel(t).Consume(b.names.deadQueue("poi-son"), "", true, false, false, false, nil)
 	if err != nil {

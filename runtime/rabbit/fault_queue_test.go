@@ -15,6 +15,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -31,7 +32,7 @@ func TestDeletedQueueComesBackBesideALongRun(t *testing.T) {
 	a := newAccount("deleted queue")
 	release := make(chan struct{})
 	begun := make(chan struct{}, 1)
-	fn := onEvent("both", "both.ways", func(_ context.Context, e *faas.Event) error {
+	fn := onEvent("both", "both.ways", func(_ context.Context, e *contract.Event) error {
 		if e.ID == "long" {
 			begun <- struct{}{}
 			<-release
@@ -41,13 +42,13 @@ func TestDeletedQueueComesBackBesideALongRun(t *testing.T) {
 	})
 	serve(t, b, fn)
 	defer close(release)
-	if err := b.Publish(t.Context(), faas.Event{Key: "both.ways", ID: "long"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "both.ways", ID: "long"}); err != nil {
 		t.Fatal(err)
 	}
 	receive(t, "the long run", begun)
 	deleteQueue(t, b.names.eventQueue("both"))
 	until(t, "the queue is back", func(ctx context.Context) bool {
-		return b.Publish(ctx, faas.Event{Key: "both.ways", ID: "next"}) == nil
+		return b.Publish(ctx, contract.Event{Key: "both.ways", ID: "next"}) == nil
 	})
 	a.await(t, "an event beside the long run", func() bool { return a.runs["next"] == 1 })
 }
@@ -57,7 +58,7 @@ func TestDeletedRequestQueueComesBack(t *testing.T) {
 		removeAfter(t, cfg.Namespace)
 		caller := startCaller(t, cfg)
 		release, begun := make(chan struct{}), make(chan struct{}, 1)
-		startWorker(t, cfg, []*Broker{caller}, function("echo", func(_ context.Context, e *faas.Event) ([]byte, error) {
+		startWorker(t, cfg, []*Broker{caller}, function("echo", func(_ context.Context, e *contract.Event) ([]byte, error) {
 			if string(e.Body) == `"long"` {
 				begun <- struct{}{}
 				<-release
@@ -66,14 +67,14 @@ func TestDeletedRequestQueueComesBack(t *testing.T) {
 		}))
 		long := make(chan error, 1)
 		go func() {
-			_, err := caller.Call(context.WithoutCancel(t.Context()), faas.Request{Key: "echo", Body: []byte(`"long"`)})
+			_, err := caller.Call(context.WithoutCancel(t.Context()), contract.Call{Key: "echo", Body: []byte(`"long"`)})
 			long <- err
 		}()
 		receive(t, "the long call", begun)
 		deleteQueue(t, cfg.Namespace+".request.echo")
 		until(t, "calls are answered again", func(ctx context.Context) bool {
-			_, err := caller.Call(ctx, faas.Request{Key: "echo", Body: []byte(`"short"`)})
-			if err != nil && !errors.Is(err, faas.ErrUnroutable) {
+			_, err := caller.Call(ctx, contract.Call{Key: "echo", Body: []byte(`"short"`)})
+			if err != nil && !errors.Is(err, contract.ErrUnroutable) {
 				t.Errorf("a call while there was no queue: got %v, want unroutable", err)
 			}
 			return err == nil
@@ -89,7 +90,7 @@ func TestDeletedRequestQueueComesBack(t *testing.T) {
 func TestDeletedDelayAndDeadQueuesComeBack(t *testing.T) {
 	b := openBroker(t)
 	a := newAccount("deleted delay")
-	fn := onEvent("twice", "twice.over", func(_ context.Context, e *faas.Event) error {
+	fn := onEvent("twice", "twice.over", func(_ context.Context, e *contract.Event) error {
 		if e.Attempt == 1 {
 			return errors.New("not yet")
 		}
@@ -101,12 +102,12 @@ func TestDeletedDelayAndDeadQueuesComeBack(t *testing.T) {
 	})
 	serve(t, b, fn)
 	for _, id := range []string{"before", "after"} {
-		publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "twice.over", ID: id})
+		publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "twice.over", ID: id})
 		a.awaitSettled(t)
 		deleteQueue(t, b.names.delay("100ms"))
 		deleteQueue(t, b.names.deadQueue("twice"))
 	}
-	if err := b.Publish(t.Context(), faas.Event{Key: "twice.over", ID: "bad"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "twice.over", ID: "bad"}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the dead letter", func(context.Context) bool {
@@ -133,14 +134,14 @@ func TestDeletedExchangeComesBack(t *testing.T) {
 	a := newAccount("deleted exchange")
 	serve(t, b, counted(a, "ex.change", 1))
 	management(t, http.MethodDelete, "/api/exchanges/%2F/"+url.PathEscape(b.names.events()), nil)
-	switch err := b.Publish(within(t, 10*time.Second), faas.Event{Key: "ex.change", ID: "noticed"}); {
+	switch err := b.Publish(within(t, 10*time.Second), contract.Event{Key: "ex.change", ID: "noticed"}); {
 	case err == nil: // it came back while the publish waited for the route
 		a.accept("noticed")
-	case !errors.Is(err, faas.ErrUnroutable):
+	case !errors.Is(err, contract.ErrUnroutable):
 		t.Errorf("got %v, want unroutable", err)
 	}
 	until(t, "a publish gets through", func(ctx context.Context) bool {
-		if err := b.Publish(ctx, faas.Event{Key: "ex.change", ID: "again"}); err != nil {
+		if err := b.Publish(ctx, contract.Event{Key: "ex.change", ID: "again"}); err != nil {
 			time.Sleep(pollInterval)
 			return false
 		}
@@ -172,12 +173,12 @@ func TestDeletedExchangesComeBack(t *testing.T) {
 	})
 	until(t, "a publish gets through", func(ctx context.Context) bool {
 		time.Sleep(pollInterval)
-		return b.Publish(ctx, faas.Event{Key: "all.gone", ID: "again"}) == nil
+		return b.Publish(ctx, contract.Event{Key: "all.gone", ID: "again"}) == nil
 	})
 	a.await(t, "the event", func() bool { return a.runs["again"] == 1 })
 	until(t, "a call is answered", func(ctx context.Context) bool {
 		time.Sleep(pollInterval)
-		_, err := b.Call(ctx, faas.Request{Key: "echo", Deadline: time.Now().Add(time.Second)})
+		_, err := b.Call(ctx, contract.Call{Key: "echo", Deadline: time.Now().Add(time.Second)})
 		return err == nil
 	})
 }
@@ -189,15 +190,15 @@ func TestDeletedForeignExchangeComesBack(t *testing.T) {
 	b := openBroker(t, func(c *Config) { c.declaring = 200 * time.Millisecond })
 	source := b.cfg.Namespace + "-shop" // goes with the namespace
 	ran := make(chan string, 10)
-	fn := onEvent("listener", "order.#", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil })
+	fn := onEvent("listener", "order.#", func(_ context.Context, e *contract.Event) error { ran <- e.ID; return nil })
 	fn.Exchange = source
 	serve(t, b, fn)
 	routed := func(id string) {
 		t.Helper()
 		until(t, id, func(ctx context.Context) bool {
 			time.Sleep(pollInterval)
-			err := b.Publish(ctx, faas.Event{Exchange: source, Key: "order.made", ID: id})
-			if err != nil && !errors.Is(err, faas.ErrUnroutable) {
+			err := b.Publish(ctx, contract.Event{Exchange: source, Key: "order.made", ID: id})
+			if err != nil && !errors.Is(err, contract.ErrUnroutable) {
 				t.Errorf("%s: got %v, want unroutable", id, err)
 			}
 			return err == nil
@@ -235,7 +236,7 @@ type user struct{ name, password string }
 
 func newUser(t testing.TB) user {
 	t.Helper()
-	u := user{"test-" + faas.NewID()[:10], "first"}
+	u := user{"test-" + contract.NewID()[:10], "first"}
 	u.save(t)
 	u.permit(t, ".*", ".*", ".*")
 	t.Cleanup(func() { management(t, http.MethodDelete, "/api/users/"+u.name, nil) })
@@ -291,17 +292,17 @@ func TestWithdrawnPermissions(t *testing.T) {
 	a := newAccount("withdrawn permissions")
 	b := startCaller(t, cfg)
 	startWorker(t, cfg, []*Broker{b}, counted(a, "may.be", 1))
-	publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "may.be", ID: "before"})
+	publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "may.be", ID: "before"})
 	a.awaitSettled(t)
 
 	u.permit(t, ".*", fmt.Sprintf(`^(?!%s\.events$)`, cfg.Namespace), ".*")
 	p.reset() // the broker remembers for a channel what was allowed
 	until(t, "publishing is refused", func(ctx context.Context) bool {
-		err := b.Publish(ctx, faas.Event{Key: "may.be", ID: "refused"})
-		if errors.Is(err, faas.ErrUnconfirmed) || errors.Is(err, faas.ErrUnavailable) {
+		err := b.Publish(ctx, contract.Event{Key: "may.be", ID: "refused"})
+		if errors.Is(err, contract.ErrUnconfirmed) || errors.Is(err, contract.ErrUnavailable) {
 			return false
 		}
-		if !errors.Is(err, faas.ErrRefused) || executedOf(err) != faas.ExecutedNo || !strings.Contains(err.Error(), "may not publish") {
+		if !errors.Is(err, contract.ErrRefused) || executedOf(err) != contract.ExecutedNo || !strings.Contains(err.Error(), "may not publish") {
 			t.Fatalf("got %v (executed %q), want refused and why", err, executedOf(err))
 		}
 		return true
@@ -314,12 +315,12 @@ func TestWithdrawnPermissions(t *testing.T) {
 		err := b.Health()
 		return err != nil && strings.Contains(err.Error(), "no permission") && strings.Contains(err.Error(), "set_permissions")
 	})
-	if err := b.Publish(within(t, 300*time.Millisecond), faas.Event{Key: "may.be", ID: "unavailable"}); !errors.Is(err, faas.ErrUnavailable) || !strings.Contains(err.Error(), "no permission") {
+	if err := b.Publish(within(t, 300*time.Millisecond), contract.Event{Key: "may.be", ID: "unavailable"}); !errors.Is(err, contract.ErrUnavailable) || !strings.Contains(err.Error(), "no permission") {
 		t.Errorf("without any permission: got %v, want unavailable and why", err)
 	}
 
 	u.permit(t, ".*", ".*", ".*")
-	publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "may.be", ID: "after"})
+	publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "may.be", ID: "after"})
 	a.awaitSettled(t)
 	until(t, "health", func(context.Context) bool { time.Sleep(pollInterval); return b.Health() == nil })
 	a.balance(t, 0, 0)
@@ -338,7 +339,7 @@ func TestRotatedCredentials(t *testing.T) {
 	startWorker(t, cfg, []*Broker{b}, counted(a, "key.turned", 1))
 	u.password = "second"
 	u.save(t)
-	publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "key.turned", ID: "over the old connection"})
+	publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "key.turned", ID: "over the old connection"})
 	p.reset()
 	until(t, "the old password is refused", func(context.Context) bool {
 		time.Sleep(pollInterval)
@@ -346,7 +347,7 @@ func TestRotatedCredentials(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "does not let user")
 	})
 	set()
-	publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "key.turned", ID: "over a new one"})
+	publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "key.turned", ID: "over a new one"})
 	a.awaitSettled(t)
 	a.balance(t, 1, 0)
 }
@@ -365,7 +366,7 @@ func TestConsumerTimeout(t *testing.T) {
 	a := newAccount("consumer timeout")
 	b := startCaller(t, cfg)
 	begun, release := make(chan bool, 4), make(chan struct{})
-	slow := onEvent("slow", "slow.on", func(_ context.Context, e *faas.Event) error {
+	slow := onEvent("slow", "slow.on", func(_ context.Context, e *contract.Event) error {
 		begun <- e.Redelivered
 		if !e.Redelivered {
 			<-release
@@ -375,7 +376,7 @@ func TestConsumerTimeout(t *testing.T) {
 	})
 	slow.Concurrency = 2
 	_, stop := startWorker(t, cfg, []*Broker{b}, slow, counted(a, "quick.one", 1))
-	publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "slow.on", ID: "slow"})
+	publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "slow.on", ID: "slow"})
 	if receive(t, "the slow run", begun) {
 		t.Error("the first run says that it is a redelivery")
 	}
@@ -383,7 +384,7 @@ func TestConsumerTimeout(t *testing.T) {
 		t.Error("the second run does not say that it is a redelivery")
 	}
 	for i := range 20 {
-		publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "quick.one", ID: fmt.Sprint(i)})
+		publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "quick.one", ID: fmt.Sprint(i)})
 	}
 	a.awaitSettled(t)
 	close(release)
@@ -399,14 +400,14 @@ func TestConsumerTimeout(t *testing.T) {
 func TestDeletedDueExchangeComesBack(t *testing.T) {
 	b := openBroker(t, func(c *Config) { c.declaring = 100 * time.Millisecond })
 	came := make(chan struct{}, 100)
-	serve(t, b, onEvent("due", "due.again", func(context.Context, *faas.Event) error {
+	serve(t, b, onEvent("due", "due.again", func(context.Context, *contract.Event) error {
 		came <- struct{}{}
 		return nil
 	}))
 	management(t, http.MethodDelete, "/api/exchanges/%2F/"+url.PathEscape(b.names.due()), nil)
 	until(t, "a delayed event comes", func(ctx context.Context) bool {
 		// One that is due before the exchange is back comes minutes later.
-		if err := b.Publish(ctx, faas.Event{Key: "due.again", NotBefore: time.Now().Add(200 * time.Millisecond)}); err != nil {
+		if err := b.Publish(ctx, contract.Event{Key: "due.again", NotBefore: time.Now().Add(200 * time.Millisecond)}); err != nil {
 			t.Fatal(err)
 		}
 		select {

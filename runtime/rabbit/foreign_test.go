@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -60,7 +61,7 @@ type order struct {
 func (order) RoutingKey() string { return "order.made" }
 
 // typed makes functions that decode their input.
-func typed(t *testing.T, add func(*faas.Set[struct{}])) []faas.Function {
+func typed(t *testing.T, add func(*faas.Set[struct{}])) []contract.Function {
 	t.Helper()
 	var set faas.Set[struct{}]
 	add(&set)
@@ -74,7 +75,7 @@ func typed(t *testing.T, add func(*faas.Set[struct{}])) []faas.Function {
 func TestPikaCallsAndServes(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
-		startWorker(t, cfg, []*Broker{caller}, function("echo", func(_ context.Context, e *faas.Event) ([]byte, error) {
+		startWorker(t, cfg, []*Broker{caller}, function("echo", func(_ context.Context, e *contract.Event) ([]byte, error) {
 			if string(e.Body) == `"fail"` {
 				return nil, faas.NotFound("no such thing")
 			}
@@ -90,11 +91,11 @@ func TestPikaCallsAndServes(t *testing.T) {
 		for i := range 50 {
 			ours.Go(func() {
 				body := fmt.Sprintf(`{"n":%d}`, i)
-				if reply, err := caller.Call(t.Context(), faas.Request{Key: "echo", Body: []byte(body)}); err != nil || string(reply.Body) != body {
+				if reply, err := caller.Call(t.Context(), contract.Call{Key: "echo", Body: []byte(body)}); err != nil || string(reply.Body) != body {
 					t.Errorf("echo: got %s, %v; want %s", reply.Body, err, body)
 				}
 				want := fmt.Sprintf(`{"got": {"n": %d}, "type": "application/json"}`, i)
-				if reply, err := caller.Call(t.Context(), faas.Request{Key: "theirs", Body: []byte(body)}); err != nil || string(reply.Body) != want {
+				if reply, err := caller.Call(t.Context(), contract.Call{Key: "theirs", Body: []byte(body)}); err != nil || string(reply.Body) != want {
 					t.Errorf("theirs: got %s, %v; want %s", reply.Body, err, want)
 				}
 			})
@@ -129,10 +130,10 @@ func TestPikaCallsAndServes(t *testing.T) {
 func TestAmqpToolsPublish(t *testing.T) {
 	cfg := requestConfig(t, false)
 	removeAfter(t, cfg.Namespace)
-	got := make(chan *faas.Event, 10)
-	handle := func(_ context.Context, e *faas.Event) error { got <- e; return nil }
+	got := make(chan *contract.Event, 10)
+	handle := func(_ context.Context, e *contract.Event) error { got <- e; return nil }
 	b := startCaller(t, cfg)
-	fns := []faas.Function{onEvent("bill", "order.made", handle), onEvent("pack", "order.#", handle)}
+	fns := []contract.Function{onEvent("bill", "order.made", handle), onEvent("pack", "order.#", handle)}
 	for range 2 { // workers
 		startWorker(t, cfg, []*Broker{b}, fns...)
 	}
@@ -149,7 +150,7 @@ func TestAmqpToolsPublish(t *testing.T) {
 		}
 	}
 	// What follows comes after anything that came twice.
-	if err := b.Publish(t.Context(), faas.Event{Key: "order.made", Body: []byte("last")}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "order.made", Body: []byte("last")}); err != nil {
 		t.Fatal(err)
 	}
 	for range fns {
@@ -164,10 +165,10 @@ func TestOddMessagesHurtNobody(t *testing.T) {
 	removeAfter(t, cfg.Namespace)
 	b := startCaller(t, cfg)
 	decoded := make(chan order, 10)
-	raw := make(chan *faas.Event, 10)
+	raw := make(chan *contract.Event, 10)
 	fns := append(typed(t, func(set *faas.Set[struct{}]) {
 		faas.OnEvent(set, "bill", func(_ context.Context, _ *struct{}, in order) error { decoded <- in; return nil })
-	}), onEvent("audit", "order.#", func(_ context.Context, e *faas.Event) error { raw <- e; return nil }), function("echo", echo))
+	}), onEvent("audit", "order.#", func(_ context.Context, e *contract.Event) error { raw <- e; return nil }), function("echo", echo))
 	startWorker(t, cfg, []*Broker{b}, fns...)
 
 	lines, stop := pika(t, cfg, "odd")
@@ -200,7 +201,7 @@ func TestOddMessagesHurtNobody(t *testing.T) {
 	if dead := deadLetter(t, b, "bill"); string(dead.Body) != "{\"id\":\xff\xfe" || dead.MessageId != "undecodable" {
 		t.Errorf("got dead letter %q %q, want what cannot be decoded, as it came", dead.MessageId, dead.Body)
 	}
-	if reply, err := b.Call(t.Context(), faas.Request{Key: "echo", Body: []byte(`"still here"`)}); err != nil || string(reply.Body) != `"still here"` {
+	if reply, err := b.Call(t.Context(), contract.Call{Key: "echo", Body: []byte(`"still here"`)}); err != nil || string(reply.Body) != `"still here"` {
 		t.Errorf("got %s, %v after calls whose replies reach nobody", reply.Body, err)
 	}
 }

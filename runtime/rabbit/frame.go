@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Calls that were waiting at the same moment for the same function, and
@@ -44,7 +44,7 @@ type wireCall struct {
 	contentType string
 	correlation string
 	causation   string
-	trace       faas.Trace
+	trace       contract.Trace
 	session     []byte // nil without one
 	body        []byte
 }
@@ -53,9 +53,9 @@ type wireCall struct {
 type wireReply struct {
 	tag     string
 	run     time.Duration
-	code    faas.Code // "" on success
-	session []byte    // nil if it stays as it is
-	body    []byte    // the JSON of a failure if there is a code
+	code    contract.Code // "" on success
+	session []byte        // nil if it stays as it is
+	body    []byte        // the JSON of a failure if there is a code
 }
 
 // size is about what c takes in a frame.
@@ -163,7 +163,7 @@ func decodeReplies(frame []byte) ([]wireReply, error) {
 		}
 		r.tag = head.string()
 		r.run = time.Duration(min(head.uvarint(), uint64(maxRunMicros))) * time.Microsecond
-		r.code = faas.Code(head.string())
+		r.code = contract.Code(head.string())
 		r.session = head.lastBytes()
 		if head.short {
 			return nil, fmt.Errorf("reply %d of %d: %w", i+1, n, errFrameShort)

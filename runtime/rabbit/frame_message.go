@@ -7,7 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Headers of a message with one call, beside headerCausation. All may be missing, as they are in the
@@ -58,7 +58,7 @@ func parseCall(d *amqp.Delivery, now time.Time) wireCall {
 	c := wireCall{
 		tag: d.CorrelationId, id: cmp.Or(d.MessageId, d.CorrelationId), contentType: d.ContentType, body: d.Body,
 		correlation: text(d.Headers, headerCorrelation), causation: text(d.Headers, headerCausation),
-		trace: faas.Trace{
+		trace: contract.Trace{
 			Parent: text(d.Headers, headerTraceparent), State: text(d.Headers, headerTracestate), Baggage: text(d.Headers, headerBaggage),
 		},
 		session: bytesOf(d.Headers, headerSession),
@@ -69,7 +69,7 @@ func parseCall(d *amqp.Delivery, now time.Time) wireCall {
 		c.deadline = now.UnixMilli() + ms // a foreign caller says how long it waits, not until when
 	}
 	if c.id == "" {
-		c.id = faas.NewID()
+		c.id = contract.NewID()
 	}
 	return c
 }
@@ -86,12 +86,12 @@ func takenMessage(tag, worker string, acked bool) amqp.Publishing {
 
 // parseReply reads a message with one reply.
 func parseReply(d *amqp.Delivery) wireReply {
-	r := wireReply{tag: d.CorrelationId, body: d.Body, code: faas.Code(text(d.Headers, headerError)), session: bytesOf(d.Headers, headerSession)}
+	r := wireReply{tag: d.CorrelationId, body: d.Body, code: contract.Code(text(d.Headers, headerError)), session: bytesOf(d.Headers, headerSession)}
 	if us, ok := integer(d.Headers, headerRun); ok && us > 0 && us < maxRunMicros {
 		r.run = time.Duration(us) * time.Microsecond
 	}
 	if _, there := d.Headers[headerError]; there && r.code == "" {
-		r.code = faas.CodeInternal // it says that it is an error, in a way that we cannot read
+		r.code = contract.CodeInternal // it says that it is an error, in a way that we cannot read
 	}
 	return r
 }

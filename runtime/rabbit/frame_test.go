@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 var someCalls = []wireCall{
@@ -16,7 +16,7 @@ var someCalls = []wireCall{
 	{tag: "20", body: []byte{}},
 	{
 		tag: "21", id: strings.Repeat("i", 300), contentType: "text/plain", correlation: "first", causation: "before",
-		trace:   faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
+		trace:   contract.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
 		session: []byte(`{"user":"ada"}`),
 		body:    bytes.Repeat([]byte("long "), 1000),
 	},
@@ -24,7 +24,7 @@ var someCalls = []wireCall{
 
 var someReplies = []wireReply{
 	{tag: "1z", run: 1500 * time.Microsecond, body: []byte(`{"ok":true}`)},
-	{tag: "20", code: faas.CodeNotFound, body: []byte(`{"detail":"no profile"}`)},
+	{tag: "20", code: contract.CodeNotFound, body: []byte(`{"detail":"no profile"}`)},
 	{tag: "21", body: []byte{}},
 	{tag: "22", session: []byte(`{"renew":true}`), body: []byte(`1`)},
 }
@@ -111,16 +111,16 @@ func FuzzFrame(f *testing.F) {
 }
 
 func TestFailureKeepsWhatTheCallerMayKnow(t *testing.T) {
-	e := &faas.Error{
-		Code: faas.CodeInvalid, Detail: "the input does not fit", Fields: []faas.FieldError{{Pointer: "/email", Detail: "no @"}},
-		After: 1500 * time.Millisecond, Executed: faas.ExecutedNo, Cause: errFrameShort, Stack: []byte("secret"),
+	e := &contract.Error{
+		Code: contract.CodeInvalid, Detail: "the input does not fit", Fields: []contract.FieldError{{Pointer: "/email", Detail: "no @"}},
+		After: 1500 * time.Millisecond, Executed: contract.ExecutedNo, Cause: errFrameShort, Stack: []byte("secret"),
 	}
 	got := decodeFailure(e.Code, encodeFailure(e))
-	want := &faas.Error{Code: e.Code, Detail: e.Detail, Fields: e.Fields, After: e.After, Executed: e.Executed}
+	want := &contract.Error{Code: e.Code, Detail: e.Detail, Fields: e.Fields, After: e.After, Executed: e.Executed}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := decodeFailure(faas.Code(strings.Repeat("x", 65)), []byte("rubbish")); got.Code != faas.CodeInternal || got.Detail == "" {
+	if got := decodeFailure(contract.Code(strings.Repeat("x", 65)), []byte("rubbish")); got.Code != contract.CodeInternal || got.Detail == "" {
 		t.Errorf("rubbish: got %+v, want code internal with some detail", got)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestOpenRefusesURL(t *testing.T) {
@@ -27,7 +27,7 @@ func TestOpenRefusesURL(t *testing.T) {
 // unready opens a broker at rawURL and returns what Ready says.
 func unready(t *testing.T, rawURL string) string {
 	t.Helper()
-	b, err := Open(Config{URL: rawURL, Namespace: "test-" + faas.NewID()})
+	b, err := Open(Config{URL: rawURL, Namespace: "test-" + contract.NewID()})
 	if err != nil {
 		t.Fatal(err)
 	}

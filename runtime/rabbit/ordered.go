@@ -5,7 +5,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // An ordered function has one active consumer over all workers, with one
@@ -37,7 +37,7 @@ func orderedAttempt(d *amqp.Delivery) int {
 // holdBack keeps the event that failed, and with it all behind it, for the
 // time of v. Then it goes back to the head of its queue, and comes again: by
 // reject, so that the broker counts it.
-func (c *consumer) holdBack(gone <-chan *amqp.Error, d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
+func (c *consumer) holdBack(gone <-chan *amqp.Error, d *amqp.Delivery, e *contract.Event, v *contract.Decision) {
 	if c.failing.id != e.ID {
 		c.failing = failing{e.ID, time.Now().UnixMilli()}
 	}

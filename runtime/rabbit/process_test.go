@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -91,7 +92,7 @@ func (k task) run() error {
 			for i := k.First + p; i < k.Publish; i += loadPublishers {
 				id := fmt.Sprintf("%s-%06d", k.Key, i)
 				say(wordTrying, id)
-				for b.Publish(ctx, faas.Event{Key: k.Key, ID: id}) != nil {
+				for b.Publish(ctx, contract.Event{Key: k.Key, ID: id}) != nil {
 					time.Sleep(10 * time.Millisecond)
 				}
 				say(wordAccepted, id)
@@ -105,18 +106,18 @@ func (k task) run() error {
 // poison is the id of an event that kills its worker.
 const poison = "poison"
 
-func (k task) functions() []faas.Function {
+func (k task) functions() []contract.Function {
 	if k.Key == "" {
-		answer := func(_ context.Context, e *faas.Event) ([]byte, error) {
+		answer := func(_ context.Context, e *contract.Event) ([]byte, error) {
 			say(wordRan, e.ID)
 			if time.Sleep(5 * time.Millisecond); k.Slow {
 				time.Sleep(time.Minute)
 			}
 			return e.Body, nil
 		}
-		return []faas.Function{function("again", answer, readOnly), function("once", answer)}
+		return []contract.Function{function("again", answer, readOnly), function("once", answer)}
 	}
-	fn := onEvent(strings.ReplaceAll(k.Key, ".", "-"), k.Key, func(_ context.Context, e *faas.Event) error {
+	fn := onEvent(strings.ReplaceAll(k.Key, ".", "-"), k.Key, func(_ context.Context, e *contract.Event) error {
 		if e.ID == poison {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
@@ -127,7 +128,7 @@ func (k task) functions() []faas.Function {
 		return nil
 	})
 	fn.Concurrency, fn.Ordered = k.Concurrency, k.Ordered
-	return []faas.Function{fn}
+	return []contract.Function{fn}
 }
 
 // process is one that runs.

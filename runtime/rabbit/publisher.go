@@ -12,7 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 const (
@@ -29,9 +29,9 @@ const (
 // these nothing was taken. With ErrRefused a queue is full, and others may have
 // taken it, or the user may not publish there: its Executed says which. With
 // ErrUnconfirmed it may have been taken. Waiting ends with ctx always.
-func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
+func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
 	e.Exchange = cmp.Or(e.Exchange, b.names.events())
-	e.ID = cmp.Or(e.ID, faas.NewID())
+	e.ID = cmp.Or(e.ID, contract.NewID())
 	e.ContentType = cmp.Or(e.ContentType, "application/json")
 	if e.Time.IsZero() {
 		e.Time = time.Now()
@@ -41,7 +41,7 @@ func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 		return err
 	}
 	err = b.publishTo(ctx, &e, p)
-	for pause := firstRouteWait; errors.Is(err, faas.ErrUnroutable) && pause <= lastRouteWait && b.isHeard(&e); pause *= 2 {
+	for pause := firstRouteWait; errors.Is(err, contract.ErrUnroutable) && pause <= lastRouteWait && b.isHeard(&e); pause *= 2 {
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -53,14 +53,14 @@ func (b *Broker) Publish(ctx context.Context, e faas.Event) error {
 }
 
 // publishTo publishes p as e, once.
-func (b *Broker) publishTo(ctx context.Context, e *faas.Event, p amqp.Publishing) error {
+func (b *Broker) publishTo(ctx context.Context, e *contract.Event, p amqp.Publishing) error {
 	if e.Exchange != b.names.events() {
 		if err := b.publisher.exchanges.check(ctx, e.Exchange); err != nil {
 			return err
 		}
 	}
 	err := b.publisher.publish(ctx, e.Exchange, e.Key, p)
-	if errors.Is(err, faas.ErrUnroutable) {
+	if errors.Is(err, contract.ErrUnroutable) {
 		b.publisher.exchanges.forget(e.Exchange)
 	}
 	return err
@@ -77,9 +77,9 @@ const (
 )
 
 // isHeard reports whether a live function listens to e.
-func (b *Broker) isHeard(e *faas.Event) bool {
-	return slices.ContainsFunc(b.directory.Functions(), func(f faas.Live) bool {
-		return f.Kind == faas.KindEvent && len(f.Workers) > 0 && cmp.Or(f.Exchange, b.names.events()) == e.Exchange && f.Has(e.Key)
+func (b *Broker) isHeard(e *contract.Event) bool {
+	return slices.ContainsFunc(b.directory.Functions(), func(f contract.Live) bool {
+		return f.Kind == contract.KindEvent && len(f.Workers) > 0 && cmp.Or(f.Exchange, b.names.events()) == e.Exchange && f.Has(e.Key)
 	})
 }
 
@@ -148,7 +148,7 @@ func (p *publisher) send(ctx context.Context, exchange, key string, m amqp.Publi
 	if err := s.write(u, m); err != nil {
 		p.room.Release(size)
 		if errors.Is(err, amqp.ErrClosed) {
-			return nil, &faas.Error{Code: faas.CodeUnavailable, Detail: "the connection to the broker was lost before the event was sent", Executed: faas.ExecutedNo}
+			return nil, &contract.Error{Code: contract.CodeUnavailable, Detail: "the connection to the broker was lost before the event was sent", Executed: contract.ExecutedNo}
 		}
 		return nil, unconfirmed(ctx, "it could not be written: "+err.Error())
 	}
@@ -218,9 +218,9 @@ func (p *publisher) usable(ctx context.Context) (*publishSession, error) {
 
 // notTaken says why a message never reached the broker.
 func (p *publisher) notTaken(ctx context.Context) error {
-	e := &faas.Error{Code: faas.CodeUnavailable, Detail: "the event was not sent", Cause: ctx.Err(), Executed: faas.ExecutedNo}
+	e := &contract.Error{Code: contract.CodeUnavailable, Detail: "the event was not sent", Cause: ctx.Err(), Executed: contract.ExecutedNo}
 	if reason, blocked := p.link.blocking(); blocked != nil {
-		e.Code, e.Detail = faas.CodeBlocked, "RabbitMQ takes no messages at present ("+reason+")"
+		e.Code, e.Detail = contract.CodeBlocked, "RabbitMQ takes no messages at present ("+reason+")"
 	} else if err := p.link.health(); err != nil {
 		e.Detail, e.Cause = "the event was not sent: the broker cannot be used at present", errors.Join(err, ctx.Err())
 	}
@@ -243,12 +243,12 @@ func (p *publisher) close() {
 	p.changed = make(chan struct{})
 }
 
-var errClosed = &faas.Error{Code: faas.CodeUnavailable, Detail: "the broker is closed", Executed: faas.ExecutedNo}
+var errClosed = &contract.Error{Code: contract.CodeUnavailable, Detail: "the broker is closed", Executed: contract.ExecutedNo}
 
 func unconfirmed(ctx context.Context, detail string) error {
-	return &faas.Error{Code: faas.CodeUnconfirmed, Detail: detail, Cause: ctx.Err(), Executed: faas.ExecutedUnknown}
+	return &contract.Error{Code: contract.CodeUnconfirmed, Detail: detail, Cause: ctx.Err(), Executed: contract.ExecutedUnknown}
 }
 
 func noExchange(name string) error {
-	return &faas.Error{Code: faas.CodeUnroutable, Detail: fmt.Sprintf("there is no exchange %q", name), Executed: faas.ExecutedNo}
+	return &contract.Error{Code: contract.CodeUnroutable, Detail: fmt.Sprintf("there is no exchange %q", name), Executed: contract.ExecutedNo}
 }

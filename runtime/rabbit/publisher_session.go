@@ -10,7 +10,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // publishSession is one channel in confirm mode.
@@ -82,15 +82,15 @@ func (s *publishSession) settle(ctx context.Context, u *underway) error {
 	s.underway.Add(-1)
 	switch {
 	case returned:
-		return &faas.Error{
-			Code: faas.CodeUnroutable, Executed: faas.ExecutedNo,
+		return &contract.Error{
+			Code: contract.CodeUnroutable, Executed: contract.ExecutedNo,
 			Detail: fmt.Sprintf("no queue is bound to the routing key %q on exchange %q", u.key, u.exchange),
 		}
 	case acked:
 		return nil
 	}
-	return &faas.Error{
-		Code: faas.CodeRefused, Executed: faas.ExecutedUnknown, After: time.Second,
+	return &contract.Error{
+		Code: contract.CodeRefused, Executed: contract.ExecutedUnknown, After: time.Second,
 		Detail: fmt.Sprintf("a queue bound to the routing key %q is full or cannot take it; others may have taken it", u.key),
 	}
 }
@@ -139,7 +139,7 @@ func (s *publishSession) lost(ctx context.Context, exchange string) error {
 	case amqp.NotFound:
 		return noExchange(exchange)
 	case amqp.AccessRefused:
-		return &faas.Error{Code: faas.CodeRefused, Detail: fmt.Sprintf("the broker user may not publish to exchange %q", exchange), Cause: reason, Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeRefused, Detail: fmt.Sprintf("the broker user may not publish to exchange %q", exchange), Cause: reason, Executed: contract.ExecutedNo}
 	}
 	return unconfirmed(ctx, "the broker closed the channel before it confirmed ("+reason.Reason+")")
 }

@@ -11,24 +11,24 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestPublishFailsWithItsReason(t *testing.T) {
 	b := openBroker(t)
 	for name, c := range map[string]struct {
-		event faas.Event
+		event contract.Event
 		want  error
 	}{
-		"no queue":         {faas.Event{Key: "nobody.listens"}, faas.ErrUnroutable},
-		"no exchange":      {faas.Event{Key: "a.b", Exchange: b.cfg.Namespace + ".none"}, faas.ErrUnroutable},
-		"no key":           {faas.Event{}, faas.ErrInvalid},
-		"long key":         {faas.Event{Key: strings.Repeat("k", 256)}, faas.ErrInvalid},
-		"long id":          {faas.Event{Key: "a.b", ID: strings.Repeat("i", 256)}, faas.ErrInvalid},
-		"long header name": {faas.Event{Key: "a.b", Headers: map[string]any{strings.Repeat("h", 256): 1}}, faas.ErrInvalid},
-		"many headers":     {faas.Event{Key: "a.b", Headers: map[string]any{"h": strings.Repeat("h", 65<<10)}}, faas.ErrInvalid},
-		"odd header":       {faas.Event{Key: "a.b", Headers: map[string]any{"h": make(chan int)}}, faas.ErrInvalid},
-		"large body":       {faas.Event{Key: "a.b", Body: make([]byte, 17<<20)}, faas.ErrInvalid},
+		"no queue":         {contract.Event{Key: "nobody.listens"}, contract.ErrUnroutable},
+		"no exchange":      {contract.Event{Key: "a.b", Exchange: b.cfg.Namespace + ".none"}, contract.ErrUnroutable},
+		"no key":           {contract.Event{}, contract.ErrInvalid},
+		"long key":         {contract.Event{Key: strings.Repeat("k", 256)}, contract.ErrInvalid},
+		"long id":          {contract.Event{Key: "a.b", ID: strings.Repeat("i", 256)}, contract.ErrInvalid},
+		"long header name": {contract.Event{Key: "a.b", Headers: map[string]any{strings.Repeat("h", 256): 1}}, contract.ErrInvalid},
+		"many headers":     {contract.Event{Key: "a.b", Headers: map[string]any{"h": strings.Repeat("h", 65<<10)}}, contract.ErrInvalid},
+		"odd header":       {contract.Event{Key: "a.b", Headers: map[string]any{"h": make(chan int)}}, contract.ErrInvalid},
+		"large body":       {contract.Event{Key: "a.b", Body: make([]byte, 17<<20)}, contract.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()
@@ -50,7 +50,7 @@ func TestPublishWaitsForALateRoute(t *testing.T) {
 	cfg := requestConfig(t, false)
 	removeAfter(t, cfg.Namespace)
 	b := startCaller(t, cfg)
-	_, _ = startWorker(t, cfg, []*Broker{b}, onEvent("late", "late.bound", func(context.Context, *faas.Event) error { return nil }))
+	_, _ = startWorker(t, cfg, []*Broker{b}, onEvent("late", "late.bound", func(context.Context, *contract.Event) error { return nil }))
 	ch, queue := foreignChannel(t), b.names.eventQueue("late")
 	unbind := func() {
 		t.Helper()
@@ -61,7 +61,7 @@ func TestPublishWaitsForALateRoute(t *testing.T) {
 
 	unbind()
 	published := make(chan error, 1)
-	go func() { published <- b.Publish(t.Context(), faas.Event{Key: "late.bound"}) }()
+	go func() { published <- b.Publish(t.Context(), contract.Event{Key: "late.bound"}) }()
 	time.Sleep(10 * time.Millisecond)
 	if err := ch.QueueBind(queue, "late.bound", b.names.events(), false, nil); err != nil {
 		t.Fatal(err)
@@ -71,13 +71,13 @@ func TestPublishWaitsForALateRoute(t *testing.T) {
 	}
 
 	unbind()
-	if err := b.Publish(t.Context(), faas.Event{Key: "late.bound"}); !errors.Is(err, faas.ErrUnroutable) {
-		t.Errorf("the route never comes: got %v, want %v", err, faas.ErrUnroutable)
+	if err := b.Publish(t.Context(), contract.Event{Key: "late.bound"}); !errors.Is(err, contract.ErrUnroutable) {
+		t.Errorf("the route never comes: got %v, want %v", err, contract.ErrUnroutable)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := b.Publish(ctx, faas.Event{Key: "late.bound"}); !errors.Is(err, faas.ErrUnroutable) && !errors.Is(err, faas.ErrUnconfirmed) {
-		t.Errorf("the publisher does not wait for as long: got %v, want %v", err, faas.ErrUnroutable)
+	if err := b.Publish(ctx, contract.Event{Key: "late.bound"}); !errors.Is(err, contract.ErrUnroutable) && !errors.Is(err, contract.ErrUnconfirmed) {
+		t.Errorf("the publisher does not wait for as long: got %v, want %v", err, contract.ErrUnroutable)
 	}
 }
 
@@ -91,14 +91,14 @@ func TestFullQueueRefuses(t *testing.T) {
 	if err := ch.QueueBind(queue, "full.up", b.names.events(), false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Publish(t.Context(), faas.Event{Key: "full.up"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "full.up"}); err != nil {
 		t.Fatal(err)
 	}
 	// The queue beside it takes the event: it is not to be said that nobody did.
 	ran := make(chan string, 2)
-	serve(t, b, onEvent("beside", "full.up", func(_ context.Context, e *faas.Event) error { ran <- e.ID; return nil }))
-	err := b.Publish(t.Context(), faas.Event{Key: "full.up", ID: "half"})
-	if !errors.Is(err, faas.ErrRefused) || executedOf(err) != faas.ExecutedUnknown {
+	serve(t, b, onEvent("beside", "full.up", func(_ context.Context, e *contract.Event) error { ran <- e.ID; return nil }))
+	err := b.Publish(t.Context(), contract.Event{Key: "full.up", ID: "half"})
+	if !errors.Is(err, contract.ErrRefused) || executedOf(err) != contract.ExecutedUnknown {
 		t.Errorf("got %v (executed %q), want refused, executed unknown", err, executedOf(err))
 	}
 	if id := receive(t, "the other queue's copy", ran); id != "half" {
@@ -115,8 +115,8 @@ func TestPublishWithoutBroker(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	err = b.Publish(ctx, faas.Event{Key: "a.b"})
-	if !errors.Is(err, faas.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+	err = b.Publish(ctx, contract.Event{Key: "a.b"})
+	if !errors.Is(err, contract.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want unavailable and the context's error", err)
 	}
 	if took := time.Since(began); took > 150*time.Millisecond {
@@ -127,17 +127,17 @@ func TestPublishWithoutBroker(t *testing.T) {
 // A return must reach the publish that it belongs to, whatever else is under way.
 func TestReturnsFindTheirPublish(t *testing.T) {
 	b := openBroker(t)
-	serve(t, b, onEvent("even", "number.even", func(context.Context, *faas.Event) error { return nil }))
+	serve(t, b, onEvent("even", "number.even", func(context.Context, *contract.Event) error { return nil }))
 	var publishers sync.WaitGroup
 	for i := range 50 {
 		publishers.Go(func() {
 			for n := range 20 {
 				key, want := "number.even", error(nil)
 				if (i+n)%2 == 1 {
-					key, want = "number.odd", faas.ErrUnroutable
+					key, want = "number.odd", contract.ErrUnroutable
 				}
 				// The same id everywhere: the id is the user's, nothing hangs on it.
-				if err := b.Publish(t.Context(), faas.Event{Key: key, ID: "same"}); !errors.Is(err, want) && !(err == nil && want == nil) {
+				if err := b.Publish(t.Context(), contract.Event{Key: key, ID: "same"}); !errors.Is(err, want) && !(err == nil && want == nil) {
 					t.Errorf("publish to %s: got %v, want %v", key, err, want)
 				}
 			}
@@ -147,12 +147,12 @@ func TestReturnsFindTheirPublish(t *testing.T) {
 }
 
 func TestHeadersTravel(t *testing.T) {
-	got := make(chan faas.Event, 1)
+	got := make(chan contract.Event, 1)
 	b := openBroker(t)
-	serve(t, b, onEvent("look", "look.at", func(_ context.Context, e *faas.Event) error { got <- *e; return nil }))
-	sent := faas.Event{
+	serve(t, b, onEvent("look", "look.at", func(_ context.Context, e *contract.Event) error { got <- *e; return nil }))
+	sent := contract.Event{
 		Key: "look.at", ID: "id-1", ContentType: "text/plain", Type: "look", Body: []byte("hello"),
-		Correlation: "chain", Causation: "cause", Trace: faas.Trace{Parent: "00-1-2-01", State: "a=b", Baggage: "c=d"},
+		Correlation: "chain", Causation: "cause", Trace: contract.Trace{Parent: "00-1-2-01", State: "a=b", Baggage: "c=d"},
 		Headers: map[string]any{"tenant": "acme", "n": int64(7), "cloudEvents:source": "/shop", "CC": []any{"elsewhere"}, "rabbet-attempt": 9, "x-death": "me"},
 	}
 	if err := b.Publish(t.Context(), sent); err != nil {
@@ -171,13 +171,13 @@ func TestHeadersTravel(t *testing.T) {
 
 func TestPublishWhileBlocked(t *testing.T) {
 	b := openBroker(t)
-	serve(t, b, onEvent("any", "any.thing", func(context.Context, *faas.Event) error { return nil }))
+	serve(t, b, onEvent("any", "any.thing", func(context.Context, *contract.Event) error { return nil }))
 	b.publish.setBlocked(amqp.Blocking{Active: true, Reason: "low on memory"})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	err := b.Publish(ctx, faas.Event{Key: "any.thing"})
-	if !errors.Is(err, faas.ErrBlocked) || !strings.Contains(err.Error(), "low on memory") {
+	err := b.Publish(ctx, contract.Event{Key: "any.thing"})
+	if !errors.Is(err, contract.ErrBlocked) || !strings.Contains(err.Error(), "low on memory") {
 		t.Errorf("got %v, want blocked and the broker's reason", err)
 	}
 	if took := time.Since(began); took > 150*time.Millisecond {
@@ -187,7 +187,7 @@ func TestPublishWhileBlocked(t *testing.T) {
 		t.Errorf("Health: got %v, want the broker's reason", err)
 	}
 	waiting := make(chan error, 1)
-	go func() { waiting <- b.Publish(within(t, 10*time.Second), faas.Event{Key: "any.thing"}) }()
+	go func() { waiting <- b.Publish(within(t, 10*time.Second), contract.Event{Key: "any.thing"}) }()
 	b.publish.setBlocked(amqp.Blocking{})
 	if err := receive(t, "a publish after the block", waiting); err != nil {
 		t.Errorf("after the block: got %v, want nil", err)
@@ -201,8 +201,8 @@ func TestPublishAfterClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	published := make(chan error, 1)
-	go func() { published <- b.Publish(within(t, time.Minute), faas.Event{Key: "too.late"}) }()
-	if err := receive(t, "the end of the publish", published); !errors.Is(err, faas.ErrUnavailable) || executedOf(err) != faas.ExecutedNo {
+	go func() { published <- b.Publish(within(t, time.Minute), contract.Event{Key: "too.late"}) }()
+	if err := receive(t, "the end of the publish", published); !errors.Is(err, contract.ErrUnavailable) || executedOf(err) != contract.ExecutedNo {
 		t.Errorf("got %v (executed %q), want unavailable, executed no", err, executedOf(err))
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/rabbet-fn/rabbet/runtime/conformance"
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestConformance(t *testing.T) {
@@ -13,7 +13,7 @@ func TestConformance(t *testing.T) {
 		return func(t *testing.T) {
 			var namespaces sync.Map // by test: its brokers are one system
 			conformance.Run(t, func(t *testing.T) conformance.Broker {
-				namespace, _ := namespaces.LoadOrStore(t, "test-"+faas.NewID())
+				namespace, _ := namespaces.LoadOrStore(t, "test-"+contract.NewID())
 				return openBroker(t, func(c *Config) { c.Namespace, c.NoBatch = namespace.(string), noBatch })
 			}, prefixes...)
 		}

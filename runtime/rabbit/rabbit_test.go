@@ -14,7 +14,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/goleak"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestMain(m *testing.M) {
@@ -41,7 +41,7 @@ func fromEnvironment(t testing.TB, name string) string {
 // holds is removed when the test ends.
 func openBroker(t testing.TB, configure ...func(*Config)) *Broker {
 	t.Helper()
-	cfg := Config{URL: brokerURL(t), Namespace: "test-" + faas.NewID(), Grace: 5 * time.Second}
+	cfg := Config{URL: brokerURL(t), Namespace: "test-" + contract.NewID(), Grace: 5 * time.Second}
 	for _, c := range configure {
 		c(&cfg)
 	}
@@ -63,7 +63,7 @@ func openBroker(t testing.TB, configure ...func(*Config)) *Broker {
 
 // serve hosts fns until the test ends or stop is called; it returns once they
 // are in the directory.
-func serve(t testing.TB, b *Broker, fns ...faas.Function) (stop func() error) {
+func serve(t testing.TB, b *Broker, fns ...contract.Function) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -133,13 +133,13 @@ func receive[T any](t testing.TB, what string, from <-chan T) T {
 }
 
 // onEvent is an event function that is told of key.
-func onEvent(name, key string, handle func(ctx context.Context, e *faas.Event) error) faas.Function {
-	return faas.Function{
-		Descriptor: faas.Descriptor{
-			Name: name, Kind: faas.KindEvent, Keys: []string{key}, Timeout: 10 * time.Second, Concurrency: 4, Version: "1",
-			Retry: faas.Retry{First: 100 * time.Millisecond, Max: 5},
+func onEvent(name, key string, handle func(ctx context.Context, e *contract.Event) error) contract.Function {
+	return contract.Function{
+		Descriptor: contract.Descriptor{
+			Name: name, Kind: contract.KindEvent, Keys: []string{key}, Timeout: 10 * time.Second, Concurrency: 4, Version: "1",
+			Retry: contract.Retry{First: 100 * time.Millisecond, Max: 5},
 		},
-		Handle: func(ctx context.Context, e *faas.Event) ([]byte, error) { return nil, handle(ctx, e) },
+		Handle: func(ctx context.Context, e *contract.Event) ([]byte, error) { return nil, handle(ctx, e) },
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // cut ends the connection of l, as the loss of a network would.
@@ -25,13 +25,13 @@ func cut(t *testing.T, l *link) {
 func TestRepeatableCallSurvivesTheLossOfItsWorker(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
-		begun := make(chan *faas.Event, 1)
-		first := function("survive", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+		begun := make(chan *contract.Event, 1)
+		first := function("survive", func(ctx context.Context, e *contract.Event) ([]byte, error) {
 			begun <- e
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}, readOnly)
-		second := function("survive", func(_ context.Context, e *faas.Event) ([]byte, error) {
+		second := function("survive", func(_ context.Context, e *contract.Event) ([]byte, error) {
 			if e.Attempt != 2 || !e.Redelivered {
 				t.Errorf("got attempt %d, redelivered %v; want 2, true", e.Attempt, e.Redelivered)
 			}
@@ -41,12 +41,12 @@ func TestRepeatableCallSurvivesTheLossOfItsWorker(t *testing.T) {
 		dying := startCaller(t, cfg)
 		serving, die := context.WithCancel(context.Background())
 		served := make(chan error, 1)
-		go func() { served <- dying.Serve(serving, []faas.Function{first}) }()
-		awaitFunctions(t, caller, dying.cfg.Process, []faas.Function{first})
+		go func() { served <- dying.Serve(serving, []contract.Function{first}) }()
+		awaitFunctions(t, caller, dying.cfg.Process, []contract.Function{first})
 
 		replied := make(chan error, 1)
 		go func() {
-			reply, err := caller.Call(t.Context(), faas.Request{Key: "survive"})
+			reply, err := caller.Call(t.Context(), contract.Call{Key: "survive"})
 			if err == nil && string(reply.Body) != `"survived"` {
 				err = errors.New("got " + string(reply.Body))
 			}
@@ -67,8 +67,8 @@ func TestCallSurvivesTheLossOfItsWorkersConnection(t *testing.T) {
 		caller := startCaller(t, cfg)
 		var once, again atomic.Int64
 		begun, release := make(chan struct{}, 4), make(chan struct{})
-		wait := func(runs *atomic.Int64) faas.Handler {
-			return func(context.Context, *faas.Event) ([]byte, error) {
+		wait := func(runs *atomic.Int64) contract.Handler {
+			return func(context.Context, *contract.Event) ([]byte, error) {
 				runs.Add(1)
 				begun <- struct{}{}
 				<-release
@@ -79,7 +79,7 @@ func TestCallSurvivesTheLossOfItsWorkersConnection(t *testing.T) {
 		var g sync.WaitGroup
 		for _, key := range []string{"once", "again"} {
 			g.Go(func() {
-				reply, err := caller.Call(t.Context(), faas.Request{Key: key})
+				reply, err := caller.Call(t.Context(), contract.Call{Key: key})
 				if err != nil || string(reply.Body) != `"done"` {
 					t.Errorf("%s: got %s, %v; want done", key, reply.Body, err)
 				}
@@ -101,7 +101,7 @@ func TestCallSurvivesTheLossOfItsWorkersConnection(t *testing.T) {
 func TestCallThatMayHaveRunIsNotRunAgain(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
-		f := function("once", func(context.Context, *faas.Event) ([]byte, error) {
+		f := function("once", func(context.Context, *contract.Event) ([]byte, error) {
 			t.Error("it ran")
 			return nil, nil
 		})
@@ -109,7 +109,7 @@ func TestCallThatMayHaveRunIsNotRunAgain(t *testing.T) {
 		stop()
 		failed := make(chan error, 1)
 		go func() {
-			_, err := caller.Call(t.Context(), faas.Request{Key: "once"})
+			_, err := caller.Call(t.Context(), contract.Call{Key: "once"})
 			failed <- err
 		}()
 		// A worker takes it and is lost; whether it ran is not to be known.
@@ -123,7 +123,7 @@ func TestCallThatMayHaveRunIsNotRunAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		startWorker(t, cfg, []*Broker{caller}, f)
-		wantError(t, <-failed, faas.CodeLost, faas.ExecutedUnknown)
+		wantError(t, <-failed, contract.CodeLost, contract.ExecutedUnknown)
 	})
 }
 
@@ -131,7 +131,7 @@ func TestLostConnectionFailsPendingCallsAtOnce(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
 		begun, release := make(chan struct{}), make(chan struct{})
-		startWorker(t, cfg, []*Broker{caller}, function("wait", func(context.Context, *faas.Event) ([]byte, error) {
+		startWorker(t, cfg, []*Broker{caller}, function("wait", func(context.Context, *contract.Event) ([]byte, error) {
 			close(begun)
 			<-release
 			return nil, nil
@@ -139,21 +139,21 @@ func TestLostConnectionFailsPendingCallsAtOnce(t *testing.T) {
 		defer close(release)
 		failed := make(chan error, 1)
 		go func() {
-			_, err := caller.Call(t.Context(), faas.Request{Key: "wait", Deadline: time.Now().Add(10 * time.Second)})
+			_, err := caller.Call(t.Context(), contract.Call{Key: "wait", Deadline: time.Now().Add(10 * time.Second)})
 			failed <- err
 		}()
 		<-begun
 		cut(t, caller.calls)
 		select {
 		case err := <-failed:
-			wantError(t, err, faas.CodeUnconfirmed, faas.ExecutedUnknown)
+			wantError(t, err, contract.CodeUnconfirmed, contract.ExecutedUnknown)
 		case <-time.After(5 * time.Second):
 			t.Fatal("the call still waits 5 s after its connection was lost")
 		}
 		if err := caller.Ready(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := caller.Call(t.Context(), faas.Request{Key: "echo"}); err != nil {
+		if _, err := caller.Call(t.Context(), contract.Call{Key: "echo"}); err != nil {
 			t.Errorf("a call after the connection was made again: %v", err)
 		}
 	})
@@ -165,14 +165,14 @@ func TestCallWithoutAConnectionFailsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	_, err = b.Call(t.Context(), faas.Request{Key: "any"})
-	wantError(t, err, faas.CodeUnavailable, faas.ExecutedNo)
+	_, err = b.Call(t.Context(), contract.Call{Key: "any"})
+	wantError(t, err, contract.CodeUnavailable, contract.ExecutedNo)
 }
 
 func TestRollingRestartFailsNoCall(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
-		f := function("roll", echo, func(d *faas.Descriptor) { d.Concurrency = 4 })
+		f := function("roll", echo, func(d *contract.Descriptor) { d.Concurrency = 4 })
 		_, stop := startWorker(t, cfg, []*Broker{caller}, f)
 		over := make(chan struct{})
 		var calls atomic.Int64
@@ -186,7 +186,7 @@ func TestRollingRestartFailsNoCall(t *testing.T) {
 					default:
 					}
 					calls.Add(1)
-					if _, err := caller.Call(t.Context(), faas.Request{Key: "roll"}); err != nil {
+					if _, err := caller.Call(t.Context(), contract.Call{Key: "roll"}); err != nil {
 						t.Errorf("call %d: %v (executed %q)", calls.Load(), err, executedOf(err))
 						return
 					}
@@ -207,7 +207,7 @@ func TestOneCallOfABatchTouchesNoOther(t *testing.T) {
 	cfg := requestConfig(t, false)
 	caller := startCaller(t, cfg)
 	release := make(chan struct{})
-	startWorker(t, cfg, []*Broker{caller}, function("mixed", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+	startWorker(t, cfg, []*Broker{caller}, function("mixed", func(ctx context.Context, e *contract.Event) ([]byte, error) {
 		switch string(e.Body) {
 		case "panic":
 			panic("poison")
@@ -222,19 +222,19 @@ func TestOneCallOfABatchTouchesNoOther(t *testing.T) {
 	var slow, fast sync.WaitGroup
 	for range 40 {
 		slow.Go(func() {
-			if reply, err := caller.Call(t.Context(), faas.Request{Key: "mixed", Body: []byte("slow")}); err != nil || string(reply.Body) != "slow" {
+			if reply, err := caller.Call(t.Context(), contract.Call{Key: "mixed", Body: []byte("slow")}); err != nil || string(reply.Body) != "slow" {
 				t.Errorf("slow: got %s, %v", reply.Body, err)
 			}
 		})
-		for body, want := range map[string]faas.Code{"panic": faas.CodePanic, "late": faas.CodeExpired, "good": ""} {
+		for body, want := range map[string]contract.Code{"panic": contract.CodePanic, "late": contract.CodeExpired, "good": ""} {
 			fast.Go(func() {
-				r := faas.Request{Key: "mixed", Body: []byte(body), Deadline: time.Now().Add(20 * time.Second)}
+				r := contract.Call{Key: "mixed", Body: []byte(body), Deadline: time.Now().Add(20 * time.Second)}
 				if body == "late" {
 					r.Deadline = time.Now().Add(300 * time.Millisecond)
 				}
 				_, err := caller.Call(t.Context(), r)
-				var got faas.Code
-				if e := faas.AsError(err); e != nil {
+				var got contract.Code
+				if e := contract.AsError(err); e != nil {
 					got = e.Code
 				}
 				if got != want {
@@ -253,18 +253,18 @@ func TestLostRunOfAnIdempotentCallIsCanceled(t *testing.T) {
 	cfg := requestConfig(t, false)
 	caller := startCaller(t, cfg)
 	attempts, ended := make(chan int, 2), make(chan error, 1)
-	f := function("replace", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+	f := function("replace", func(ctx context.Context, e *contract.Event) ([]byte, error) {
 		attempts <- e.Attempt
 		if e.Attempt == 1 {
 			<-ctx.Done()
 			ended <- ctx.Err()
 		}
 		return fmt.Appendf(nil, "%d", e.Attempt), nil
-	}, func(d *faas.Descriptor) { d.Redeliver, d.Idempotent = true, true })
+	}, func(d *contract.Descriptor) { d.Redeliver, d.Idempotent = true, true })
 	worker, _ := startWorker(t, cfg, []*Broker{caller}, f)
 	replied := make(chan string, 1)
 	go func() {
-		reply, err := caller.Call(t.Context(), faas.Request{Key: "replace"})
+		reply, err := caller.Call(t.Context(), contract.Call{Key: "replace"})
 		replied <- fmt.Sprint(string(reply.Body), err)
 	}()
 	if n := receive(t, "the first run", attempts); n != 1 {
@@ -292,20 +292,20 @@ func TestCallerLearnsThatItsWorkerIsLost(t *testing.T) {
 	awaitWorkers(t, caller, "once", true)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := caller.Call(t.Context(), faas.Request{Key: "once", Deadline: time.Now().Add(time.Minute)})
+		_, err := caller.Call(t.Context(), contract.Call{Key: "once", Deadline: time.Now().Add(time.Minute)})
 		failed <- err
 	}()
 	receive(t, "the run", ran)
 	w.kill()
-	wantError(t, receive(t, "the outcome of a call whose worker was killed", failed), faas.CodeLost, faas.ExecutedUnknown)
+	wantError(t, receive(t, "the outcome of a call whose worker was killed", failed), contract.CodeLost, contract.ExecutedUnknown)
 }
 
 // A reply that is lost with the worker's connection, after the acknowledgement,
 // does not leave its caller waiting for the deadline.
 func TestCallerLearnsThatItsReplyIsLost(t *testing.T) {
-	for name, change := range map[string]func(*faas.Descriptor){
-		"at most once": func(*faas.Descriptor) {},
-		"idempotent":   func(d *faas.Descriptor) { d.Redeliver, d.Idempotent = true, true },
+	for name, change := range map[string]func(*contract.Descriptor){
+		"at most once": func(*contract.Descriptor) {},
+		"idempotent":   func(d *contract.Descriptor) { d.Redeliver, d.Idempotent = true, true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := requestConfig(t, false)
@@ -313,14 +313,14 @@ func TestCallerLearnsThatItsReplyIsLost(t *testing.T) {
 			p, url := startProxy(t, cfg.URL)
 			cfg.URL = url
 			begun, release := make(chan struct{}, 2), make(chan struct{})
-			startWorker(t, cfg, []*Broker{caller}, function("answer", func(_ context.Context, e *faas.Event) ([]byte, error) {
+			startWorker(t, cfg, []*Broker{caller}, function("answer", func(_ context.Context, e *contract.Event) ([]byte, error) {
 				begun <- struct{}{}
 				<-release
 				return nil, nil
 			}, change))
 			failed := make(chan error, 1)
 			go func() {
-				_, err := caller.Call(t.Context(), faas.Request{Key: "answer", Deadline: time.Now().Add(time.Minute)})
+				_, err := caller.Call(t.Context(), contract.Call{Key: "answer", Deadline: time.Now().Add(time.Minute)})
 				failed <- err
 			}()
 			receive(t, "the run", begun)
@@ -330,7 +330,7 @@ func TestCallerLearnsThatItsReplyIsLost(t *testing.T) {
 			p.hole()
 			err := receive(t, "the outcome of a call whose reply was lost", failed)
 			if err != nil || name == "at most once" { // the other one may have run again
-				wantError(t, err, faas.CodeLost, faas.ExecutedUnknown)
+				wantError(t, err, contract.CodeLost, contract.ExecutedUnknown)
 			}
 		})
 	}

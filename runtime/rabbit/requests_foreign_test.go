@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -28,7 +29,7 @@ func rawReplies(t *testing.T, ch *amqp.Channel) (queue string, replies <-chan am
 
 func TestForeignCallerIsServed(t *testing.T) {
 	cfg := requestConfig(t, false)
-	startWorker(t, cfg, nil, function("echo", func(_ context.Context, e *faas.Event) ([]byte, error) {
+	startWorker(t, cfg, nil, function("echo", func(_ context.Context, e *contract.Event) ([]byte, error) {
 		if string(e.Body) == "fail" {
 			return nil, faas.NotFound("no such thing")
 		}
@@ -102,7 +103,7 @@ func TestForeignCallerLearnsThatItsCallExpired(t *testing.T) {
 	select {
 	case d := <-replies:
 		r := parseReply(&d)
-		wantError(t, decodeFailure(r.code, r.body), faas.CodeExpired, faas.ExecutedNo)
+		wantError(t, decodeFailure(r.code, r.body), contract.CodeExpired, contract.ExecutedNo)
 	case <-time.After(10 * time.Second):
 		t.Fatal("no reply within 10 s")
 	}
@@ -139,14 +140,14 @@ func TestForeignWorkerServes(t *testing.T) {
 		for i := range 50 {
 			g.Go(func() {
 				want := fmt.Sprint(i)
-				reply, err := caller.Call(t.Context(), faas.Request{Key: "theirs", Body: []byte(want)})
+				reply, err := caller.Call(t.Context(), contract.Call{Key: "theirs", Body: []byte(want)})
 				if err != nil || string(reply.Body) != want {
 					t.Errorf("got %s, %v; want %s", reply.Body, err, want)
 				}
 			})
 		}
 		g.Wait()
-		_, err = caller.Call(t.Context(), faas.Request{Key: "theirs", Body: []byte("odd")})
-		wantError(t, err, faas.CodeInternal, "")
+		_, err = caller.Call(t.Context(), contract.Call{Key: "theirs", Body: []byte("odd")})
+		wantError(t, err, contract.CodeInternal, "")
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // TestTwoWorkersShareTheLoadEvenly: however many calls travel together, each of
@@ -21,7 +21,7 @@ func TestTwoWorkersShareTheLoadEvenly(t *testing.T) {
 				caller := startCaller(t, cfg)
 				var ran [2]atomic.Int64
 				for i := range ran {
-					startWorker(t, cfg, []*Broker{caller}, function("shared", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+					startWorker(t, cfg, []*Broker{caller}, function("shared", func(ctx context.Context, e *contract.Event) ([]byte, error) {
 						ran[i].Add(1)
 						time.Sleep(pause)
 						return e.Body, nil
@@ -34,7 +34,7 @@ func TestTwoWorkersShareTheLoadEvenly(t *testing.T) {
 				for range callers {
 					g.Go(func() {
 						for left.Add(-1) >= 0 {
-							if _, err := caller.Call(t.Context(), faas.Request{Key: "shared", Body: []byte("{}")}); err != nil {
+							if _, err := caller.Call(t.Context(), contract.Call{Key: "shared", Body: []byte("{}")}); err != nil {
 								t.Errorf("call: %v", err)
 							}
 						}
@@ -58,16 +58,16 @@ func TestNoCallWaitsBehindABusyWorkerWhileAnotherIsIdle(t *testing.T) {
 	release := make(chan struct{})
 	busy := make(chan struct{}, 1)
 	for range 2 {
-		startWorker(t, cfg, []*Broker{caller}, function("single", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+		startWorker(t, cfg, []*Broker{caller}, function("single", func(ctx context.Context, e *contract.Event) ([]byte, error) {
 			if string(e.Body) == `"busy"` {
 				busy <- struct{}{}
 				<-release
 			}
 			return e.Body, nil
-		}, readOnly, func(d *faas.Descriptor) { d.Concurrency = 1 }))
+		}, readOnly, func(d *contract.Descriptor) { d.Concurrency = 1 }))
 	}
 	call := func(body string) error {
-		_, err := caller.Call(t.Context(), faas.Request{Key: "single", Body: []byte(body), Deadline: time.Now().Add(20 * time.Second)})
+		_, err := caller.Call(t.Context(), contract.Call{Key: "single", Body: []byte(body), Deadline: time.Now().Add(20 * time.Second)})
 		return err
 	}
 	var g sync.WaitGroup

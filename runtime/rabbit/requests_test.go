@@ -12,6 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
@@ -28,7 +29,7 @@ func withAndWithoutBatches(t *testing.T, test func(t *testing.T, cfg Config)) {
 func requestConfig(t testing.TB, noBatch bool) Config {
 	t.Helper()
 	return Config{
-		URL: brokerURL(t), Namespace: "test-" + faas.NewID()[:10], NoBatch: noBatch, Grace: 5 * time.Second,
+		URL: brokerURL(t), Namespace: "test-" + contract.NewID()[:10], NoBatch: noBatch, Grace: 5 * time.Second,
 	}
 }
 
@@ -54,7 +55,7 @@ func startCaller(t testing.TB, cfg Config) *Broker {
 
 // startWorker serves fns on a broker of its own until stop or the test's end,
 // and returns once the callers know of it.
-func startWorker(t testing.TB, cfg Config, callers []*Broker, fns ...faas.Function) (b *Broker, stop func()) {
+func startWorker(t testing.TB, cfg Config, callers []*Broker, fns ...contract.Function) (b *Broker, stop func()) {
 	t.Helper()
 	b = startCaller(t, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -74,12 +75,12 @@ func startWorker(t testing.TB, cfg Config, callers []*Broker, fns ...faas.Functi
 }
 
 // awaitFunctions waits until c has heard that worker hosts fns.
-func awaitFunctions(t testing.TB, c *Broker, worker string, fns []faas.Function) {
+func awaitFunctions(t testing.TB, c *Broker, worker string, fns []contract.Function) {
 	t.Helper()
 	late := time.After(15 * time.Second)
 	for {
 		changed := c.Directory().Changed()
-		missing := slices.IndexFunc(fns, func(f faas.Function) bool {
+		missing := slices.IndexFunc(fns, func(f contract.Function) bool {
 			live, ok := c.Directory().Find(f.Name)
 			return !ok || !slices.Contains(live.Workers, worker)
 		})
@@ -95,10 +96,10 @@ func awaitFunctions(t testing.TB, c *Broker, worker string, fns []faas.Function)
 }
 
 // function is a request function on the key of its own name.
-func function(name string, handle faas.Handler, change ...func(*faas.Descriptor)) faas.Function {
-	f := faas.Function{
-		Descriptor: faas.Descriptor{
-			Name: name, Kind: faas.KindRequest, Keys: []string{name}, Timeout: 30 * time.Second, Concurrency: 128, Version: "1",
+func function(name string, handle contract.Handler, change ...func(*contract.Descriptor)) contract.Function {
+	f := contract.Function{
+		Descriptor: contract.Descriptor{
+			Name: name, Kind: contract.KindRequest, Keys: []string{name}, Timeout: 30 * time.Second, Concurrency: 128, Version: "1",
 		},
 		Handle: handle,
 	}
@@ -108,22 +109,22 @@ func function(name string, handle faas.Handler, change ...func(*faas.Descriptor)
 	return f
 }
 
-func readOnly(d *faas.Descriptor)                           { d.ReadOnly, d.Redeliver, d.Idempotent = true, true, true }
-func oneAtATime(d *faas.Descriptor)                         { d.Concurrency = 1 }
-func echo(_ context.Context, e *faas.Event) ([]byte, error) { return e.Body, nil }
+func readOnly(d *contract.Descriptor)                           { d.ReadOnly, d.Redeliver, d.Idempotent = true, true, true }
+func oneAtATime(d *contract.Descriptor)                         { d.Concurrency = 1 }
+func echo(_ context.Context, e *contract.Event) ([]byte, error) { return e.Body, nil }
 
-// wantError fails unless err is an *faas.Error with that code and Executed.
-func wantError(t *testing.T, err error, code faas.Code, executed faas.Executed) *faas.Error {
+// wantError fails unless err is an *contract.Error with that code and Executed.
+func wantError(t *testing.T, err error, code contract.Code, executed contract.Executed) *contract.Error {
 	t.Helper()
-	e, ok := errors.AsType[*faas.Error](err)
+	e, ok := errors.AsType[*contract.Error](err)
 	if !ok || e.Code != code || e.Executed != executed {
 		t.Fatalf("got %v (executed %q), want code %q, executed %q", err, executedOf(err), code, executed)
 	}
 	return e
 }
 
-func executedOf(err error) faas.Executed {
-	if e, ok := errors.AsType[*faas.Error](err); ok {
+func executedOf(err error) contract.Executed {
+	if e, ok := errors.AsType[*contract.Error](err); ok {
 		return e.Executed
 	}
 	return ""
@@ -132,16 +133,16 @@ func executedOf(err error) faas.Executed {
 func TestCallIsAnswered(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
-		got := make(chan faas.Event, 1)
-		meta := make(chan faas.Meta, 1)
-		worker, _ := startWorker(t, cfg, []*Broker{caller}, function("greet", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+		got := make(chan contract.Event, 1)
+		meta := make(chan contract.Meta, 1)
+		worker, _ := startWorker(t, cfg, []*Broker{caller}, function("greet", func(ctx context.Context, e *contract.Event) ([]byte, error) {
 			got <- *e
-			meta <- faas.MetaOf(ctx)
+			meta <- contract.MetaOf(ctx)
 			return []byte(`{"hello":"you"}`), nil
 		}))
-		r := faas.Request{
+		r := contract.Call{
 			Key: "greet", ID: "call-1", Body: []byte(`{"name":"you"}`), Correlation: "first", Causation: "before",
-			Trace: faas.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
+			Trace: contract.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
 		}
 		reply, err := caller.Call(t.Context(), r)
 		if err != nil || string(reply.Body) != `{"hello":"you"}` || reply.Worker != worker.cfg.Process {
@@ -162,19 +163,19 @@ func TestManyCallsAtOnceEachGetTheirOwnReply(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
 		var running, most atomic.Int64
-		startWorker(t, cfg, []*Broker{caller}, function("echo", func(_ context.Context, e *faas.Event) ([]byte, error) {
+		startWorker(t, cfg, []*Broker{caller}, function("echo", func(_ context.Context, e *contract.Event) ([]byte, error) {
 			n := running.Add(1)
 			defer running.Add(-1)
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 			}
 			return e.Body, nil
-		}, func(d *faas.Descriptor) { d.Concurrency = 7 }))
+		}, func(d *contract.Descriptor) { d.Concurrency = 7 }))
 		var g sync.WaitGroup
 		for i := range 100 {
 			g.Go(func() {
 				for n := range 30 {
 					want := fmt.Sprintf(`{"n":"%d-%d"}`, i, n)
-					reply, err := caller.Call(t.Context(), faas.Request{Key: "echo", Body: []byte(want)})
+					reply, err := caller.Call(t.Context(), contract.Call{Key: "echo", Body: []byte(want)})
 					if err != nil || string(reply.Body) != want {
 						t.Errorf("got %s, %v; want %s", reply.Body, err, want)
 						return
@@ -192,7 +193,7 @@ func TestManyCallsAtOnceEachGetTheirOwnReply(t *testing.T) {
 func TestDeclaredErrorReachesTheCaller(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
-		startWorker(t, cfg, []*Broker{caller}, function("fail", func(_ context.Context, e *faas.Event) ([]byte, error) {
+		startWorker(t, cfg, []*Broker{caller}, function("fail", func(_ context.Context, e *contract.Event) ([]byte, error) {
 			switch string(e.Body) {
 			case "field":
 				return nil, faas.InvalidField("/email", "no @ in it")
@@ -204,20 +205,20 @@ func TestDeclaredErrorReachesTheCaller(t *testing.T) {
 			return nil, errors.New("the password is hunter2")
 		}))
 		call := func(body string) error {
-			_, err := caller.Call(t.Context(), faas.Request{Key: "fail", Body: []byte(body)})
+			_, err := caller.Call(t.Context(), contract.Call{Key: "fail", Body: []byte(body)})
 			if err == nil || len(err.Error()) > 200 || slices.Contains([]byte(err.Error()), '2') {
 				t.Errorf("%s: got %v, want an error without the secret", body, err)
 			}
 			return err
 		}
-		if e := wantError(t, call("field"), faas.CodeInvalid, ""); len(e.Fields) != 1 || e.Fields[0].Pointer != "/email" {
+		if e := wantError(t, call("field"), contract.CodeInvalid, ""); len(e.Fields) != 1 || e.Fields[0].Pointer != "/email" {
 			t.Errorf("fields: got %v, want /email", e.Fields)
 		}
-		if e := wantError(t, call("later"), faas.CodeUnavailable, faas.ExecutedYes); e.After != 1500*time.Millisecond {
+		if e := wantError(t, call("later"), contract.CodeUnavailable, contract.ExecutedYes); e.After != 1500*time.Millisecond {
 			t.Errorf("after: got %v, want 1.5s", e.After)
 		}
-		wantError(t, call("panic"), faas.CodePanic, "")
-		wantError(t, call("other"), faas.CodeInternal, "")
+		wantError(t, call("panic"), contract.CodePanic, "")
+		wantError(t, call("other"), contract.CodeInternal, "")
 	})
 }
 
@@ -225,8 +226,8 @@ func TestCallOfAnUnservedKeyFailsAtOnce(t *testing.T) {
 	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
 		caller := startCaller(t, cfg)
 		began := time.Now()
-		_, err := caller.Call(t.Context(), faas.Request{Key: "nobody"})
-		wantError(t, err, faas.CodeUnroutable, faas.ExecutedNo)
+		_, err := caller.Call(t.Context(), contract.Call{Key: "nobody"})
+		wantError(t, err, contract.CodeUnroutable, contract.ExecutedNo)
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("it took %v, want one round trip", took)
 		}
@@ -236,7 +237,7 @@ func TestCallOfAnUnservedKeyFailsAtOnce(t *testing.T) {
 func TestCallThatAMQPCannotCarryIsRefused(t *testing.T) {
 	caller := startCaller(t, requestConfig(t, false))
 	long := string(make([]byte, 256))
-	for name, r := range map[string]faas.Request{
+	for name, r := range map[string]contract.Call{
 		"no key":            {},
 		"long key":          {Key: long},
 		"long id":           {Key: "k", ID: long},
@@ -244,12 +245,12 @@ func TestCallThatAMQPCannotCarryIsRefused(t *testing.T) {
 		"large body":        {Key: "k", Body: make([]byte, maxCallBody+1)},
 	} {
 		_, err := caller.Call(t.Context(), r)
-		if e, ok := errors.AsType[*faas.Error](err); !ok || e.Code != faas.CodeInvalid || e.Executed != faas.ExecutedNo {
+		if e, ok := errors.AsType[*contract.Error](err); !ok || e.Code != contract.CodeInvalid || e.Executed != contract.ExecutedNo {
 			t.Errorf("%s: got %v, want code invalid, executed no", name, err)
 		}
 	}
-	_, err := caller.Call(t.Context(), faas.Request{Key: "nobody"})
-	wantError(t, err, faas.CodeUnroutable, faas.ExecutedNo) // the connection has not suffered
+	_, err := caller.Call(t.Context(), contract.Call{Key: "nobody"})
+	wantError(t, err, contract.CodeUnroutable, contract.ExecutedNo) // the connection has not suffered
 }
 
 func TestCallThatExpiresInItsQueueIsNeverStarted(t *testing.T) {
@@ -259,8 +260,8 @@ func TestCallThatExpiresInItsQueueIsNeverStarted(t *testing.T) {
 		_, stop := startWorker(t, cfg, []*Broker{caller}, f)
 		stop() // its queue stays for a while
 		began := time.Now()
-		_, err := caller.Call(t.Context(), faas.Request{Key: "gone", Deadline: began.Add(200 * time.Millisecond)})
-		wantError(t, err, faas.CodeExpired, faas.ExecutedNo)
+		_, err := caller.Call(t.Context(), contract.Call{Key: "gone", Deadline: began.Add(200 * time.Millisecond)})
+		wantError(t, err, contract.CodeExpired, contract.ExecutedNo)
 		if took := time.Since(began); took < 190*time.Millisecond || took > 2*time.Second {
 			t.Errorf("it took %v, want the 200 ms of its deadline", took)
 		}
@@ -272,7 +273,7 @@ func TestCallThatExpiresInTheWorkerIsNeverStarted(t *testing.T) {
 		caller := startCaller(t, cfg)
 		var runs atomic.Int64
 		begun, release := make(chan struct{}), make(chan struct{})
-		_, stop := startWorker(t, cfg, []*Broker{caller}, function("slow", func(context.Context, *faas.Event) ([]byte, error) {
+		_, stop := startWorker(t, cfg, []*Broker{caller}, function("slow", func(context.Context, *contract.Event) ([]byte, error) {
 			if runs.Add(1) == 1 {
 				close(begun)
 			}
@@ -281,12 +282,12 @@ func TestCallThatExpiresInTheWorkerIsNeverStarted(t *testing.T) {
 		}, oneAtATime))
 		first := make(chan error, 1)
 		go func() {
-			_, err := caller.Call(t.Context(), faas.Request{Key: "slow"})
+			_, err := caller.Call(t.Context(), contract.Call{Key: "slow"})
 			first <- err
 		}()
 		<-begun
-		_, err := caller.Call(t.Context(), faas.Request{Key: "slow", Deadline: time.Now().Add(100 * time.Millisecond)})
-		wantError(t, err, faas.CodeExpired, faas.ExecutedNo)
+		_, err := caller.Call(t.Context(), contract.Call{Key: "slow", Deadline: time.Now().Add(100 * time.Millisecond)})
+		wantError(t, err, contract.CodeExpired, contract.ExecutedNo)
 		close(release)
 		if err := <-first; err != nil {
 			t.Errorf("the call that ran: %v", err)
@@ -303,8 +304,8 @@ func TestDeadlineReachesTheFunction(t *testing.T) {
 		caller := startCaller(t, cfg)
 		ended := make(chan error, 1)
 		startWorker(t, cfg, []*Broker{caller}, function("wait", untilDone(make(chan struct{}, 1), ended)))
-		_, err := caller.Call(t.Context(), faas.Request{Key: "wait", Deadline: time.Now().Add(200 * time.Millisecond)})
-		wantError(t, err, faas.CodeExpired, faas.ExecutedUnknown)
+		_, err := caller.Call(t.Context(), contract.Call{Key: "wait", Deadline: time.Now().Add(200 * time.Millisecond)})
+		wantError(t, err, contract.CodeExpired, contract.ExecutedUnknown)
 		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the function's ctx ended with %v, want its deadline", err)
 		}
@@ -321,8 +322,8 @@ func TestCancellationReachesTheFunction(t *testing.T) {
 			<-begun
 			cancel()
 		}()
-		_, err := caller.Call(ctx, faas.Request{Key: "wait"})
-		wantError(t, err, faas.CodeCanceled, faas.ExecutedUnknown)
+		_, err := caller.Call(ctx, contract.Call{Key: "wait"})
+		wantError(t, err, contract.CodeCanceled, contract.ExecutedUnknown)
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("the function's ctx ended with %v, want canceled", err)
 		}
@@ -330,8 +331,8 @@ func TestCancellationReachesTheFunction(t *testing.T) {
 }
 
 // untilDone waits for the end of its ctx, and says when it begins and how that ended.
-func untilDone(begun chan<- struct{}, ended chan<- error) faas.Handler {
-	return func(ctx context.Context, _ *faas.Event) ([]byte, error) {
+func untilDone(begun chan<- struct{}, ended chan<- error) contract.Handler {
+	return func(ctx context.Context, _ *contract.Event) ([]byte, error) {
 		begun <- struct{}{}
 		<-ctx.Done()
 		ended <- ctx.Err()
@@ -356,8 +357,8 @@ func TestFullQueueRefusesTheCall(t *testing.T) {
 		}
 	}
 	last.Wait()
-	_, err := caller.Call(t.Context(), faas.Request{Key: "full"})
-	wantError(t, err, faas.CodeRefused, faas.ExecutedNo)
+	_, err := caller.Call(t.Context(), contract.Call{Key: "full"})
+	wantError(t, err, contract.CodeRefused, contract.ExecutedNo)
 }
 
 // A worker that takes on one call at a time, and is done with it soon, says so;
@@ -373,7 +374,7 @@ func TestWorkerWithOneCallAtATime(t *testing.T) {
 	worker.Solo = lone
 	startWorker(t, worker, []*Broker{caller},
 		function("echo", echo),
-		function("meet", func(context.Context, *faas.Event) ([]byte, error) {
+		function("meet", func(context.Context, *contract.Event) ([]byte, error) {
 			select { // each takes the other's
 			case together <- struct{}{}:
 			case <-together:
@@ -381,16 +382,16 @@ func TestWorkerWithOneCallAtATime(t *testing.T) {
 			met <- lone.On()
 			return nil, nil
 		}),
-		function("slow", func(context.Context, *faas.Event) ([]byte, error) {
+		function("slow", func(context.Context, *contract.Event) ([]byte, error) {
 			time.Sleep(2 * shortRun)
 			return nil, nil
 		}),
-		onEvent("react", "something.happened", func(context.Context, *faas.Event) error {
+		onEvent("react", "something.happened", func(context.Context, *contract.Event) error {
 			reacted <- struct{}{}
 			return nil
 		}))
 	call := func(key string) {
-		if _, err := caller.Call(within(t, 20*time.Second), faas.Request{Key: key, Body: []byte("{}")}); err != nil {
+		if _, err := caller.Call(within(t, 20*time.Second), contract.Call{Key: key, Body: []byte("{}")}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -408,7 +409,7 @@ func TestWorkerWithOneCallAtATime(t *testing.T) {
 		},
 		"a slow call": func() { call("slow") },
 		"an event": func() {
-			if err := caller.Publish(within(t, 20*time.Second), faas.Event{Key: "something.happened", Body: []byte("{}")}); err != nil {
+			if err := caller.Publish(within(t, 20*time.Second), contract.Event{Key: "something.happened", Body: []byte("{}")}); err != nil {
 				t.Fatal(err)
 			}
 			receive(t, "the event", reacted)
@@ -440,17 +441,17 @@ func TestWhoCallsIsNotBusy(t *testing.T) {
 	look := func() { seen <- busy{outer.Busy(0), inner.Busy(0)} }
 	var worker *Broker
 	worker, _ = startWorker(t, innerCfg, []*Broker{caller},
-		function("calls", func(ctx context.Context, e *faas.Event) ([]byte, error) {
+		function("calls", func(ctx context.Context, e *contract.Event) ([]byte, error) {
 			look()
-			_, err := worker.Call(ctx, faas.Request{Key: "called", Body: e.Body})
+			_, err := worker.Call(ctx, contract.Call{Key: "called", Body: e.Body})
 			return e.Body, err
 		}),
-		function("called", func(_ context.Context, e *faas.Event) ([]byte, error) {
+		function("called", func(_ context.Context, e *contract.Event) ([]byte, error) {
 			look()
 			return e.Body, nil
 		}))
 	outer.Busy(1)
-	if _, err := caller.Call(within(t, 20*time.Second), faas.Request{Key: "calls", Body: []byte("{}")}); err != nil {
+	if _, err := caller.Call(within(t, 20*time.Second), contract.Call{Key: "calls", Body: []byte("{}")}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the first one calls while the second one runs

@@ -10,7 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // responder is the answering side of requests: it hosts one request function.
@@ -33,7 +33,7 @@ import (
 // does not run it, because it may have run; its caller is told so.
 type responder struct {
 	b    *Broker
-	fn   faas.Function
+	fn   contract.Function
 	live func()          // told whenever it begins to consume
 	base context.Context // of all runs; ends when the grace period is over
 
@@ -62,7 +62,7 @@ type workSession struct {
 }
 
 // newResponder answers fn's calls; live is told whenever it begins to consume.
-func newResponder(b *Broker, fn faas.Function, live func()) *responder {
+func newResponder(b *Broker, fn contract.Function, live func()) *responder {
 	r := &responder{b: b, fn: fn, live: live, changed: make(chan struct{}), unloaded: make(chan struct{})}
 	r.pool.init(fn.Concurrency, r.run, r.answerExpired)
 	r.outbox.wake = make(chan struct{}, 1)
@@ -201,7 +201,7 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	if r.isDraining() { // replies are still to be sent
 		close(s.intake)
 	} else {
-		consumer := faas.NewID()
+		consumer := contract.NewID()
 		deliveries, err = ch.Consume(r.b.names.requestQueue(r.fn.Name), consumer, false, false, false, false, nil)
 		if err != nil {
 			return fmt.Errorf("consume from %q: %w", r.b.names.requestQueue(r.fn.Name), err)
@@ -324,7 +324,7 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 		s.acks.now(d.tag)
 		d.acked = true
 		for i := range calls {
-			r.reply(d, &calls[i], faas.Reply{}, errLost, 0)
+			r.reply(d, &calls[i], contract.Reply{}, errLost, 0)
 		}
 		return nil
 	}
@@ -340,8 +340,8 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 }
 
 // errLost is the outcome of a call that may have run and is not run again.
-var errLost = &faas.Error{
-	Code: faas.CodeLost, Executed: faas.ExecutedUnknown,
+var errLost = &contract.Error{
+	Code: contract.CodeLost, Executed: contract.ExecutedUnknown,
 	Detail: "the worker was lost while it had the call; it may have run and is not run again",
 }
 

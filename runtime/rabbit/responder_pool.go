@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // sweepInterval is how soon a call that waits for its turn is told that its
@@ -16,8 +16,8 @@ const sweepInterval = 10 * time.Millisecond
 type job struct {
 	d        *delivery
 	call     *wireCall
-	run      atomic.Pointer[faas.Run] // once it has started
-	canceled atomic.Bool              // its caller has gone
+	run      atomic.Pointer[contract.Run] // once it has started
+	canceled atomic.Bool                  // its caller has gone
 }
 
 // pool runs jobs in goroutines that it keeps, never more than its limit at once.

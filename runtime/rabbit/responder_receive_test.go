@@ -7,7 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // The intake ends with its deliveries and no sooner, once all of them are taken
@@ -16,7 +16,7 @@ func TestIntakeEndsWithItsDeliveries(t *testing.T) {
 	const calls = 50
 	for range 200 {
 		release := make(chan struct{})
-		fn := function("f", func(_ context.Context, e *faas.Event) ([]byte, error) {
+		fn := function("f", func(_ context.Context, e *contract.Event) ([]byte, error) {
 			if string(e.Body) == "slow" {
 				<-release
 			}

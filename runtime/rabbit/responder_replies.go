@@ -11,7 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // outbox holds replies that are ready to leave.
@@ -30,14 +30,14 @@ type ready struct {
 }
 
 // reply sends the answer to c, or puts it in the outbox: failed's, or done.
-func (r *responder) reply(d *delivery, c *wireCall, done faas.Reply, failed *faas.Error, run time.Duration) {
+func (r *responder) reply(d *delivery, c *wireCall, done contract.Reply, failed *contract.Error, run time.Duration) {
 	reply := wireReply{tag: c.tag, run: run, session: done.Session, body: done.Body}
 	if failed != nil {
 		reply.code, reply.session, reply.body = failed.Code, nil, encodeFailure(failed)
 	}
-	if len(reply.body) > faas.MaxReply { // a failure's: see faas.Run.Do
-		reply.code, reply.session, reply.body = faas.CodePermanent, nil, encodeFailure(&faas.Error{
-			Detail: fmt.Sprintf("the function's error has %d bytes: a message takes %d at the most", len(reply.body), faas.MaxReply),
+	if len(reply.body) > contract.MaxReply { // a failure's: see contract.Run.Do
+		reply.code, reply.session, reply.body = contract.CodePermanent, nil, encodeFailure(&contract.Error{
+			Detail: fmt.Sprintf("the function's error has %d bytes: a message takes %d at the most", len(reply.body), contract.MaxReply),
 		})
 	}
 	if !d.answer() {

@@ -3,7 +3,7 @@ package rabbit
 import (
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // shortRun is how long a run takes at the most that a second processor could not
@@ -30,7 +30,7 @@ func (r *responder) run(j *job) {
 		attempt = 2
 	}
 	began := time.Now()
-	run := r.fn.Begin(r.base, &faas.Event{
+	run := r.fn.Begin(r.base, &contract.Event{
 		Key: d.key, ID: c.id, ContentType: contentTypeOr(c.contentType), Body: c.body,
 		Correlation: c.correlation, Causation: c.causation, Trace: c.trace, Session: c.session,
 		Attempt: attempt, Redelivered: d.redelivered,
@@ -47,22 +47,22 @@ func (r *responder) run(j *job) {
 
 	if r.base.Err() != nil && err != nil { // the grace period is over
 		if d.settle == beforeRun {
-			r.reply(d, c, faas.Reply{}, errLost, took)
+			r.reply(d, c, contract.Reply{}, errLost, took)
 		} else {
 			r.answered() // the broker delivers it again
 		}
 		return
 	}
-	failed := faas.AsError(err)
-	if failed != nil && failed.Code == faas.CodeExpired && j.canceled.Load() {
-		failed = canceled(faas.ExecutedUnknown) // it was its caller who ended it, not its deadline
+	failed := contract.AsError(err)
+	if failed != nil && failed.Code == contract.CodeExpired && j.canceled.Load() {
+		failed = canceled(contract.ExecutedUnknown) // it was its caller who ended it, not its deadline
 	}
-	i := faas.Invocation{
-		Function: r.fn.Name, Kind: faas.KindRequest, Key: d.key, ID: c.id, Trace: c.trace, Attempt: attempt,
-		Wait: began.Sub(d.arrived), Run: took, Outcome: faas.Done,
+	i := contract.Invocation{
+		Function: r.fn.Name, Kind: contract.KindRequest, Key: d.key, ID: c.id, Trace: c.trace, Attempt: attempt,
+		Wait: began.Sub(d.arrived), Run: took, Outcome: contract.OutcomeDone,
 	}
 	if failed != nil {
-		i.Outcome, i.Err = faas.Failed, failed
+		i.Outcome, i.Err = contract.OutcomeFailed, failed
 	}
 	r.reply(d, c, done, failed, took)
 	r.b.cfg.Observe(i)
@@ -80,11 +80,11 @@ func (b *Broker) ran(took time.Duration) {
 // answerExpired answers a call that was not started here. Of one that is
 // delivered again nothing is known.
 func (r *responder) answerExpired(j *job) {
-	executed := faas.ExecutedNo
+	executed := contract.ExecutedNo
 	if j.d.redelivered {
-		executed = faas.ExecutedUnknown
+		executed = contract.ExecutedUnknown
 	}
-	r.reply(j.d, j.call, faas.Reply{}, faas.Expired(executed), 0)
+	r.reply(j.d, j.call, contract.Reply{}, contract.Expired(executed), 0)
 }
 
 // hearCancel takes a cancel broadcast in: it ends the call's run, or keeps it
@@ -126,13 +126,13 @@ func (r *responder) lose(s *workSession) {
 	r.b.load.Add(int64(len(lost)))
 	for _, sent := range lost {
 		d := &delivery{session: s, replyTo: sent.replyTo, frames: sent.frames, settle: beforeRun, acked: true, left: 1}
-		r.reply(d, &wireCall{tag: sent.tag}, faas.Reply{}, errReplyLost, 0)
+		r.reply(d, &wireCall{tag: sent.tag}, contract.Reply{}, errReplyLost, 0)
 	}
 }
 
 // errReplyLost is the outcome of a call whose reply may not have reached the broker.
-var errReplyLost = &faas.Error{
-	Code: faas.CodeLost, Executed: faas.ExecutedUnknown,
+var errReplyLost = &contract.Error{
+	Code: contract.CodeLost, Executed: contract.ExecutedUnknown,
 	Detail: "the worker lost its connection to the message broker while it answered; the call may have run and is not run again",
 }
 
@@ -143,7 +143,7 @@ func (r *responder) drop(j *job) {
 }
 
 // start lets j be canceled by ending its run; false if it was canceled before.
-func (j *job) start(run *faas.Run) bool {
+func (j *job) start(run *contract.Run) bool {
 	j.run.Store(run)
 	return !j.canceled.Load()
 }

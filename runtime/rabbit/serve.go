@@ -11,18 +11,18 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Serve hosts the functions until ctx is done, through any number of lost
 // connections. Then it takes in no more, lets what runs finish within the grace
 // period and gives the rest back to the broker, where no attempt is counted for
 // it. It returns nil after a clean drain, else which functions did not finish.
-func (b *Broker) Serve(ctx context.Context, fns []faas.Function) error {
+func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
 	h := b.system.hosts()
 	var serving sync.WaitGroup
 	failures := make([]error, len(fns))
-	if slices.ContainsFunc(fns, func(fn faas.Function) bool { return fn.Kind == faas.KindEvent }) {
+	if slices.ContainsFunc(fns, func(fn contract.Function) bool { return fn.Kind == contract.KindEvent }) {
 		serving.Go(func() { b.consume.use(ctx, "stranded events", b.rescueStranded) })
 	}
 	for i, fn := range fns {
@@ -56,7 +56,7 @@ func (b *Broker) restore(ctx context.Context) {
 // process of the namespace asks for it, and every now and then, for the broker
 // tells nobody when a binding is deleted. What it refuses is this process's
 // problem until it is mended: the function may get nothing meanwhile.
-func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
+func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 	asked := make(chan struct{}, 1)
 	defer b.Listen(topicDeclare, func([]byte) {
 		select {
@@ -93,11 +93,11 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *faas.Descriptor) {
 	}
 }
 
-func (b *Broker) declareAgain(ctx context.Context, fn *faas.Descriptor) error {
+func (b *Broker) declareAgain(ctx context.Context, fn *contract.Descriptor) error {
 	if err := b.consume.declare(ctx, b.names.common().declare); err != nil {
 		return err
 	}
-	if fn.Kind == faas.KindRequest {
+	if fn.Kind == contract.KindRequest {
 		return b.consume.declare(ctx, b.names.requestFunction(fn).declare)
 	}
 	source := cmp.Or(fn.Exchange, b.names.events())
@@ -111,8 +111,8 @@ func (b *Broker) declareAgain(ctx context.Context, fn *faas.Descriptor) error {
 }
 
 // serve hosts one function; live is told whenever it begins to consume.
-func (b *Broker) serve(ctx context.Context, fn faas.Function, live func()) error {
-	if fn.Kind == faas.KindRequest {
+func (b *Broker) serve(ctx context.Context, fn contract.Function, live func()) error {
+	if fn.Kind == contract.KindRequest {
 		return newResponder(b, fn, live).serve(ctx)
 	}
 	return newConsumer(b, fn, live).serve(ctx)

@@ -9,7 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 // The headers of a dead letter. All begin with headerDeadPrefix.
 const (
 	headerDeadPrefix   = "rabbet-dead-"
-	headerDeadReason   = "rabbet-dead-reason" // faas.Code
+	headerDeadReason   = "rabbet-dead-reason" // contract.Code
 	headerDeadError    = "rabbet-dead-error"
 	headerDeadAttempts = "rabbet-dead-attempts"
 	headerDeadFirst    = "rabbet-dead-first" // RFC 3339: the first failure
@@ -31,8 +31,8 @@ const (
 
 // settle makes the verdict take effect. A delivery is acknowledged only after
 // the function succeeded, or the broker has confirmed the copy that carries on.
-func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *faas.Verdict) {
-	if v.Outcome == faas.Done {
+func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event, v *contract.Decision) {
+	if v.Outcome == contract.OutcomeDone {
 		c.ack(ch, d, e)
 		return
 	}
@@ -47,7 +47,7 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 	if first == 0 {
 		first = now.UnixMilli()
 	}
-	if v.Outcome == faas.Again {
+	if v.Outcome == contract.OutcomeRetry {
 		own := amqp.Table{headerAttempt: int64(v.Attempt), headerNotBefore: unixMilliAfter(now.Add(v.After))}
 		if v.Attempt > e.Attempt { // it failed, and did not merely wait
 			own[headerFirst] = first
@@ -64,7 +64,7 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 }
 
 // bury publishes the dead letter that d becomes.
-func (b *Broker) bury(ctx context.Context, function string, d *amqp.Delivery, e *faas.Event, first, last time.Time, reason *faas.Error) error {
+func (b *Broker) bury(ctx context.Context, function string, d *amqp.Delivery, e *contract.Event, first, last time.Time, reason *contract.Error) error {
 	own := amqp.Table{
 		headerDeadReason:   string(reason.Code),
 		headerDeadError:    clip(reason.Error()),
@@ -77,14 +77,14 @@ func (b *Broker) bury(ctx context.Context, function string, d *amqp.Delivery, e 
 		own[headerDeadStack] = clip(string(reason.Stack))
 	}
 	err := b.publisher.publish(ctx, b.names.dead(), function, copyOf(d, e, own))
-	if errors.Is(err, faas.ErrUnroutable) { // somebody has deleted the queue
+	if errors.Is(err, contract.ErrUnroutable) { // somebody has deleted the queue
 		return errors.Join(err, b.consume.declare(ctx, b.names.deadLetters(function).declare))
 	}
 	return err
 }
 
 // putOff sends a delivery that comes too early to wait.
-func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, wait time.Duration) {
+func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event, wait time.Duration) {
 	c.move(ch, d, e, func(ctx context.Context) error {
 		return c.b.publisher.delay(ctx, c.queue, wait, grain, copyOf(d, e, nil))
 	})
@@ -94,7 +94,7 @@ func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, wai
 // short of memory or out of reach for publishers: the function need not run
 // again for that. In the end d goes back to its queue: by reject, so that the
 // broker counts it.
-func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, publish func(ctx context.Context) error) {
+func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event, publish func(ctx context.Context) error) {
 	began, pause, log := time.Now(), backoff{pace: c.b.cfg.copyPace}, c.b.log.Warn
 	for {
 		ctx, cancel := context.WithTimeout(c.base, copyTimeout)
@@ -123,7 +123,7 @@ func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, publi
 
 // ack tells the broker that d is done. When its channel has gone the broker
 // delivers d again; there is nothing more to do about it here.
-func (c *consumer) ack(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event) {
+func (c *consumer) ack(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event) {
 	if c.fn.Ordered {
 		c.endOrder(ch, d)
 	}

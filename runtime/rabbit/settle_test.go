@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // An event whose copy the broker does not take goes back to its queue in the
@@ -21,15 +21,15 @@ func TestCopyThatIsNotTakenSendsTheEventBack(t *testing.T) {
 	cfg.URL = u.at(t, cfg.URL)
 	cfg.copyPace, cfg.copyPatience = pace{first: time.Millisecond, longest: time.Millisecond}, 20*time.Millisecond
 	b := startCaller(t, cfg)
-	ran := make(chan faas.Event, 100)
-	startWorker(t, cfg, []*Broker{b}, onEvent("stuck", "stuck.on", func(_ context.Context, e *faas.Event) error {
+	ran := make(chan contract.Event, 100)
+	startWorker(t, cfg, []*Broker{b}, onEvent("stuck", "stuck.on", func(_ context.Context, e *contract.Event) error {
 		ran <- *e
 		if e.Attempt == 1 {
 			return errors.New("not yet")
 		}
 		return nil
 	}))
-	publishUntilAccepted(t.Context(), t, b, newAccount("copy not taken"), faas.Event{Key: "stuck.on", ID: "one"})
+	publishUntilAccepted(t.Context(), t, b, newAccount("copy not taken"), contract.Event{Key: "stuck.on", ID: "one"})
 	if e := receive(t, "the first run", ran); e.Attempt != 1 || e.Redelivered {
 		t.Errorf("the first run: got attempt %d, redelivered %v", e.Attempt, e.Redelivered)
 	}
@@ -45,20 +45,20 @@ func TestCopyThatIsNotTakenSendsTheEventBack(t *testing.T) {
 func TestRunThatOutlastsTheGracePeriodGoesBack(t *testing.T) {
 	b := openBroker(t, func(c *Config) { c.Grace = 50 * time.Millisecond })
 	begun := make(chan struct{}, 1)
-	stop := serve(t, b, onEvent("long", "long.er", func(ctx context.Context, _ *faas.Event) error {
+	stop := serve(t, b, onEvent("long", "long.er", func(ctx context.Context, _ *contract.Event) error {
 		begun <- struct{}{}
 		<-ctx.Done() // it listens to its ctx
 		return ctx.Err()
 	}))
-	if err := b.Publish(t.Context(), faas.Event{Key: "long.er", ID: "one"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "long.er", ID: "one"}); err != nil {
 		t.Fatal(err)
 	}
 	receive(t, "the run", begun)
 	if err := stop(); err == nil || !strings.Contains(err.Error(), `function "long" was not finished`) {
 		t.Errorf("Serve: got %v, want which function was not finished", err)
 	}
-	ran := make(chan faas.Event, 1)
-	serve(t, b, onEvent("long", "long.er", func(_ context.Context, e *faas.Event) error { ran <- *e; return nil }))
+	ran := make(chan contract.Event, 1)
+	serve(t, b, onEvent("long", "long.er", func(_ context.Context, e *contract.Event) error { ran <- *e; return nil }))
 	if e := receive(t, "the run elsewhere", ran); e.ID != "one" || e.Attempt != 1 || !e.Redelivered {
 		t.Errorf("got %s on attempt %d, redelivered %v; want one, 1, true", e.ID, e.Attempt, e.Redelivered)
 	}
@@ -76,7 +76,7 @@ func TestManyAcknowledgementsAreTakenBeforeTheEnd(t *testing.T) {
 		begun, release := make(chan struct{}, events), make(chan struct{})
 		var publishing sync.WaitGroup
 		fn := counted(a, "many.at", events)
-		fn.Handle = func(_ context.Context, e *faas.Event) ([]byte, error) {
+		fn.Handle = func(_ context.Context, e *contract.Event) ([]byte, error) {
 			begun <- struct{}{}
 			<-release
 			a.processed(e.ID)
@@ -85,7 +85,7 @@ func TestManyAcknowledgementsAreTakenBeforeTheEnd(t *testing.T) {
 		_, stop := startWorker(t, cfg, []*Broker{b}, fn)
 		for i := range events {
 			publishing.Go(func() {
-				publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "many.at", ID: fmt.Sprint(round, " ", i)})
+				publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "many.at", ID: fmt.Sprint(round, " ", i)})
 			})
 		}
 		publishing.Wait()
@@ -108,8 +108,8 @@ func TestWhatWasNotBegunGoesBack(t *testing.T) {
 	straight := cfg
 	straight.URL = brokerURL(t)
 	publisher, b := startCaller(t, straight), startCaller(t, cfg)
-	live, begun, release, ran := make(chan struct{}, 10), make(chan string, 10), make(chan struct{}), make(chan faas.Event, 10)
-	fn := onEvent("not-begun", "not.begun", func(_ context.Context, e *faas.Event) error {
+	live, begun, release, ran := make(chan struct{}, 10), make(chan string, 10), make(chan struct{}), make(chan contract.Event, 10)
+	fn := onEvent("not-begun", "not.begun", func(_ context.Context, e *contract.Event) error {
 		begun <- e.ID
 		<-release
 		return nil
@@ -121,7 +121,7 @@ func TestWhatWasNotBegunGoesBack(t *testing.T) {
 	go func() { served <- c.serve(ctx) }()
 	receive(t, "the worker consumes", live)
 	for _, id := range []string{"one", "two"} {
-		publishUntilAccepted(t.Context(), t, publisher, newAccount("not begun"), faas.Event{Key: "not.begun", ID: id})
+		publishUntilAccepted(t.Context(), t, publisher, newAccount("not begun"), contract.Event{Key: "not.begun", ID: id})
 	}
 	receive(t, "a run", begun)
 	p.reset()
@@ -142,7 +142,7 @@ func TestWhatWasNotBegunGoesBack(t *testing.T) {
 	if err := receive(t, "the end of the worker", served); err != nil {
 		t.Errorf("serve: %v", err)
 	}
-	fn.Handle = func(_ context.Context, e *faas.Event) ([]byte, error) { ran <- *e; return nil, nil }
+	fn.Handle = func(_ context.Context, e *contract.Event) ([]byte, error) { ran <- *e; return nil, nil }
 	startWorker(t, straight, []*Broker{publisher}, fn)
 	for range 2 {
 		if e := receive(t, "a run elsewhere", ran); e.Attempt != 1 {

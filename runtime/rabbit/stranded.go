@@ -9,7 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // An event that comes back from a delay may find the queue of its function
@@ -77,8 +77,8 @@ func (b *Broker) moveStranded(ctx context.Context, d *amqp.Delivery) error {
 		return nil
 	}
 	live, ok := b.directory.Find(function)
-	hosted := ok && live.Kind == faas.KindEvent && len(live.Workers) > 0
-	if hosted || time.Since(b.system.started) < faas.AnnounceLapse { // at first this process has not heard of all, nor hosts all that it will
+	hosted := ok && live.Kind == contract.KindEvent && len(live.Workers) > 0
+	if hosted || time.Since(b.system.started) < contract.AnnounceTimeout { // at first this process has not heard of all, nor hosts all that it will
 		return b.publisher.delay(ctx, d.RoutingKey, strandedPause, grain, copyOf(d, &e, nil))
 	}
 	now := time.Now()
@@ -87,7 +87,7 @@ func (b *Broker) moveStranded(ctx context.Context, d *amqp.Delivery) error {
 		first = time.UnixMilli(failed)
 	}
 	e.Attempt-- // the run to come does not
-	return b.bury(ctx, function, d, &e, first, now, &faas.Error{
-		Code: faas.CodeUnroutable, Detail: fmt.Sprintf("its queue %q was deleted while it waited, and no worker hosts the function", d.RoutingKey),
+	return b.bury(ctx, function, d, &e, first, now, &contract.Error{
+		Code: contract.CodeUnroutable, Detail: fmt.Sprintf("its queue %q was deleted while it waited, and no worker hosts the function", d.RoutingKey),
 	})
 }

@@ -9,7 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Events that come back from a delay when their function is no more, and its
@@ -29,17 +29,17 @@ func TestEventsOfAFunctionThatIsNoMore(t *testing.T) {
 	}
 	untilBuried(t, b, "gone", n)
 	for i := range n {
-		publishUntilAccepted(t.Context(), t, b, a, faas.Event{Key: "stays.here", ID: strconv.Itoa(i), NotBefore: time.Now().Add(time.Second)}) // the same tier
+		publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "stays.here", ID: strconv.Itoa(i), NotBefore: time.Now().Add(time.Second)}) // the same tier
 	}
 	a.awaitSettled(t)
 	a.balance(t, 0, 0)
 
-	if err := b.VisitDead(t.Context(), "gone", func(l *faas.DeadLetter) (faas.Fate, error) {
-		if l.Code != faas.CodeUnroutable || !strings.Contains(l.Error, "was deleted while it waited") || l.Event.Key != "gone.now" || l.Event.Attempt != 2 {
+	if err := b.VisitDeadLetters(t.Context(), "gone", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
+		if l.Code != contract.CodeUnroutable || !strings.Contains(l.Error, "was deleted while it waited") || l.Event.Key != "gone.now" || l.Event.Attempt != 2 {
 			t.Errorf("a dead letter: got %s (%s), key %q, after %d attempts; want unroutable, gone.now, 2", l.Code, l.Error, l.Event.Key, l.Event.Attempt)
-			return faas.Enough, nil
+			return contract.ActionStop, nil
 		}
-		return faas.Discard, nil
+		return contract.ActionDiscard, nil
 	}); err != nil {
 		t.Error(err)
 	}
@@ -48,8 +48,8 @@ func TestEventsOfAFunctionThatIsNoMore(t *testing.T) {
 // A stranded event waits for a queue that its function's worker declares again.
 func TestStrandedEventsOfALiveFunction(t *testing.T) {
 	b := openBroker(t)
-	got := make(chan faas.Event, 1)
-	serve(t, b, onEvent("back", "back.again", func(_ context.Context, e *faas.Event) error {
+	got := make(chan contract.Event, 1)
+	serve(t, b, onEvent("back", "back.again", func(_ context.Context, e *contract.Event) error {
 		got <- *e
 		return nil
 	}))

@@ -14,12 +14,12 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // The topics that the runtime itself broadcasts on.
 const (
-	topicAnnounce = "announce" // a faas.Announcement
+	topicAnnounce = "announce" // a contract.Announcement
 	topicDiscover = "discover" // asks every worker to announce itself
 	topicDeclare  = "declare"  // asks every worker to declare again what its functions need
 	topicProbe    = "probe"    // asks nobody for anything: its sender listens for it
@@ -56,7 +56,7 @@ type system struct {
 type listener struct{ fn func(body []byte) }
 
 // hosting is what one Serve hosts; a function is in it once it consumes.
-type hosting struct{ functions []faas.Descriptor }
+type hosting struct{ functions []contract.Descriptor }
 
 func newSystem(b *Broker) *system {
 	host, _ := os.Hostname()
@@ -77,7 +77,7 @@ func (s *system) run(ctx context.Context) {
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	parts.Go(func() { s.b.publish.use(sending, "broadcast", s.open) })
-	ticker := time.NewTicker(faas.AnnounceInterval)
+	ticker := time.NewTicker(contract.AnnounceInterval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		select {
@@ -98,9 +98,9 @@ func (s *system) lapse(now time.Time) {
 	s.mu.Lock()
 	since := s.consuming
 	s.mu.Unlock()
-	deaf := since.IsZero() || now.Sub(since) <= faas.AnnounceInterval
-	if !deaf && !s.b.publish.blockedSince(now.Add(-faas.AnnounceLapse)) {
-		s.b.caller.workersLost(s.b.directory.Lapse(now))
+	deaf := since.IsZero() || now.Sub(since) <= contract.AnnounceInterval
+	if !deaf && !s.b.publish.blockedSince(now.Add(-contract.AnnounceTimeout)) {
+		s.b.caller.workersLost(s.b.directory.Expire(now))
 	}
 }
 
@@ -163,7 +163,7 @@ func (s *system) discover() {
 	s.mu.Lock()
 	hears := !s.consuming.IsZero()
 	s.mu.Unlock()
-	if hears && (err == nil || errors.Is(err, faas.ErrBlocked)) {
+	if hears && (err == nil || errors.Is(err, contract.ErrBlocked)) {
 		time.AfterFunc(discoveryWindow, func() { s.hearOnce.Do(func() { close(s.heard) }) })
 	}
 }
@@ -252,33 +252,33 @@ func (s *system) broadcast(topic string, body []byte) error {
 	s.sending.Lock()
 	defer s.sending.Unlock()
 	if reason, blocked := s.b.publish.blocking(); blocked != nil {
-		return &faas.Error{Code: faas.CodeBlocked, Detail: "RabbitMQ takes no messages at present (" + reason + ")", Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeBlocked, Detail: "RabbitMQ takes no messages at present (" + reason + ")", Executed: contract.ExecutedNo}
 	}
 	if s.channel == nil {
-		return &faas.Error{Code: faas.CodeUnavailable, Detail: "there is no connection to the broker", Cause: s.b.publish.health(), Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: "there is no connection to the broker", Cause: s.b.publish.health(), Executed: contract.ExecutedNo}
 	}
 	err := s.channel.Publish(s.b.names.system(), topic, false, false, amqp.Publishing{Body: body, AppId: s.b.cfg.Process})
 	if err != nil {
-		return &faas.Error{Code: faas.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: faas.ExecutedNo}
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: contract.ExecutedNo}
 	}
 	return nil
 }
 
 // hear takes a worker's announcement in.
 func (s *system) hear(body []byte) {
-	var a faas.Announcement
+	var a contract.Announcement
 	if err := json.Unmarshal(body, &a); err != nil || a.Worker == "" {
 		s.b.log.Debug("an announcement that cannot be read", zap.Error(err))
 		return
 	}
-	s.b.directory.Hear(a, time.Now())
+	s.b.directory.Update(a, time.Now())
 }
 
 // announce says what this process hosts, if it hosts anything.
 func (s *system) announce(leaving bool) {
 	s.mu.Lock()
 	hosts := len(s.hosted) > 0
-	var functions []faas.Descriptor
+	var functions []contract.Descriptor
 	for h := range s.hosted {
 		functions = append(functions, h.functions...)
 	}
@@ -286,12 +286,12 @@ func (s *system) announce(leaving bool) {
 	if !hosts {
 		return
 	}
-	slices.SortFunc(functions, func(a, b faas.Descriptor) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(functions, func(a, b contract.Descriptor) int { return cmp.Compare(a.Name, b.Name) })
 	s.say(functions, leaving)
 }
 
-func (s *system) say(functions []faas.Descriptor, leaving bool) {
-	a := faas.Announcement{
+func (s *system) say(functions []contract.Descriptor, leaving bool) {
+	a := contract.Announcement{
 		Worker: s.b.cfg.Process, Host: s.host, PID: os.Getpid(), Started: s.started,
 		Functions: functions, Batch: !s.b.cfg.NoBatch, Leaving: leaving,
 	}
@@ -313,9 +313,9 @@ func (s *system) hosts() *hosting {
 }
 
 // add announces one more function that consumes.
-func (s *system) add(h *hosting, d faas.Descriptor) {
+func (s *system) add(h *hosting, d contract.Descriptor) {
 	s.mu.Lock()
-	known := slices.ContainsFunc(h.functions, func(o faas.Descriptor) bool { return o.Name == d.Name })
+	known := slices.ContainsFunc(h.functions, func(o contract.Descriptor) bool { return o.Name == d.Name })
 	if !known {
 		h.functions = append(slices.Clone(h.functions), d)
 	}

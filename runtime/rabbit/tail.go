@@ -6,15 +6,15 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Tail calls fn with a copy of each event of the namespace that fits the
 // pattern, as it passes, until ctx is done. It takes nothing from anybody. When
 // fn is slow, and while the connection is down, events are missed.
-func (b *Broker) Tail(ctx context.Context, pattern string, fn func(faas.Event)) error {
+func (b *Broker) Tail(ctx context.Context, pattern string, fn func(contract.Event)) error {
 	if pattern == "" || len(pattern) > maxShort {
-		return faas.Invalid("pattern %.40q: AMQP allows 1 to %d bytes; # is every key", pattern, maxShort)
+		return contract.Errorf(contract.CodeInvalid, "pattern %.40q: AMQP allows 1 to %d bytes; # is every key", pattern, maxShort)
 	}
 	b.consume.use(ctx, "tail "+pattern, func(ctx context.Context, conn *amqp.Connection) error {
 		ch, err := conn.Channel()

@@ -7,7 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 const (
@@ -99,7 +99,7 @@ func (n names) common() topology {
 
 // requestFunction is what a request function answers on. Its queue is a
 // classic one of transient messages: a call does not outlive its caller.
-func (n names) requestFunction(d *faas.Descriptor) topology {
+func (n names) requestFunction(d *contract.Descriptor) topology {
 	name := n.requestQueue(d.Name)
 	return topology{
 		fixed: n.fixed,
@@ -143,7 +143,7 @@ func (n names) source(name string) topology {
 
 // eventFunction is what an event function reacts by, and the dead letters that
 // its events may come to. Its keys come from the exchange source.
-func (n names) eventFunction(d *faas.Descriptor, source string) topology {
+func (n names) eventFunction(d *contract.Descriptor, source string) topology {
 	t := n.deadLetters(d.Name)
 	name := n.eventQueue(d.Name)
 	arguments := amqp.Table{

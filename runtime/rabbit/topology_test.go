@@ -18,23 +18,23 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // newTopology is a topology of a request and an event function in a namespace
 // of the test's own.
-func newTopology(t *testing.T) (Config, Topology, []faas.Function) {
+func newTopology(t *testing.T) (Config, Topology, []contract.Function) {
 	t.Helper()
-	cfg := Config{URL: brokerURL(t), Namespace: "test-" + faas.NewID(), Grace: 5 * time.Second}
+	cfg := Config{URL: brokerURL(t), Namespace: "test-" + contract.NewID(), Grace: 5 * time.Second}
 	removeAfter(t, cfg.Namespace)
-	echo := faas.Function{
-		Descriptor: faas.Descriptor{Name: "echo", Kind: faas.KindRequest, Keys: []string{"echo.it"}, Timeout: 10 * time.Second, Concurrency: 4, Version: "1"},
-		Handle:     func(_ context.Context, e *faas.Event) ([]byte, error) { return e.Body, nil },
+	echo := contract.Function{
+		Descriptor: contract.Descriptor{Name: "echo", Kind: contract.KindRequest, Keys: []string{"echo.it"}, Timeout: 10 * time.Second, Concurrency: 4, Version: "1"},
+		Handle:     func(_ context.Context, e *contract.Event) ([]byte, error) { return e.Body, nil },
 	}
-	fail := onEvent("fail", "fail.it", func(context.Context, *faas.Event) error { return errors.New("always") })
-	fail.Retry = faas.Retry{Max: 2, First: 100 * time.Millisecond}
-	fns := []faas.Function{echo, fail}
-	whole, err := TopologyOf(cfg.Namespace, []faas.Descriptor{echo.Descriptor, fail.Descriptor})
+	fail := onEvent("fail", "fail.it", func(context.Context, *contract.Event) error { return errors.New("always") })
+	fail.Retry = contract.Retry{Max: 2, First: 100 * time.Millisecond}
+	fns := []contract.Function{echo, fail}
+	whole, err := TopologyOf(cfg.Namespace, []contract.Descriptor{echo.Descriptor, fail.Descriptor})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestApplyAndDiff(t *testing.T) {
 		_, err := ch.QueueDelete(queue, false, false, false)
 		steps = append(steps, err)
 	}
-	other := n.eventFunction(&faas.Descriptor{Name: "fail", Keys: []string{"old.key"}}, n.events())
+	other := n.eventFunction(&contract.Descriptor{Name: "fail", Keys: []string{"old.key"}}, n.events())
 	other.queues[1].arguments["x-delivery-limit"] = int64(3)
 	other.queues[1].arguments["x-max-length-bytes"] = int64(1 << 30)
 	other.queues, other.bindings, other.fixed = other.queues[1:], other.bindings[2:], false
@@ -169,11 +169,11 @@ func TestDefinitionsImported(t *testing.T) {
 	}
 	b := startCaller(t, cfg)
 	startWorker(t, cfg, []*Broker{b}, fns...)
-	reply, err := b.Call(within(t, 20*time.Second), faas.Request{Key: "echo.it", Body: []byte(`"there"`)})
+	reply, err := b.Call(within(t, 20*time.Second), contract.Call{Key: "echo.it", Body: []byte(`"there"`)})
 	if err != nil || string(reply.Body) != `"there"` {
 		t.Errorf("call: got %s, %v", reply.Body, err)
 	}
-	if err := b.Publish(t.Context(), faas.Event{Key: "fail.it", ID: "1"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "fail.it", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
 	untilBuried(t, b, "fail", 1) // by way of a delay
@@ -204,7 +204,7 @@ func manageAs(t *testing.T, method, path string, body any) {
 // asUser is cfg for a user of its own, with these permissions.
 func asUser(t *testing.T, cfg Config, configure, write, read string) Config {
 	t.Helper()
-	name := "user-" + faas.NewID()
+	name := "user-" + contract.NewID()
 	manageAs(t, http.MethodPut, "/api/users/"+name, map[string]string{"password": "secret", "tags": ""})
 	t.Cleanup(func() { management(t, http.MethodDelete, "/api/users/"+name, nil) })
 	manageAs(t, http.MethodPut, "/api/permissions/%2F/"+name, map[string]string{"configure": configure, "write": write, "read": read})
@@ -237,11 +237,11 @@ func TestNothingMayBeDeclared(t *testing.T) {
 
 	b := openBroker(t, func(c *Config) { *c = limited })
 	serve(t, b, fns...)
-	reply, err := b.Call(within(t, 20*time.Second), faas.Request{Key: "echo.it", Body: []byte(`"there"`)})
+	reply, err := b.Call(within(t, 20*time.Second), contract.Call{Key: "echo.it", Body: []byte(`"there"`)})
 	if err != nil || string(reply.Body) != `"there"` {
 		t.Errorf("call: got %s, %v", reply.Body, err)
 	}
-	if err := b.Publish(t.Context(), faas.Event{Key: "fail.it", ID: "1"}); err != nil {
+	if err := b.Publish(t.Context(), contract.Event{Key: "fail.it", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
 	untilBuried(t, k, "fail", 1) // by way of a delay
@@ -249,11 +249,11 @@ func TestNothingMayBeDeclared(t *testing.T) {
 		t.Errorf("Health: %v", err)
 	}
 
-	list, err := k.DeadFunctions(t.Context())
+	list, err := k.DeadLetterCounts(t.Context())
 	if err != nil || len(list) != 1 || list[0].Name != "fail" {
-		t.Errorf("DeadFunctions: got %v, %v; want fail", list, err)
+		t.Errorf("DeadLetterCounts: got %v, %v; want fail", list, err)
 	}
-	if err := k.VisitDead(t.Context(), "fail", func(*faas.DeadLetter) (faas.Fate, error) { return faas.Replay, nil }); err != nil {
+	if err := k.VisitDeadLetters(t.Context(), "fail", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionReplay, nil }); err != nil {
 		t.Error(err)
 	}
 	untilBuried(t, k, "fail", 1) // again
@@ -296,7 +296,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- b.Serve(ctx, append(fns, onEvent("newer", "newer.it", func(context.Context, *faas.Event) error { return nil })))
+		done <- b.Serve(ctx, append(fns, onEvent("newer", "newer.it", func(context.Context, *contract.Event) error { return nil })))
 	}()
 	wantHealth("a function that nobody applied", b, whole.names.eventQueue("newer"), "rabbet topology apply")
 	cancel()

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"iter"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Topology is all that functions need on the broker when processes may declare
@@ -19,7 +19,7 @@ type Topology struct {
 }
 
 // TopologyOf returns what the functions need, and what every process does.
-func TopologyOf(namespace string, fns []faas.Descriptor) (Topology, error) {
+func TopologyOf(namespace string, fns []contract.Descriptor) (Topology, error) {
 	cfg := Config{Namespace: namespace, URL: "amqp://localhost"}.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return Topology{}, err
@@ -32,7 +32,7 @@ func TopologyOf(namespace string, fns []faas.Descriptor) (Topology, error) {
 	}
 	sources := map[string]bool{n.events(): true}
 	for _, d := range fns {
-		if d.Kind == faas.KindRequest {
+		if d.Kind == contract.KindRequest {
 			t.add(n.requestFunction(&d))
 			continue
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/alexedwards/scs/v2"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // errOvertaken says that somebody else changed the session between the reading
@@ -46,7 +46,7 @@ func (a *attempt) load(ctx context.Context, token string) (session context.Conte
 }
 
 // merge makes the change, or returns errOvertaken. See Sessions.Save.
-func (a *attempt) merge(ctx context.Context, token string, change faas.SessionChange) (next string, until time.Time, err error) {
+func (a *attempt) merge(ctx context.Context, token string, change contract.SessionChange) (next string, until time.Time, err error) {
 	session, found, err := a.load(ctx, token)
 	if err != nil {
 		return "", time.Time{}, err

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // errUnreadable says that a record is not what codec writes.
@@ -22,13 +22,13 @@ type record struct {
 // always a json.RawMessage.
 type codec struct{}
 
-// Encode fails with an *faas.Error if the values are larger than a session may be.
+// Encode fails with an *contract.Error if the values are larger than a session may be.
 func (codec) Encode(deadline time.Time, values map[string]any) ([]byte, error) {
 	r := record{deadline, make(map[string]json.RawMessage, len(values))}
 	for name, value := range values {
 		r.Values[name] = value.(json.RawMessage)
 	}
-	if err := faas.CheckSession(r.Values); err != nil {
+	if err := contract.CheckSession(r.Values); err != nil {
 		return nil, err
 	}
 	return json.Marshal(r)

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/ingress"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
@@ -42,7 +43,7 @@ func (put) RoutingKey() string { return "put" }
 
 // shop is what a product does with sessions: it knows who is logged in, and
 // what lies in the cart. A put of two of a kind waits until both are running.
-func shop(t *testing.T) []faas.Function {
+func shop(t *testing.T) []contract.Function {
 	t.Helper()
 	var set faas.Set[none]
 	faas.OnRequest(&set, "login", func(ctx context.Context, _ *none, in login) (struct{}, error) {

@@ -21,7 +21,7 @@ import (
 	"github.com/alexedwards/scs/v2"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Config says how long sessions live and how they use their store. The zero
@@ -100,9 +100,9 @@ func (s *Sessions) Load(ctx context.Context, token string) (values []byte, found
 // for calls that were made before it. Only a change that itself renews or
 // destroys the session goes on, with nothing but the values that it sets.
 //
-// The error is an *faas.Error if the session would be too large, else the
+// The error is an *contract.Error if the session would be too large, else the
 // store's: then the change may have been made or not.
-func (s *Sessions) Save(ctx context.Context, token string, change faas.SessionChange) (next string, until time.Time, err error) {
+func (s *Sessions) Save(ctx context.Context, token string, change contract.SessionChange) (next string, until time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	for {

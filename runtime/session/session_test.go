@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestSessionLife(t *testing.T) {
@@ -20,7 +20,7 @@ func TestSessionLife(t *testing.T) {
 		token := save(t, s, "", setting("cart", `[1,2]`))
 		wantValues(t, other, token, `{"cart":[1,2]}`)
 
-		if next := save(t, other, token, faas.SessionChange{Set: setting("user", `"ada"`).Set, Delete: []string{"cart"}}); next != token {
+		if next := save(t, other, token, contract.SessionChange{Set: setting("user", `"ada"`).Set, Delete: []string{"cart"}}); next != token {
 			t.Errorf("a change gave it the token %s, want the same", next)
 		}
 		wantValues(t, s, token, `{"user":"ada"}`)
@@ -41,7 +41,7 @@ func TestSessionLife(t *testing.T) {
 
 func TestSessionBeginsWithAValue(t *testing.T) {
 	stores(t, func(t *testing.T, s, _ *Sessions) {
-		for _, change := range []faas.SessionChange{renew, destroy, {Delete: []string{"a"}}} {
+		for _, change := range []contract.SessionChange{renew, destroy, {Delete: []string{"a"}}} {
 			if next := save(t, s, "", change); next != "" {
 				t.Errorf("%+v began a session", change)
 			}
@@ -53,7 +53,7 @@ func TestSessionBeginsWithAValue(t *testing.T) {
 		}
 		wantValues(t, s, token, "")
 		wantValues(t, s, after, `{"notice":"bye"}`)
-		save(t, s, after, faas.SessionChange{Delete: []string{"notice"}})
+		save(t, s, after, contract.SessionChange{Delete: []string{"notice"}})
 		wantValues(t, s, after, `{}`)
 	})
 }
@@ -128,7 +128,7 @@ func (i *interposed) removeIf(ctx context.Context, key string, old []byte) (bool
 func TestOvertaken(t *testing.T) {
 	set := setting("mine", `1`)
 	for name, c := range map[string]struct {
-		change, other faas.SessionChange
+		change, other contract.SessionChange
 		old, next     string // what the sessions with the old and the new token hold; "" for none
 	}{
 		"set, set":         {set, setting("theirs", `2`), `{"before":0,"mine":1,"theirs":2}`, ""},
@@ -163,10 +163,10 @@ func TestOvertaken(t *testing.T) {
 
 func TestSessionIsBounded(t *testing.T) {
 	stores(t, func(t *testing.T, s, _ *Sessions) {
-		half := `"` + strings.Repeat("x", faas.MaxSession/2) + `"`
+		half := `"` + strings.Repeat("x", contract.MaxSession/2) + `"`
 		token := save(t, s, "", setting("a", half))
 		_, _, err := s.Save(t.Context(), token, setting("b", half))
-		if e, ok := errors.AsType[*faas.Error](err); !ok || !strings.Contains(e.Detail, "16384") {
+		if e, ok := errors.AsType[*contract.Error](err); !ok || !strings.Contains(e.Detail, "16384") {
 			t.Errorf("got %v, want an error that says the bound", err)
 		}
 		wantValues(t, s, token, `{"a":`+half+`}`)

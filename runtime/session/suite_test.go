@@ -13,7 +13,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -59,8 +59,8 @@ func open(t *testing.T, url, namespace string, configure ...func(*Config)) *Sess
 }
 
 // setting is a change that sets values, given as name and JSON in turn.
-func setting(values ...string) faas.SessionChange {
-	c := faas.SessionChange{Set: map[string]json.RawMessage{}}
+func setting(values ...string) contract.SessionChange {
+	c := contract.SessionChange{Set: map[string]json.RawMessage{}}
 	for i := 0; i < len(values); i += 2 {
 		c.Set[values[i]] = json.RawMessage(values[i+1])
 	}
@@ -68,17 +68,17 @@ func setting(values ...string) faas.SessionChange {
 }
 
 var (
-	renew   = faas.SessionChange{Renew: true}
-	destroy = faas.SessionChange{Destroy: true}
+	renew   = contract.SessionChange{Renew: true}
+	destroy = contract.SessionChange{Destroy: true}
 )
 
 // with is c and d in one.
-func with(c, d faas.SessionChange) faas.SessionChange {
+func with(c, d contract.SessionChange) contract.SessionChange {
 	d.Renew, d.Destroy = d.Renew || c.Renew, d.Destroy || c.Destroy
 	return d
 }
 
-func save(t *testing.T, s *Sessions, token string, change faas.SessionChange) (next string) {
+func save(t *testing.T, s *Sessions, token string, change contract.SessionChange) (next string) {
 	t.Helper()
 	next, _, err := s.Save(t.Context(), token, change)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/logline"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
@@ -73,12 +74,12 @@ func rabbetWorker(ctx context.Context) error {
 }
 
 // productionLog logs as cmd/rabbet does.
-func productionLog() (*zap.Logger, faas.Observer) {
+func productionLog() (*zap.Logger, contract.Observer) {
 	sink := &zapcore.BufferedWriteSyncer{WS: os.Stderr, FlushInterval: 250 * time.Millisecond, Size: 16 << 10}
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, zapcore.InfoLevel))
-	return log, func(i faas.Invocation) {
+	return log, func(i contract.Invocation) {
 		log.Info("invocation", zap.Inline((*logline.Invocation)(&i)))
 	}
 }

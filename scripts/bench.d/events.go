@@ -12,6 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
@@ -128,7 +129,7 @@ func eventProcesses(s settings) ([]process, error) {
 
 func publishTo(broker *rabbit.Broker) publishOne {
 	return func(ctx context.Context) error {
-		return broker.Publish(ctx, faas.Event{Key: eventKey, Body: eventBody})
+		return broker.Publish(ctx, contract.Event{Key: eventKey, Body: eventBody})
 	}
 }
 
@@ -232,11 +233,11 @@ func serveSink(ctx context.Context, url string, ran func(), more ...func(*faas.S
 	}
 	// The function is there when an event for it is no longer unroutable.
 	for {
-		err := worker.Publish(ctx, faas.Event{Key: eventKey, Body: eventBody})
+		err := worker.Publish(ctx, contract.Event{Key: eventKey, Body: eventBody})
 		if err == nil {
 			return stop, nil
 		}
-		if !errors.Is(err, faas.ErrUnroutable) && !errors.Is(err, faas.ErrUnavailable) {
+		if !errors.Is(err, contract.ErrUnroutable) && !errors.Is(err, contract.ErrUnavailable) {
 			return nil, errors.Join(err, stop())
 		}
 		select {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
@@ -50,7 +51,7 @@ func compareBesideFailing(ctx context.Context, s settings, name string, t *table
 				return errors.New("as always")
 			}
 			return nil
-		}, faas.Retry{Max: neighbourRuns, First: 200 * time.Millisecond, Factor: 2})
+		}, contract.Retry{Max: neighbourRuns, First: 200 * time.Millisecond, Factor: 2})
 	})
 	if err != nil {
 		return err
@@ -72,7 +73,7 @@ func compareBesideFailing(ctx context.Context, s settings, name string, t *table
 						return
 					case <-tick.C:
 					}
-					if failed = broker.Publish(ctx, faas.Event{Key: neighbourKey, Body: body}); failed == nil {
+					if failed = broker.Publish(ctx, contract.Event{Key: neighbourKey, Body: body}); failed == nil {
 						fed++
 					}
 				}

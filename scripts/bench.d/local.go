@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
 
@@ -94,8 +94,8 @@ func measureInvalidation(ctx context.Context, s settings, name string, _ *table)
 // thing is a function whose result changes.
 type thing struct{ version atomic.Int64 }
 
-func (t *thing) Call(context.Context, faas.Request) (faas.Reply, error) {
-	return faas.Reply{Body: strconv.AppendInt(nil, t.version.Load(), 10)}, nil
+func (t *thing) Call(context.Context, contract.Call) (contract.Reply, error) {
+	return contract.Reply{Body: strconv.AppendInt(nil, t.version.Load(), 10)}, nil
 }
 
 // invalidations invalidates a result n times.
@@ -120,12 +120,12 @@ func invalidations(ctx context.Context, s settings, url string, n int) (returned
 		defer all[i].Close()
 	}
 	f := &thing{}
-	d := &faas.Descriptor{
-		Name: "bench-thing", Kind: faas.KindRequest, Keys: []string{"bench.thing"}, Version: "1",
-		Cache: &faas.CachePolicy{TTL: time.Hour, Tags: []string{"thing:{id}"}},
+	d := &contract.Descriptor{
+		Name: "bench-thing", Kind: contract.KindRequest, Keys: []string{"bench.thing"}, Version: "1",
+		Cache: &contract.CachePolicy{TTL: time.Hour, Tags: []string{"thing:{id}"}},
 	}
 	sees := func(r *cache.Results) (int64, error) {
-		result, err := r.Call(ctx, f, d, faas.Request{Body: []byte(`{"id":"42"}`)}, faas.CacheDirectives{})
+		result, err := r.Call(ctx, f, d, contract.Call{Body: []byte(`{"id":"42"}`)}, contract.CacheDirectives{})
 		if err != nil {
 			return 0, err
 		}

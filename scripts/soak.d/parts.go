@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
@@ -78,7 +79,7 @@ func publish(ctx context.Context, url string) error {
 }
 
 func publishOne(ctx context.Context, b *rabbit.Broker, id uint32) {
-	e := faas.Event{Key: key, ID: strconv.FormatUint(uint64(id), 10), Body: fmt.Appendf(nil, `{"id":%d}`, id)}
+	e := contract.Event{Key: key, ID: strconv.FormatUint(uint64(id), 10), Body: fmt.Appendf(nil, `{"id":%d}`, id)}
 	for ctx.Err() == nil {
 		within, cancel := context.WithTimeout(ctx, 30*time.Second)
 		err := b.Publish(within, e)
@@ -101,16 +102,16 @@ func work(ctx context.Context, url string) error {
 		return err
 	}
 	defer b.Close()
-	return b.Serve(ctx, []faas.Function{{
-		Descriptor: faas.Descriptor{
-			Name: function, Kind: faas.KindEvent, Keys: []string{key}, Version: "1",
-			Timeout: time.Minute, Concurrency: concurrency, Retry: faas.Retry{First: 100 * time.Millisecond},
+	return b.Serve(ctx, []contract.Function{{
+		Descriptor: contract.Descriptor{
+			Name: function, Kind: contract.KindEvent, Keys: []string{key}, Version: "1",
+			Timeout: time.Minute, Concurrency: concurrency, Retry: contract.Retry{First: 100 * time.Millisecond},
 		},
 		Handle: process,
 	}})
 }
 
-func process(_ context.Context, e *faas.Event) ([]byte, error) {
+func process(_ context.Context, e *contract.Event) ([]byte, error) {
 	n, err := strconv.ParseUint(e.ID, 10, 32)
 	if err != nil {
 		return nil, faas.Permanent("no id: %w", err)

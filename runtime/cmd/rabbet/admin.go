@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 const defaultAdminAddr = "127.0.0.1:8081"
@@ -29,7 +29,7 @@ func workerHealth(b broker, process string, host *atomic.Pointer[hosting]) http.
 		}
 		list := b.Directory().Functions()
 		for _, f := range h.functions {
-			i := slices.IndexFunc(list, func(l faas.Live) bool { return l.Name == f.Name })
+			i := slices.IndexFunc(list, func(l contract.Live) bool { return l.Name == f.Name })
 			if i < 0 || !slices.Contains(list[i].Workers, process) {
 				return fmt.Errorf("function %q is not announced", f.Name)
 			}

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 	"github.com/rabbet-fn/rabbet/runtime/solo"
@@ -21,11 +21,11 @@ import (
 
 // broker is what the commands use of rabbit.Broker, memory.Broker and memory.Remote.
 type broker interface {
-	faas.Broker
-	faas.DeadLetters
-	Serve(ctx context.Context, fns []faas.Function) error
-	Directory() *faas.Directory
-	Tail(ctx context.Context, pattern string, fn func(faas.Event)) error
+	contract.Broker
+	contract.DeadLetters
+	Serve(ctx context.Context, fns []contract.Function) error
+	Directory() *contract.Directory
+	Tail(ctx context.Context, pattern string, fn func(contract.Event)) error
 	Broadcast(ctx context.Context, topic string, body []byte) error
 	Listen(topic string, fn func(body []byte)) (stop func())
 	Ready(ctx context.Context) error

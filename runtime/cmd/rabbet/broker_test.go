@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestCommandsSayWhyTheBrokerIsNotReady(t *testing.T) {
@@ -36,7 +36,7 @@ func TestCommandsSayWhatTheBrokerDoesNotAllow(t *testing.T) {
 	if err != nil || broker.Host == "" {
 		t.Fatal("set RABBET_TEST_AMQP_URL and RABBET_TEST_AMQP_MANAGEMENT_URL, or run scripts/test, which starts RabbitMQ")
 	}
-	user := "test-" + faas.NewID()
+	user := "test-" + contract.NewID()
 	manage := func(method, path, body string) {
 		t.Helper()
 		r, err := http.NewRequest(method, os.Getenv("RABBET_TEST_AMQP_MANAGEMENT_URL")+path, strings.NewReader(body))

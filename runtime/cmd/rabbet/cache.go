@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
@@ -49,7 +50,7 @@ func (cmd cacheGetCommand) Run(ctx context.Context, c *config) error {
 		return err
 	}
 	defer results.Close()
-	stored, err := results.Inspect(ctx, &f.Descriptor, faas.Request{Body: body})
+	stored, err := results.Inspect(ctx, &f.Descriptor, contract.Call{Body: body})
 	if err != nil {
 		return err
 	}
@@ -192,7 +193,7 @@ func size(n uint64) string {
 // cached are the results of functions, here or in another process.
 type cached interface {
 	Invalidate(ctx context.Context, tags ...string) error
-	Inspect(ctx context.Context, f *faas.Descriptor, req faas.Request) (cache.Stored, error)
+	Inspect(ctx context.Context, f *contract.Descriptor, req contract.Call) (cache.Stored, error)
 	Close() error
 }
 
@@ -242,7 +243,7 @@ func (r remoteResults) Invalidate(ctx context.Context, tags ...string) error {
 	return nil
 }
 
-func (r remoteResults) Inspect(ctx context.Context, f *faas.Descriptor, req faas.Request) (cache.Stored, error) {
+func (r remoteResults) Inspect(ctx context.Context, f *contract.Descriptor, req contract.Call) (cache.Stored, error) {
 	return faas.Call[cache.Stored](ctx, r.bus, showResult{f.Name, string(req.Body)})
 }
 
@@ -253,7 +254,7 @@ type nothingCached struct{}
 
 func (nothingCached) Invalidate(context.Context, ...string) error { return nil }
 
-func (nothingCached) Inspect(context.Context, *faas.Descriptor, faas.Request) (cache.Stored, error) {
+func (nothingCached) Inspect(context.Context, *contract.Descriptor, contract.Call) (cache.Stored, error) {
 	return cache.Stored{}, errors.New("results are not cached: set " + envPrefix + "CACHE_URL to cache them")
 }
 

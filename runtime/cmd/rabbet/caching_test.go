@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 )
@@ -46,7 +47,7 @@ type things struct {
 	fail atomic.Pointer[error]
 }
 
-func respond[In faas.Message](s *things) func(context.Context, *struct{}, In) (string, error) {
+func respond[In contract.Message](s *things) func(context.Context, *struct{}, In) (string, error) {
 	return func(context.Context, *struct{}, In) (string, error) {
 		time.Sleep(time.Millisecond)
 		n := s.runs.Add(1)
@@ -61,7 +62,7 @@ func respond[In faas.Message](s *things) func(context.Context, *struct{}, In) (s
 // the memory broker to a function and back, on a clock of its own: what RFC
 // 9111, 9110, 5861 and 9211 say, step by step.
 func TestCachingEndToEnd(t *testing.T) {
-	policy := faas.CachePolicy{
+	policy := contract.CachePolicy{
 		TTL: time.Minute, Tags: []string{"thing:{id}"},
 		StaleWhileRevalidate: 30 * time.Second, StaleIfError: 2 * time.Minute, Negative: 10 * time.Second,
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/redisurl"
 )
 
@@ -96,7 +96,7 @@ func readConfig() (*config, error) {
 		*list = items(*list)
 	}
 	if c.Process == "" {
-		c.Process = faas.NewID()
+		c.Process = contract.NewID()
 	}
 	return &c, c.validate()
 }

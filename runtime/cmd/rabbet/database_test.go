@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // A worker waits for its database when it starts, and survives its loss: it says
@@ -21,7 +21,7 @@ func TestDatabaseComesAndGoes(t *testing.T) {
 	way.shut()
 	u.Host = way.address
 	env := []string{
-		"RABBET_BROKER_URL=" + amqp, "RABBET_NAMESPACE=test-" + faas.NewID()[:10],
+		"RABBET_BROKER_URL=" + amqp, "RABBET_NAMESPACE=test-" + contract.NewID()[:10],
 		"RABBET_FUNCTIONS=get-profile,update-profile", "RABBET_DATABASE_URL=" + u.String(),
 	}
 	worker, front := newPart(t, "worker", env...), newPart(t, "ingress", env...)

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/rabbet-fn/rabbet/functions"
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // deadCommand looks after dead letters.
@@ -41,10 +41,10 @@ type deadChoice struct {
 	Limit    int      `placeholder:"N" help:"At most so many, the oldest of each function first."`
 }
 
-func (c *deadChoice) filter(now time.Time) (faas.DeadFilter, error) {
-	f := faas.DeadFilter{IDs: c.IDs, Error: c.Error, Key: c.Key}
+func (c *deadChoice) filter(now time.Time) (contract.DeadLetterFilter, error) {
+	f := contract.DeadLetterFilter{IDs: c.IDs, Error: c.Error, Key: c.Key}
 	for _, code := range c.Code {
-		f.Codes = append(f.Codes, faas.Code(code))
+		f.Codes = append(f.Codes, contract.Code(code))
 	}
 	if c.Older > 0 {
 		f.Before = now.Add(-time.Duration(c.Older))
@@ -53,7 +53,7 @@ func (c *deadChoice) filter(now time.Time) (faas.DeadFilter, error) {
 		f.After = now.Add(-time.Duration(c.Newer))
 	}
 	for _, s := range c.Field {
-		field, err := faas.ParseDeadField(s)
+		field, err := contract.ParseDeadLetterField(s)
 		if err != nil {
 			return f, &usageError{err}
 		}
@@ -95,11 +95,11 @@ func (e *usageError) Unwrap() error { return e.error }
 // desk is where dead letters are looked after.
 type desk struct {
 	broker interface {
-		faas.DeadLetters
-		Directory() *faas.Directory
+		contract.DeadLetters
+		Directory() *contract.Directory
 		Health() error
 	}
-	known []faas.Descriptor // the functions that this binary has, live or not
+	known []contract.Descriptor // the functions that this binary has, live or not
 	in    io.Reader
 	out   io.Writer
 	notes io.Writer // what is not the result: questions, progress
@@ -130,7 +130,7 @@ func atTerminal() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 
 // find calls visit with the letters that are meant, and does with each what it
 // says. It returns how many there were, by function.
-func (d *desk) find(ctx context.Context, c *deadChoice, visit func(*faas.DeadLetter) (faas.Fate, error)) (counts map[string]int, err error) {
+func (d *desk) find(ctx context.Context, c *deadChoice, visit func(*contract.DeadLetter) (contract.DeadLetterAction, error)) (counts map[string]int, err error) {
 	filter, err := c.filter(time.Now())
 	if err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func (d *desk) find(ctx context.Context, c *deadChoice, visit func(*faas.DeadLet
 		for _, f := range d.known {
 			known = append(known, f.Name)
 		}
-		list, err := d.broker.DeadFunctions(ctx, known...)
+		list, err := d.broker.DeadLetterCounts(ctx, known...)
 		if err != nil {
 			return nil, err
 		}
@@ -155,18 +155,18 @@ func (d *desk) find(ctx context.Context, c *deadChoice, visit func(*faas.DeadLet
 		if slices.Contains(names[:i], name) {
 			continue
 		}
-		err := d.broker.VisitDead(ctx, name, func(l *faas.DeadLetter) (faas.Fate, error) {
+		err := d.broker.VisitDeadLetters(ctx, name, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 			if c.Limit > 0 && found == c.Limit {
-				return faas.Enough, nil
+				return contract.ActionStop, nil
 			}
-			if !filter.Fits(l) {
-				return faas.Keep, nil
+			if !filter.Matches(l) {
+				return contract.ActionKeep, nil
 			}
 			counts[name]++
 			found++
 			return visit(l)
 		})
-		if errors.Is(err, faas.ErrNotFound) {
+		if errors.Is(err, contract.ErrNotFound) {
 			return counts, fmt.Errorf("there were never dead letters of a function %q: 'rabbet dead list' shows those that there are", name)
 		}
 		if err != nil {
@@ -216,7 +216,7 @@ func letters(counts map[string]int) string {
 }
 
 // descriptor returns what is known of a function; nil when nothing is.
-func (d *desk) descriptor(name string) *faas.Descriptor {
+func (d *desk) descriptor(name string) *contract.Descriptor {
 	for _, f := range d.broker.Directory().Functions() {
 		if f.Name == name {
 			return &f.Descriptor
@@ -232,13 +232,13 @@ func (d *desk) descriptor(name string) *faas.Descriptor {
 
 // body returns a letter's body as it may be shown: without what is sensitive,
 // and not at all when nobody knows what of it is.
-func (d *desk) body(l *faas.DeadLetter, reveal bool) []byte {
+func (d *desk) body(l *contract.DeadLetter, reveal bool) []byte {
 	if reveal {
 		return l.Event.Body
 	}
 	f := d.descriptor(l.Function)
 	if f == nil {
-		return []byte(`"` + faas.Redacted + `"`)
+		return []byte(`"` + contract.Redacted + `"`)
 	}
-	return faas.Redact(f.InputOf(l.Event.Key), l.Event.Body)
+	return contract.Redact(f.InputOf(l.Event.Key), l.Event.Body)
 }

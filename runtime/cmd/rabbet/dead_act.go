@@ -14,7 +14,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/time/rate"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // deadAction is how letters are dealt with that do not stay.
@@ -35,7 +35,7 @@ type deadReplayCommand struct {
 // bytes, the id and the headers that it was published with, and only then out
 // of the dead letters.
 func (cmd deadReplayCommand) Run(ctx context.Context, c *config) error {
-	return cmd.run(ctx, c, "replay", faas.Replay, &cmd.deadChoice)
+	return cmd.run(ctx, c, "replay", contract.ActionReplay, &cmd.deadChoice)
 }
 
 // deadDiscardCommand removes letters for good.
@@ -46,10 +46,10 @@ type deadDiscardCommand struct {
 
 // Run discards.
 func (cmd deadDiscardCommand) Run(ctx context.Context, c *config) error {
-	return cmd.run(ctx, c, "discard", faas.Discard, &cmd.deadChoice)
+	return cmd.run(ctx, c, "discard", contract.ActionDiscard, &cmd.deadChoice)
 }
 
-func (a *deadAction) run(ctx context.Context, c *config, verb string, fate faas.Fate, choice *deadChoice) error {
+func (a *deadAction) run(ctx context.Context, c *config, verb string, fate contract.DeadLetterAction, choice *deadChoice) error {
 	if err := a.check(verb, choice, atTerminal()); err != nil {
 		return err
 	}
@@ -76,13 +76,13 @@ func (a *deadAction) check(verb string, choice *deadChoice, asks bool) error {
 
 // act counts what is meant, asks, and then deals with as much and no more:
 // what comes to the dead letters meanwhile stays there.
-func (a *deadAction) act(ctx context.Context, d *desk, verb string, fate faas.Fate, choice *deadChoice) error {
-	var groups faas.DeadGroups
+func (a *deadAction) act(ctx context.Context, d *desk, verb string, fate contract.DeadLetterAction, choice *deadChoice) error {
+	var groups contract.DeadLetterGroups
 	found := map[string]bool{}
-	counts, err := d.find(ctx, choice, func(l *faas.DeadLetter) (faas.Fate, error) {
+	counts, err := d.find(ctx, choice, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		found[l.Event.ID] = true
 		groups.Add(l)
-		return faas.Keep, nil
+		return contract.ActionKeep, nil
 	})
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func (a *deadAction) act(ctx context.Context, d *desk, verb string, fate faas.Fa
 		fmt.Fprintf(d.out, "would %s %s\n", verb, letters(counts))
 		return d.tableOfGroups(groups.List())
 	}
-	if fate == faas.Replay {
+	if fate == contract.ActionReplay {
 		d.warnOfIdle(counts)
 	}
 	if !a.Yes {
@@ -119,7 +119,7 @@ func (a *deadAction) act(ctx context.Context, d *desk, verb string, fate faas.Fa
 }
 
 // carryOut does it, function by function, and returns how many were done.
-func (a *deadAction) carryOut(ctx context.Context, d *desk, verb string, fate faas.Fate, choice *deadChoice, counts map[string]int) (map[string]int, error) {
+func (a *deadAction) carryOut(ctx context.Context, d *desk, verb string, fate contract.DeadLetterAction, choice *deadChoice, counts map[string]int) (map[string]int, error) {
 	limiter := rate.NewLimiter(rate.Inf, 1)
 	if a.Rate > 0 {
 		limiter.SetLimit(rate.Limit(a.Rate))
@@ -130,9 +130,9 @@ func (a *deadAction) carryOut(ctx context.Context, d *desk, verb string, fate fa
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		some := *choice
 		some.Function, some.Limit = []string{name}, counts[name]
-		_, err := d.find(ctx, &some, func(l *faas.DeadLetter) (faas.Fate, error) {
+		_, err := d.find(ctx, &some, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 			if err := limiter.Wait(ctx); err != nil {
-				return faas.Keep, context.Cause(ctx)
+				return contract.ActionKeep, context.Cause(ctx)
 			}
 			l.Gone = func() {
 				done[name]++

@@ -11,7 +11,7 @@ import (
 	"os"
 	"os/exec"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // deadEditCommand changes a letter's body.
@@ -61,9 +61,9 @@ func (cmd deadEditCommand) run(ctx context.Context, d *desk) error {
 	if json.Valid(old) && !json.Valid(body) {
 		return fmt.Errorf("the new body is not JSON, and the old one was%s", rescue(body))
 	}
-	verb, fate, done := "replay", faas.Replay, "replayed"
+	verb, fate, done := "replay", contract.ActionReplay, "replayed"
 	if cmd.Keep {
-		verb, fate, done = "keep", faas.Replace, "changed"
+		verb, fate, done = "keep", contract.ActionReplace, "changed"
 	} else {
 		d.warnOfIdle(map[string]int{letter.Function: 1})
 	}
@@ -75,9 +75,9 @@ func (cmd deadEditCommand) run(ctx context.Context, d *desk) error {
 	choice := cmd.choice()
 	choice.Function = []string{letter.Function}
 	there := false
-	_, err = d.find(ctx, &choice, func(l *faas.DeadLetter) (faas.Fate, error) {
+	_, err = d.find(ctx, &choice, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if there || !bytes.Equal(l.Event.Body, old) {
-			return faas.Keep, nil
+			return contract.ActionKeep, nil
 		}
 		there = true
 		l.Event.Body = body
@@ -94,12 +94,12 @@ func (cmd deadEditCommand) run(ctx context.Context, d *desk) error {
 }
 
 // letter finds the one letter that is meant.
-func (cmd deadEditCommand) letter(ctx context.Context, d *desk) (*faas.DeadLetter, error) {
+func (cmd deadEditCommand) letter(ctx context.Context, d *desk) (*contract.DeadLetter, error) {
 	choice := cmd.choice()
-	var found []faas.DeadLetter
-	counts, err := d.find(ctx, &choice, func(l *faas.DeadLetter) (faas.Fate, error) {
+	var found []contract.DeadLetter
+	counts, err := d.find(ctx, &choice, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		found = append(found, *l)
-		return faas.Keep, nil
+		return contract.ActionKeep, nil
 	})
 	switch {
 	case err != nil:
@@ -114,7 +114,7 @@ func (cmd deadEditCommand) letter(ctx context.Context, d *desk) (*faas.DeadLette
 	return &found[0], nil
 }
 
-func (cmd deadEditCommand) newBody(ctx context.Context, d *desk, l *faas.DeadLetter) ([]byte, error) {
+func (cmd deadEditCommand) newBody(ctx context.Context, d *desk, l *contract.DeadLetter) ([]byte, error) {
 	switch {
 	case cmd.Body == "-":
 		return io.ReadAll(d.in)
@@ -122,7 +122,7 @@ func (cmd deadEditCommand) newBody(ctx context.Context, d *desk, l *faas.DeadLet
 		return []byte(cmd.Body), nil
 	case cmd.File != "":
 		return os.ReadFile(cmd.File)
-	case !cmd.Reveal && !bytes.Equal(d.body(l, false), l.Event.Body) && bytes.Contains(d.body(l, false), []byte(faas.Redacted)):
+	case !cmd.Reveal && !bytes.Equal(d.body(l, false), l.Event.Body) && bytes.Contains(d.body(l, false), []byte(contract.Redacted)):
 		return nil, &usageError{errors.New("the letter has sensitive fields, or may have: add --reveal to open an editor on them, or give --body or --file")}
 	case !isText(l.Event.Body):
 		return nil, &usageError{errors.New("the body is not text: give the new one with --file")}
@@ -132,7 +132,7 @@ func (cmd deadEditCommand) newBody(ctx context.Context, d *desk, l *faas.DeadLet
 
 // openEditor has the body changed in the editor of the environment. JSON is
 // laid out for it, and put on one line again if it was.
-func openEditor(ctx context.Context, l *faas.DeadLetter) ([]byte, error) {
+func openEditor(ctx context.Context, l *contract.DeadLetter) ([]byte, error) {
 	editor := cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"))
 	if editor == "" {
 		return nil, &usageError{errors.New("there is no editor: set EDITOR, or give --body or --file")}

@@ -9,7 +9,7 @@ import (
 	"io"
 	"os"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // deadExportCommand writes letters as JSON Lines.
@@ -46,13 +46,13 @@ func (cmd deadExportCommand) write(ctx context.Context, d *desk, to io.Writer) e
 	out := json.NewEncoder(to)
 	out.SetEscapeHTML(false)
 	found, hidden := map[string]bool{}, 0
-	counts, err := d.find(ctx, &cmd.deadChoice, func(l *faas.DeadLetter) (faas.Fate, error) {
+	counts, err := d.find(ctx, &cmd.deadChoice, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		found[l.Event.ID] = true
 		body := d.body(l, cmd.Reveal)
-		if !bytes.Equal(body, l.Event.Body) && bytes.Contains(body, []byte(faas.Redacted)) {
+		if !bytes.Equal(body, l.Event.Body) && bytes.Contains(body, []byte(contract.Redacted)) {
 			hidden++
 		}
-		return faas.Keep, out.Encode(recordOf(l, body))
+		return contract.ActionKeep, out.Encode(recordOf(l, body))
 	})
 	if err != nil {
 		return err

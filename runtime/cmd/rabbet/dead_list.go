@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // deadListCommand counts dead letters, or lists them one by one.
@@ -21,17 +21,17 @@ func (cmd deadListCommand) Run(ctx context.Context, c *config) error {
 }
 
 func (cmd deadListCommand) run(ctx context.Context, d *desk) error {
-	var groups faas.DeadGroups
-	var list []faas.DeadLetter
+	var groups contract.DeadLetterGroups
+	var list []contract.DeadLetter
 	found := map[string]bool{}
-	counts, err := d.find(ctx, &cmd.deadChoice, func(l *faas.DeadLetter) (faas.Fate, error) {
+	counts, err := d.find(ctx, &cmd.deadChoice, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		found[l.Event.ID] = true
 		if cmd.OneByOne || len(cmd.IDs) > 0 {
 			l.Event.Body = nil // thousands need not be in memory
 			list = append(list, *l)
 		}
 		groups.Add(l)
-		return faas.Keep, nil
+		return contract.ActionKeep, nil
 	})
 	if err != nil {
 		return err

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // deadRecord is a dead letter as JSON: a line of an export.
@@ -24,20 +24,20 @@ type deadRecord struct {
 	Tracestate  string         `json:"tracestate,omitempty"`
 	Baggage     string         `json:"baggage,omitempty"`
 
-	Code     faas.Code `json:"code"`
-	Error    string    `json:"error"`
-	Attempts int       `json:"attempts,omitempty"` // unknown when it is missing
-	First    time.Time `json:"first,omitzero"`
-	Last     time.Time `json:"last,omitzero"`
-	Worker   string    `json:"worker,omitempty"`
-	Stack    string    `json:"stack,omitempty"`
+	Code     contract.Code `json:"code"`
+	Error    string        `json:"error"`
+	Attempts int           `json:"attempts,omitempty"` // unknown when it is missing
+	First    time.Time     `json:"first,omitzero"`
+	Last     time.Time     `json:"last,omitzero"`
+	Worker   string        `json:"worker,omitempty"`
+	Stack    string        `json:"stack,omitempty"`
 
 	Body       json.RawMessage `json:"body,omitempty"`        // if it is JSON
 	BodyBase64 []byte          `json:"body_base64,omitempty"` // if it is not
 }
 
 // recordOf makes a record of l with another body.
-func recordOf(l *faas.DeadLetter, body []byte) deadRecord {
+func recordOf(l *contract.DeadLetter, body []byte) deadRecord {
 	e := &l.Event
 	r := deadRecord{
 		ID: e.ID, Function: l.Function, Key: e.Key, Exchange: e.Exchange, ContentType: e.ContentType, Type: e.Type, Time: e.Time,
@@ -65,7 +65,7 @@ func recordOf(l *faas.DeadLetter, body []byte) deadRecord {
 }
 
 // recordsOf makes records without bodies.
-func recordsOf(list []faas.DeadLetter) []deadRecord {
+func recordsOf(list []contract.DeadLetter) []deadRecord {
 	records := make([]deadRecord, len(list))
 	for i := range list {
 		records[i] = recordOf(&list[i], nil)

@@ -15,7 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // deadShowCommand shows all of some letters.
@@ -33,17 +33,17 @@ func (cmd deadShowCommand) Run(ctx context.Context, c *config) error {
 func (cmd deadShowCommand) run(ctx context.Context, d *desk) error {
 	choice := &deadChoice{IDs: cmd.IDs, Function: cmd.Function}
 	found := map[string]bool{}
-	_, err := d.find(ctx, choice, func(l *faas.DeadLetter) (faas.Fate, error) {
+	_, err := d.find(ctx, choice, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if len(found) > 0 {
 			fmt.Fprintln(d.out)
 		}
 		found[l.Event.ID] = true
-		return faas.Keep, d.show(l, cmd.Reveal)
+		return contract.ActionKeep, d.show(l, cmd.Reveal)
 	})
 	return cmp.Or(err, choice.missing(found))
 }
 
-func (d *desk) show(l *faas.DeadLetter, reveal bool) error {
+func (d *desk) show(l *contract.DeadLetter, reveal bool) error {
 	e := &l.Event
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
@@ -90,7 +90,7 @@ func (d *desk) show(l *faas.DeadLetter, reveal bool) error {
 // maxDump is how many bytes of a body that is no text are shown.
 const maxDump = 512
 
-func (d *desk) showBody(l *faas.DeadLetter, body []byte) error {
+func (d *desk) showBody(l *contract.DeadLetter, body []byte) error {
 	_, err := fmt.Fprintf(d.out, "body (%d bytes)\n", len(l.Event.Body))
 	var pretty bytes.Buffer
 	switch {
@@ -108,7 +108,7 @@ func (d *desk) showBody(l *faas.DeadLetter, body []byte) error {
 			_, err = io.WriteString(d.out, "…\n")
 		}
 	}
-	if err == nil && !bytes.Equal(body, l.Event.Body) && bytes.Contains(body, []byte(faas.Redacted)) {
+	if err == nil && !bytes.Equal(body, l.Event.Body) && bytes.Contains(body, []byte(contract.Redacted)) {
 		why := "some of it is sensitive"
 		if d.descriptor(l.Function) == nil {
 			why = "nobody knows the function any more, and so what of it is sensitive"

@@ -7,10 +7,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-func (d *desk) tableOfGroups(groups []faas.DeadGroup) error {
+func (d *desk) tableOfGroups(groups []contract.DeadLetterGroup) error {
 	rows := [][]string{{"FUNCTION", "LETTERS", "FIRST", "LAST", "ERROR"}}
 	for _, g := range groups {
 		rows = append(rows, []string{g.Function, fmt.Sprint(g.Count), moment(g.First), moment(g.Last), line(g.Error)})
@@ -18,7 +18,7 @@ func (d *desk) tableOfGroups(groups []faas.DeadGroup) error {
 	return d.table(rows, 4)
 }
 
-func (d *desk) tableOfLetters(list []faas.DeadLetter) error {
+func (d *desk) tableOfLetters(list []contract.DeadLetter) error {
 	rows := [][]string{{"ID", "FUNCTION", "ATTEMPTS", "LAST", "KEY", "ERROR"}}
 	for _, l := range list {
 		rows = append(rows, []string{line(l.Event.ID), l.Function, attempts(&l), moment(l.Last), line(l.Event.Key), line(l.Error)})
@@ -80,7 +80,7 @@ func cut(s string, n int) string {
 	return s
 }
 
-func attempts(l *faas.DeadLetter) string {
+func attempts(l *contract.DeadLetter) string {
 	if l.Event.Attempt == 0 {
 		return "?"
 	}

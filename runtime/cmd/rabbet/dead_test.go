@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 )
@@ -52,17 +53,17 @@ func newGraveyard(t *testing.T) *graveyard {
 		if failing {
 			return faas.NotFound("no customer %d", in.Customer.ID)
 		}
-		meta := faas.MetaOf(ctx)
+		meta := contract.MetaOf(ctx)
 		g.ran <- fmt.Sprintf("bill %s %s %d", meta.ID, in.ID, meta.Attempt)
 		return nil
 	})
-	faas.OnEvent(&set, "audit", func(_ context.Context, _ *struct{}, e faas.Event) error {
+	faas.OnEvent(&set, "audit", func(_ context.Context, _ *struct{}, e contract.Event) error {
 		if failing {
 			panic("audit\x1b[2J")
 		}
 		g.ran <- "audit " + e.ID + " " + string(e.Body)
 		return nil
-	}, faas.Keys("#"), faas.Retry{Max: 1})
+	}, faas.Keys("#"), contract.Retry{Max: 1})
 	fns, err := set.With(&struct{}{})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +76,7 @@ func newGraveyard(t *testing.T) *graveyard {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 			n := 0
-			list, _ := b.DeadFunctions(t.Context())
+			list, _ := b.DeadLetterCounts(t.Context())
 			for _, f := range list {
 				n += f.Letters
 			}
@@ -90,22 +91,22 @@ func newGraveyard(t *testing.T) *graveyard {
 	for len(b.Directory().Functions()) < 2 {
 		time.Sleep(time.Millisecond)
 	}
-	publish := func(e faas.Event) {
+	publish := func(e contract.Event) {
 		t.Helper()
 		if err := b.Publish(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	publish(faas.Event{Key: "bill", ID: "a", Body: []byte(`{"id":"A", "customer":{"id":1,"card":"4111-1111"}}`)})
+	publish(contract.Event{Key: "bill", ID: "a", Body: []byte(`{"id":"A", "customer":{"id":1,"card":"4111-1111"}}`)})
 	awaitDead(2)
-	publish(faas.Event{Key: "bill", ID: "b", Body: []byte(`{"id":"B","customer":{"id":2}}`)})
+	publish(contract.Event{Key: "bill", ID: "b", Body: []byte(`{"id":"B","customer":{"id":2}}`)})
 	awaitDead(4)
-	publish(faas.Event{Key: "bill", ID: "c", Body: []byte(`{"id":"C","customer":{"id":2}}`)})
+	publish(contract.Event{Key: "bill", ID: "c", Body: []byte(`{"id":"C","customer":{"id":2}}`)})
 	awaitDead(6)
-	publish(faas.Event{Key: "other", ID: "x", ContentType: "image/x", Headers: map[string]any{"color": "r\x1bed"}, Body: []byte{0, 1, 0xff}})
+	publish(contract.Event{Key: "other", ID: "x", ContentType: "image/x", Headers: map[string]any{"color": "r\x1bed"}, Body: []byte{0, 1, 0xff}})
 	awaitDead(7)
 	g.desk = &desk{broker: b, out: &g.out, notes: &g.notes, in: strings.NewReader("")}
-	if err := (&deadAction{Yes: true}).act(t.Context(), g.desk, "discard", faas.Discard, &deadChoice{Function: []string{"audit"}, IDs: []string{"b", "c"}}); err != nil {
+	if err := (&deadAction{Yes: true}).act(t.Context(), g.desk, "discard", contract.ActionDiscard, &deadChoice{Function: []string{"audit"}, IDs: []string{"b", "c"}}); err != nil {
 		t.Fatal(err)
 	}
 	awaitDead(5)
@@ -121,9 +122,9 @@ func (g *graveyard) answer(s string) { g.in = strings.NewReader(s) }
 // left returns the function and id of every letter there is.
 func (g *graveyard) left(t *testing.T) (list []string) {
 	t.Helper()
-	if _, err := g.find(t.Context(), &deadChoice{}, func(l *faas.DeadLetter) (faas.Fate, error) {
+	if _, err := g.find(t.Context(), &deadChoice{}, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		list = append(list, l.Function+" "+l.Event.ID)
-		return faas.Keep, nil
+		return contract.ActionKeep, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +193,7 @@ func TestDeadList(t *testing.T) {
 	if err := json.Unmarshal(g.out.Bytes(), &records); err != nil {
 		t.Fatal(err)
 	}
-	if len(records) != 2 || records[0].ID != "b" || records[1].ID != "c" || records[0].Code != faas.CodeNotFound || records[0].Attempts != 1 {
+	if len(records) != 2 || records[0].ID != "b" || records[1].ID != "c" || records[0].Code != contract.CodeNotFound || records[0].Attempts != 1 {
 		t.Errorf("got %+v, want b and c", records)
 	}
 	g.out.Reset()
@@ -252,16 +253,16 @@ func TestDeadShow(t *testing.T) {
 
 	g.broker = withoutFunctions{g.broker}
 	text = show(deadShowCommand{IDs: []string{"b"}, Function: []string{"bill"}})
-	wantText(t, "b of a function that nobody knows", text, faas.Redacted)
+	wantText(t, "b of a function that nobody knows", text, contract.Redacted)
 	wantNoText(t, "b of a function that nobody knows", text, "customer\"")
 	wantText(t, "notes", g.notes.String(), "nobody knows the function")
 }
 
 // withoutFunctions knows of dead letters, and not of functions.
-type withoutFunctions struct{ faas.DeadLetters }
+type withoutFunctions struct{ contract.DeadLetters }
 
-func (withoutFunctions) Directory() *faas.Directory { return &faas.Directory{} }
-func (withoutFunctions) Health() error              { return nil }
+func (withoutFunctions) Directory() *contract.Directory { return &contract.Directory{} }
+func (withoutFunctions) Health() error                  { return nil }
 
 func TestDeadReplay(t *testing.T) {
 	g := newGraveyard(t)
@@ -269,7 +270,7 @@ func TestDeadReplay(t *testing.T) {
 		t.Helper()
 		g.out.Reset()
 		g.notes.Reset()
-		return a.act(t.Context(), g.desk, "replay", faas.Replay, &choice)
+		return a.act(t.Context(), g.desk, "replay", contract.ActionReplay, &choice)
 	}
 	all := g.left(t)
 	customer2 := deadChoice{Function: []string{"bill"}, Field: []string{"customer.id=2"}}
@@ -308,7 +309,7 @@ func TestDeadReplay(t *testing.T) {
 
 func TestDeadDiscard(t *testing.T) {
 	g := newGraveyard(t)
-	if err := (&deadAction{Yes: true}).act(t.Context(), g.desk, "discard", faas.Discard, &deadChoice{Key: "bill", Error: "CUSTOMER"}); err != nil {
+	if err := (&deadAction{Yes: true}).act(t.Context(), g.desk, "discard", contract.ActionDiscard, &deadChoice{Key: "bill", Error: "CUSTOMER"}); err != nil {
 		t.Fatal(err)
 	}
 	wantText(t, "out", g.out.String(), "discarded 3 dead letters of bill")
@@ -320,7 +321,7 @@ func TestDeadIsInterrupted(t *testing.T) {
 	g := newGraveyard(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err := (&deadAction{Yes: true}).act(ctx, g.desk, "replay", faas.Replay, &deadChoice{})
+	err := (&deadAction{Yes: true}).act(ctx, g.desk, "replay", contract.ActionReplay, &deadChoice{})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the cancellation", err)
 	}
@@ -422,7 +423,7 @@ func TestDeadEdit(t *testing.T) {
 	}
 	g.wantRuns(t, "audit x not binary any more\n")
 	g.wantLeft(t, "audit a", "bill c", "bill a")
-	if err := (&deadAction{Yes: true}).act(t.Context(), g.desk, "replay", faas.Replay, &deadChoice{Function: []string{"bill"}, IDs: []string{"a"}}); err != nil {
+	if err := (&deadAction{Yes: true}).act(t.Context(), g.desk, "replay", contract.ActionReplay, &deadChoice{Function: []string{"bill"}, IDs: []string{"a"}}); err != nil {
 		t.Fatal(err)
 	}
 	g.wantRuns(t, "bill a fixed 1")

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/inbox"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
@@ -171,7 +172,7 @@ func devBroker(ctx context.Context, c *config, log *zap.Logger) (b broker, stop 
 }
 
 // serve hosts fns in this process until stop is called.
-func serve(b broker, fns []faas.Function, log *zap.Logger) (stop func()) {
+func serve(b broker, fns []contract.Function, log *zap.Logger) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { // ends when stop is called
@@ -191,7 +192,7 @@ type devState struct {
 
 // devFunctions are hosted by the dev process itself, so that the workers that
 // it starts reach its state.
-func devFunctions(results cached, handled inbox.Store, directory *faas.Directory) []faas.Function {
+func devFunctions(results cached, handled inbox.Store, directory *contract.Directory) []contract.Function {
 	var set faas.Set[devState]
 	faas.OnRequest(&set, "dev-drop-results", func(ctx context.Context, d *devState, in dropResults) (struct{}, error) {
 		return struct{}{}, d.results.Invalidate(ctx, in.Tags...)
@@ -201,7 +202,7 @@ func devFunctions(results cached, handled inbox.Store, directory *faas.Directory
 		if !ok {
 			return cache.Stored{}, faas.NotFound("there is no function %q", in.Function)
 		}
-		stored, err := d.results.Inspect(ctx, &f.Descriptor, faas.Request{Body: []byte(in.Message)})
+		stored, err := d.results.Inspect(ctx, &f.Descriptor, contract.Call{Body: []byte(in.Message)})
 		if err != nil {
 			return cache.Stored{}, faas.Invalid("%v", err)
 		}

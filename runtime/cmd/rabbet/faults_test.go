@@ -18,7 +18,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // balancer is what stands in front of several ingresses: it takes those in
@@ -100,7 +100,7 @@ func deadLetters(t *testing.T, url, queue string) int {
 // tallied is the environment of a test with processes, with an empty tally.
 func tallied(t *testing.T) (env []string, file, url, namespace string) {
 	url = service(t, "RABBET_TEST_AMQP_URL")
-	namespace = "test-" + faas.NewID()[:10]
+	namespace = "test-" + contract.NewID()[:10]
 	file = filepath.Join(t.TempDir(), "tally")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -12,13 +12,14 @@ import (
 
 	"github.com/rabbet-fn/rabbet/functions"
 	"github.com/rabbet-fn/rabbet/functions/stores"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/inbox"
 )
 
 // hosting is what a process needs to host the functions.
 type hosting struct {
-	functions []faas.Function
+	functions []contract.Function
 	profiles  *stores.Profiles
 	close     func() error
 }
@@ -90,4 +91,4 @@ func (h *hosting) Close() error { return h.close() }
 const devKeys = "rabbet.dev."
 
 // ofDev reports whether it is one of these.
-func ofDev(d *faas.Descriptor) bool { return strings.HasPrefix(d.Keys[0], devKeys) }
+func ofDev(d *contract.Descriptor) bool { return strings.HasPrefix(d.Keys[0], devKeys) }

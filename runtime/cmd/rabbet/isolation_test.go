@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 )
@@ -141,7 +142,7 @@ func telling(version string, runs *atomic.Int64) *faas.Set[struct{}] {
 		return fmt.Sprintf("%s %s %+q %d %v %+q %+q", name, version, in.ID, in.Large, in.Ratio, fmt.Sprint(in.More), in.User), nil
 	}
 	set := &faas.Set[struct{}]{}
-	cached := faas.CachePolicy{TTL: time.Hour, Tags: []string{"thing:{id}"}}
+	cached := contract.CachePolicy{TTL: time.Hour, Tags: []string{"thing:{id}"}}
 	own := cached
 	own.Identity = []string{"X-User", "cookie:user"}
 	faas.OnRequest(set, "kept", func(_ context.Context, _ *struct{}, in keptInput) (string, error) { return tell("cached", in.input) },
@@ -346,7 +347,7 @@ func TestResultsAreSealed(t *testing.T) {
 			}
 			var stored cache.Stored
 			await(t, "the store answers", func() bool { // a busy machine may be slower than the cache waits
-				stored, err = results.Inspect(t.Context(), &kept.Descriptor, faas.Request{Body: []byte(`{"id":"confidential"}`)})
+				stored, err = results.Inspect(t.Context(), &kept.Descriptor, contract.Call{Body: []byte(`{"id":"confidential"}`)})
 				return err == nil
 			})
 			if stored.Found != step.opens {

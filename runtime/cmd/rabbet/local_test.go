@@ -14,13 +14,15 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // callerFunc is a function that is called without a broker.
-type callerFunc func(context.Context, faas.Request) (faas.Reply, error)
+type callerFunc func(context.Context, contract.Call) (contract.Reply, error)
 
-func (f callerFunc) Call(ctx context.Context, r faas.Request) (faas.Reply, error) { return f(ctx, r) }
+func (f callerFunc) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
+	return f(ctx, r)
+}
 
 // await waits until ok holds.
 func await(t *testing.T, what string, ok func() bool) {
@@ -100,7 +102,7 @@ func (g *gate) shut() {
 // is broadcast, and a process that RabbitMQ is out of reach for serves nothing
 // from its own memory.
 func TestInProcessLevelOverRabbitMQ(t *testing.T) {
-	amqp, store, namespace := service(t, "RABBET_TEST_AMQP_URL"), service(t, "RABBET_TEST_REDIS_URL"), "test-"+faas.NewID()[:10]
+	amqp, store, namespace := service(t, "RABBET_TEST_AMQP_URL"), service(t, "RABBET_TEST_REDIS_URL"), "test-"+contract.NewID()[:10]
 	address, err := url.Parse(amqp)
 	if err != nil {
 		t.Fatal(err)
@@ -123,13 +125,13 @@ func TestInProcessLevelOverRabbitMQ(t *testing.T) {
 	writer, reader := open(amqp), open(address.String())
 
 	var version atomic.Int64
-	function := callerFunc(func(context.Context, faas.Request) (faas.Reply, error) {
-		return faas.Reply{Body: fmt.Append(nil, version.Load())}, nil
+	function := callerFunc(func(context.Context, contract.Call) (contract.Reply, error) {
+		return contract.Reply{Body: fmt.Append(nil, version.Load())}, nil
 	})
-	d := &faas.Descriptor{Name: "get", Kind: faas.KindRequest, Keys: []string{"get"}, Version: "1", Cache: &faas.CachePolicy{TTL: time.Hour, Tags: []string{"thing"}}}
+	d := &contract.Descriptor{Name: "get", Kind: contract.KindRequest, Keys: []string{"get"}, Version: "1", Cache: &contract.CachePolicy{TTL: time.Hour, Tags: []string{"thing"}}}
 	read := func() string {
 		t.Helper()
-		result, err := reader.Call(t.Context(), function, d, faas.Request{Key: "get"}, faas.CacheDirectives{})
+		result, err := reader.Call(t.Context(), function, d, contract.Call{Key: "get"}, contract.CacheDirectives{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/logline"
 )
 
@@ -53,12 +53,12 @@ const (
 )
 
 // logInvocations writes one line for each run of a function.
-func logInvocations(log *zap.Logger) faas.Observer {
-	return func(i faas.Invocation) {
+func logInvocations(log *zap.Logger) contract.Observer {
+	return func(i contract.Invocation) {
 		level := zapcore.InfoLevel
-		if i.Outcome == faas.Dead || i.Outcome == faas.Failed && !faas.AsError(i.Err).Permanent() {
+		if i.Outcome == contract.OutcomeDead || i.Outcome == contract.OutcomeFailed && !contract.AsError(i.Err).Permanent() {
 			level = zapcore.ErrorLevel
-		} else if i.Outcome == faas.Again {
+		} else if i.Outcome == contract.OutcomeRetry {
 			level = zapcore.WarnLevel
 		} else if strings.HasPrefix(i.Key, devKeys) {
 			level = zapcore.DebugLevel
@@ -67,7 +67,7 @@ func logInvocations(log *zap.Logger) faas.Observer {
 		if entry == nil {
 			return
 		}
-		if e := faas.AsError(i.Err); e != nil && len(e.Stack) > 0 {
+		if e := contract.AsError(i.Err); e != nil && len(e.Stack) > 0 {
 			entry.Stack = string(e.Stack) // which is readable on a console
 		}
 		line := logline.Invocation(i) // allocated for who is written only

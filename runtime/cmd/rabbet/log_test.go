@@ -7,13 +7,13 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 func TestStackOfAPanicIsNoField(t *testing.T) {
 	core, lines := observer.New(zapcore.ErrorLevel)
-	logInvocations(zap.New(core))(faas.Invocation{
-		Function: "f", Outcome: faas.Failed, Err: &faas.Error{Code: faas.CodePanic, Stack: []byte("goroutine 1")},
+	logInvocations(zap.New(core))(contract.Invocation{
+		Function: "f", Outcome: contract.OutcomeFailed, Err: &contract.Error{Code: contract.CodePanic, Stack: []byte("goroutine 1")},
 	})
 	line := lines.All()[0]
 	if _, field := line.ContextMap()["stack"]; field || line.Stack != "goroutine 1" {

@@ -7,13 +7,14 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/inbox"
 )
 
 // guardOnce lets those of fns that say faas.Once succeed once per key, as far
 // as the Redis that c names remembers, or else fallback. close frees it.
-func guardOnce(ctx context.Context, c *config, fallback inbox.Store, fns []faas.Function, log *zap.Logger) (_ []faas.Function, close func() error, err error) {
+func guardOnce(ctx context.Context, c *config, fallback inbox.Store, fns []contract.Function, log *zap.Logger) (_ []contract.Function, close func() error, err error) {
 	store, close := fallback, func() error { return nil }
 	if c.StateURL != "" {
 		shared, err := inbox.OpenRedis(c.StateURL)

@@ -9,12 +9,12 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/functions/stores"
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // relay publishes over b what the functions have stored to be published, until
 // stop is called, which lets what is under way finish.
-func relay(outbox *stores.Outbox, b faas.Broker, log *zap.Logger) (stop func()) {
+func relay(outbox *stores.Outbox, b contract.Broker, log *zap.Logger) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { // ends when stop is called
@@ -28,8 +28,8 @@ func relay(outbox *stores.Outbox, b faas.Broker, log *zap.Logger) (stop func()) 
 }
 
 // publishRecord publishes one, and gives a failure its meaning to the outbox.
-func publishRecord(ctx context.Context, b faas.Broker, r stores.Record) error {
-	var e faas.Event
+func publishRecord(ctx context.Context, b contract.Broker, r stores.Record) error {
+	var e contract.Event
 	if err := json.Unmarshal(r.Event, &e); err != nil {
 		return fmt.Errorf("%w: what is stored is no event: %w", stores.ErrRejected, err)
 	}
@@ -37,9 +37,9 @@ func publishRecord(ctx context.Context, b faas.Broker, r stores.Record) error {
 	switch {
 	case err == nil:
 		return nil
-	case faas.AsError(err).Permanent():
+	case contract.AsError(err).Permanent():
 		return fmt.Errorf("%w: %w", stores.ErrRejected, err)
-	case errors.Is(err, faas.ErrUnavailable), errors.Is(err, faas.ErrBlocked):
+	case errors.Is(err, contract.ErrUnavailable), errors.Is(err, contract.ErrBlocked):
 		return fmt.Errorf("%w: %w", stores.ErrUnavailable, err)
 	}
 	return err

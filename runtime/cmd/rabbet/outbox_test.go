@@ -20,6 +20,7 @@ import (
 
 	"github.com/rabbet-fn/rabbet/events"
 	"github.com/rabbet-fn/rabbet/functions/stores"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
@@ -60,7 +61,7 @@ func openLedger(t *testing.T, databaseURL, amqpURL, namespace string) *ledger {
 	t.Cleanup(func() { store.Close() })
 	l := &ledger{t: t, store: store, news: make(chan struct{}, 1), got: map[string]int{}, started: time.Now()}
 	var set faas.Set[ledger]
-	faas.OnEvent(&set, "count", func(_ context.Context, l *ledger, e faas.Event) error { l.take(e); return nil },
+	faas.OnEvent(&set, "count", func(_ context.Context, l *ledger, e contract.Event) error { l.take(e); return nil },
 		faas.Keys("profile.updated"), faas.Concurrency(64))
 	fns, err := set.With(l)
 	if err != nil {
@@ -93,7 +94,7 @@ func openLedger(t *testing.T, databaseURL, amqpURL, namespace string) *ledger {
 	}
 }
 
-func (l *ledger) take(e faas.Event) {
+func (l *ledger) take(e contract.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.got[e.ID]++; l.got[e.ID] == 1 {
@@ -119,7 +120,7 @@ func (l *ledger) save(n, each int) {
 				var records []stores.Record
 				for range each {
 					body, _ := json.Marshal(time.Since(l.started))
-					e := faas.Event{Key: "profile.updated", ID: fmt.Sprint(l.stored.Add(1)), Body: body}
+					e := contract.Event{Key: "profile.updated", ID: fmt.Sprint(l.stored.Add(1)), Body: body}
 					encoded, _ := json.Marshal(e)
 					records = append(records, stores.Record{ID: e.ID, Key: e.Key, Event: encoded})
 				}
@@ -194,7 +195,7 @@ func TestOutboxSurvivesKill9(t *testing.T) {
 		"postgres": func(t *testing.T) string { return freshPostgres(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			databaseURL, namespace := database(t), "test-"+faas.NewID()
+			databaseURL, namespace := database(t), "test-"+contract.NewID()
 			l := openLedger(t, databaseURL, amqpURL, namespace)
 			relays := []*exec.Cmd{relayProcess(t, databaseURL, amqpURL, namespace), relayProcess(t, databaseURL, amqpURL, namespace)}
 			l.save(1000, 1)
@@ -233,7 +234,7 @@ func TestOutboxSurvivesKill9(t *testing.T) {
 // published waits for it.
 func TestOutboxOutlivesTheBroker(t *testing.T) {
 	node := rabbittest.New(t, rabbittest.Config{})
-	namespace := "test-" + faas.NewID()
+	namespace := "test-" + contract.NewID()
 	l := openLedger(t, "sqlite://"+filepath.Join(t.TempDir(), "test.db"), node.URL(), namespace)
 	b, err := rabbit.Open(rabbit.Config{URL: node.URL(), Namespace: namespace})
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // freshPostgres makes a database of the test's own, drops it at its end, and
@@ -18,7 +18,7 @@ func freshPostgres(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := "test_" + strings.ToLower(faas.NewID())
+	name := "test_" + strings.ToLower(contract.NewID())
 	if _, err := db.Exec("CREATE DATABASE " + name); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 )
 
@@ -286,7 +286,7 @@ func (w *crew) revive(ctx context.Context) {
 // start runs g's binary as a worker of this process and waits until its
 // functions are live.
 func (w *crew) start(ctx context.Context, g *generation) error {
-	id := faas.NewID()
+	id := contract.NewID()
 	cmd := exec.Command(g.binary, "worker", "--attached")
 	cmd.Env = append(os.Environ(),
 		envPrefix+"PROCESS="+id, envPrefix+"SMTP_URL="+w.config.SMTPURL, envPrefix+"ADMIN_ADDR=none")

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 )
@@ -62,7 +63,7 @@ func (harmless) RoutingKey() string   { return "harmless" }
 // for every cache there is, and quote it in their errors.
 func secretive(secret string, retried chan<- struct{}) *faas.Set[struct{}] {
 	set := &faas.Set[struct{}]{}
-	policy := faas.CachePolicy{TTL: time.Hour, Tags: []string{"of:{id}"}, Negative: time.Hour, StaleIfError: time.Hour, Public: true}
+	policy := contract.CachePolicy{TTL: time.Hour, Tags: []string{"of:{id}"}, Negative: time.Hour, StaleIfError: time.Hour, Public: true}
 	faas.OnRequest(set, "pay", func(_ context.Context, _ *struct{}, in pay) (string, error) {
 		switch in.ID {
 		case "missing":
@@ -86,7 +87,7 @@ func secretive(secret string, retried chan<- struct{}) *faas.Set[struct{}] {
 	faas.OnEvent(set, "charge", func(_ context.Context, _ *struct{}, in charged) error {
 		retried <- struct{}{}
 		return errors.New("cannot charge " + in.Card)
-	}, faas.Retry{Max: 2, First: time.Millisecond})
+	}, contract.Retry{Max: 2, First: time.Millisecond})
 	faas.OnRequest(set, "harmless", func(_ context.Context, _ *struct{}, in harmless) (string, error) {
 		return "this is harmless: " + in.ID, nil
 	}, faas.HTTP("GET /harmless/{id}"), faas.Cached(time.Hour, "of:{id}"))
@@ -178,7 +179,7 @@ func TestNoStoreAndNoLogHoldsWhatIsSensitive(t *testing.T) {
 					t.Errorf("logged: %s", line)
 				}
 			}
-			if n := strings.Count(lines.String(), faas.Redacted); n < 10 {
+			if n := strings.Count(lines.String(), contract.Redacted); n < 10 {
 				t.Errorf("%d redacted lines: the functions did not quote the secret, so this proves nothing", n)
 			}
 		})

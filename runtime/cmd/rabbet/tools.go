@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // callCommand calls a function without HTTP.
@@ -33,15 +33,15 @@ func (cmd callCommand) Run(ctx context.Context, c *config) error {
 		return err
 	}
 	defer b.Close()
-	request := faas.Request{Key: cmd.Function, Body: body, Deadline: time.Now().Add(cmd.Timeout)}
+	request := contract.Call{Key: cmd.Function, Body: body, Deadline: time.Now().Add(cmd.Timeout)}
 	if f, ok := b.Directory().Find(cmd.Function); ok {
-		if f.Kind != faas.KindRequest {
+		if f.Kind != contract.KindRequest {
 			return fmt.Errorf("%s is an event function: publish one of %s instead", f.Name, strings.Join(f.Keys, ", "))
 		}
 		request.Function, request.Key = f.Name, f.Keys[0]
 	}
 	reply, err := b.Call(ctx, request)
-	if errors.Is(err, faas.ErrUnroutable) {
+	if errors.Is(err, contract.ErrUnroutable) {
 		return fmt.Errorf("no function answers %q: 'rabbet functions' lists what is live", cmd.Function)
 	}
 	if err != nil {
@@ -77,12 +77,12 @@ func (cmd publishCommand) Run(ctx context.Context, c *config) error {
 	defer b.Close()
 	ctx, cancel := context.WithTimeout(ctx, cmd.Timeout)
 	defer cancel()
-	e := faas.Event{Key: cmd.Key, Exchange: cmd.Exchange, ID: faas.NewID(), NotBefore: cmd.At, Body: body}
+	e := contract.Event{Key: cmd.Key, Exchange: cmd.Exchange, ID: contract.NewID(), NotBefore: cmd.At, Body: body}
 	if cmd.In > 0 {
 		e.NotBefore = time.Now().Add(cmd.In)
 	}
 	err = b.Publish(ctx, e)
-	if errors.Is(err, faas.ErrUnroutable) {
+	if errors.Is(err, contract.ErrUnroutable) {
 		return fmt.Errorf("nothing is bound to %q: 'rabbet functions' lists the keys", cmd.Key)
 	}
 	if err != nil {
@@ -119,7 +119,7 @@ func (cmd functionsCommand) Run(ctx context.Context, c *config) error {
 		return err
 	}
 	defer b.Close()
-	list := slices.DeleteFunc(slices.Clone(b.Directory().Functions()), func(f faas.Live) bool {
+	list := slices.DeleteFunc(slices.Clone(b.Directory().Functions()), func(f contract.Live) bool {
 		return ofDev(&f.Descriptor)
 	})
 	if len(list) == 0 {

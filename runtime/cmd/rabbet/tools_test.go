@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
@@ -17,7 +18,7 @@ import (
 // shareBroker shares a broker where the commands of this test look for the one
 // of rabbet dev. It returns what is published there under the key "later", as
 // it is delivered.
-func shareBroker(t *testing.T) <-chan faas.Event {
+func shareBroker(t *testing.T) <-chan contract.Event {
 	t.Helper()
 	clearEnv(t)
 	dir := t.TempDir()
@@ -30,9 +31,9 @@ func shareBroker(t *testing.T) <-chan faas.Event {
 		t.Fatal(err)
 	}
 	b := memory.New(memory.Config{})
-	delivered := make(chan faas.Event, 10)
+	delivered := make(chan contract.Event, 10)
 	var set faas.Set[struct{}]
-	faas.OnEvent(&set, "react", func(_ context.Context, _ *struct{}, e faas.Event) error {
+	faas.OnEvent(&set, "react", func(_ context.Context, _ *struct{}, e contract.Event) error {
 		delivered <- e
 		return nil
 	}, faas.Keys("later"))

@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/functions"
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
 
@@ -115,12 +115,12 @@ func notOnRabbitMQ(c *config) error {
 func (c *config) topology() (rabbit.Topology, error) {
 	fns := functions.All.Descriptors()
 	for _, name := range c.Functions {
-		if !slices.ContainsFunc(fns, func(d faas.Descriptor) bool { return d.Name == name }) {
+		if !slices.ContainsFunc(fns, func(d contract.Descriptor) bool { return d.Name == name }) {
 			return rabbit.Topology{}, unusable("FUNCTIONS", strings.Join(c.Functions, ","), "there is no function %q", name)
 		}
 	}
 	if len(c.Functions) > 0 {
-		fns = slices.DeleteFunc(fns, func(d faas.Descriptor) bool { return !slices.Contains(c.Functions, d.Name) })
+		fns = slices.DeleteFunc(fns, func(d contract.Descriptor) bool { return !slices.Contains(c.Functions, d.Name) })
 	}
 	return rabbit.TopologyOf(c.Namespace, fns)
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // command runs rabbet with the arguments in a process of its own.
@@ -74,7 +74,7 @@ func TestTopologyExport(t *testing.T) {
 }
 
 func TestTopologyDiffAndApply(t *testing.T) {
-	env := []string{"RABBET_BROKER_URL=" + service(t, "RABBET_TEST_AMQP_URL"), "RABBET_NAMESPACE=test-" + faas.NewID()[:10]}
+	env := []string{"RABBET_BROKER_URL=" + service(t, "RABBET_TEST_AMQP_URL"), "RABBET_NAMESPACE=test-" + contract.NewID()[:10]}
 	managed := append(env[:2:2], "RABBET_MANAGEMENT_URL="+service(t, "RABBET_TEST_AMQP_MANAGEMENT_URL"))
 	for _, step := range []struct {
 		env  []string

@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"context"
@@ -17,31 +17,31 @@ type DeadLetter struct {
 	Stack    string    // of a panic
 
 	// Gone is for whoever looks at the letter to set: it is called once the
-	// letter has left. One is called at a time, and all before VisitDead returns.
+	// letter has left. One is called at a time, and all before VisitDeadLetters returns.
 	Gone func()
 }
 
-// Fate is what becomes of a dead letter that somebody has looked at.
-type Fate int
+// DeadLetterAction is what becomes of a dead letter that somebody has looked at.
+type DeadLetterAction int
 
 // The fates.
 const (
-	Keep    Fate = iota // it stays where it is
-	Replay              // its function gets it again, from the first attempt on
-	Replace             // it stays, at the end of the queue, with the Event.Body that it was given
-	Discard             // it is gone for good
-	Enough              // it stays, and no other letter is looked at
+	ActionKeep    DeadLetterAction = iota // it stays where it is
+	ActionReplay                          // its function gets it again, from the first attempt on
+	ActionReplace                         // it stays, at the end of the queue, with the Event.Body that it was given
+	ActionDiscard                         // it is gone for good
+	ActionStop                            // it stays, and no other letter is looked at
 )
 
 // DeadLetters is what a broker offers to whoever looks after dead letters.
 // While one looks at those of a function, nobody else can.
 type DeadLetters interface {
-	// DeadFunctions lists the functions that have dead letters, by name,
+	// DeadLetterCounts lists the functions that have dead letters, by name,
 	// whether or not they still exist. Those in also are looked at too, should
 	// the broker not know of them.
-	DeadFunctions(ctx context.Context, also ...string) ([]DeadFunction, error)
+	DeadLetterCounts(ctx context.Context, also ...string) ([]DeadLetterCount, error)
 
-	// VisitDead calls visit with the dead letters of the function that there
+	// VisitDeadLetters calls visit with the dead letters of the function that there
 	// are when it begins, the oldest first, and does with each what visit
 	// says. A letter leaves only when its copy has been taken: whatever
 	// interrupts it, nothing is lost, and at the worst the copies that were
@@ -52,11 +52,11 @@ type DeadLetters interface {
 	// that is begun: those under way still leave, or stay; with ErrNotFound if
 	// the function never had a queue for dead letters, and with ErrConflict if
 	// somebody else looks at them.
-	VisitDead(ctx context.Context, function string, visit func(*DeadLetter) (Fate, error)) error
+	VisitDeadLetters(ctx context.Context, function string, visit func(*DeadLetter) (DeadLetterAction, error)) error
 }
 
-// DeadFunction is a function with dead letters.
-type DeadFunction struct {
+// DeadLetterCount is a function with dead letters.
+type DeadLetterCount struct {
 	Name    string `json:"name"`
 	Letters int    `json:"letters"`
 }

@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"strings"
@@ -8,12 +8,12 @@ import (
 
 func TestDeadFilter(t *testing.T) {
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-	field := func(s string) DeadFilter {
-		f, err := ParseDeadField(s)
+	field := func(s string) DeadLetterFilter {
+		f, err := ParseDeadLetterField(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return DeadFilter{Fields: []DeadField{f}}
+		return DeadLetterFilter{Fields: []DeadLetterField{f}}
 	}
 	l := DeadLetter{
 		Code: CodeNotFound, Error: `not-found: no profile "42"`, Last: noon,
@@ -22,25 +22,25 @@ func TestDeadFilter(t *testing.T) {
 			"lines": [{"sku": "x"}, {"sku": "y"}], "big": 12345678901234567890, "price": 1.50}`)},
 	}
 	for name, c := range map[string]struct {
-		filter DeadFilter
+		filter DeadLetterFilter
 		fits   bool
 	}{
-		"all":                       {DeadFilter{}, true},
-		"one of the ids":            {DeadFilter{IDs: []string{"b", "a"}}, true},
-		"other ids":                 {DeadFilter{IDs: []string{"b", "c"}}, false},
-		"one of the codes":          {DeadFilter{Codes: []Code{CodePanic, CodeNotFound}}, true},
-		"other codes":               {DeadFilter{Codes: []Code{CodePanic}}, false},
-		"part of the error":         {DeadFilter{Error: "NO profile"}, true},
-		"another error":             {DeadFilter{Error: "timeout"}, false},
-		"key":                       {DeadFilter{Key: "order.eu.placed"}, true},
-		"pattern":                   {DeadFilter{Key: "order.#"}, true},
-		"another pattern":           {DeadFilter{Key: "order.*"}, false},
-		"before":                    {DeadFilter{Before: noon.Add(1)}, true},
-		"not before":                {DeadFilter{Before: noon}, false},
-		"after":                     {DeadFilter{After: noon.Add(-1)}, true},
-		"not after":                 {DeadFilter{After: noon}, false},
-		"all at once":               {DeadFilter{IDs: []string{"a"}, Error: "profile", Key: "#", After: noon.Add(-1)}, true},
-		"all but one":               {DeadFilter{IDs: []string{"a"}, Error: "profile", Key: "user.#"}, false},
+		"all":                       {DeadLetterFilter{}, true},
+		"one of the ids":            {DeadLetterFilter{IDs: []string{"b", "a"}}, true},
+		"other ids":                 {DeadLetterFilter{IDs: []string{"b", "c"}}, false},
+		"one of the codes":          {DeadLetterFilter{Codes: []Code{CodePanic, CodeNotFound}}, true},
+		"other codes":               {DeadLetterFilter{Codes: []Code{CodePanic}}, false},
+		"part of the error":         {DeadLetterFilter{Error: "NO profile"}, true},
+		"another error":             {DeadLetterFilter{Error: "timeout"}, false},
+		"key":                       {DeadLetterFilter{Key: "order.eu.placed"}, true},
+		"pattern":                   {DeadLetterFilter{Key: "order.#"}, true},
+		"another pattern":           {DeadLetterFilter{Key: "order.*"}, false},
+		"before":                    {DeadLetterFilter{Before: noon.Add(1)}, true},
+		"not before":                {DeadLetterFilter{Before: noon}, false},
+		"after":                     {DeadLetterFilter{After: noon.Add(-1)}, true},
+		"not after":                 {DeadLetterFilter{After: noon}, false},
+		"all at once":               {DeadLetterFilter{IDs: []string{"a"}, Error: "profile", Key: "#", After: noon.Add(-1)}, true},
+		"all but one":               {DeadLetterFilter{IDs: []string{"a"}, Error: "profile", Key: "user.#"}, false},
 		"number":                    {field("customer.id=42"), true},
 		"another number":            {field("customer.id=43"), false},
 		"number, written otherwise": {field("price=1.5"), true},
@@ -59,33 +59,33 @@ func TestDeadFilter(t *testing.T) {
 		"pointer, dot":              {field("/customer/a.b=dot"), true},
 		"pointer, slash":            {field("/customer/c~1d=slash"), true},
 	} {
-		if got := c.filter.Fits(&l); got != c.fits {
+		if got := c.filter.Matches(&l); got != c.fits {
 			t.Errorf("%s: got %v, want %v", name, got, c.fits)
 		}
 	}
 	raw := DeadLetter{Event: Event{Body: []byte("\x00")}}
-	if f := field("id=1"); f.Fits(&raw) {
+	if f := field("id=1"); f.Matches(&raw) {
 		t.Error("a body that is not JSON fits a field")
 	}
 	for _, bad := range []string{"", "id", "=1", "/=1"} {
-		if _, err := ParseDeadField(bad); err == nil {
-			t.Errorf("ParseDeadField(%q): got nil, want an error", bad)
+		if _, err := ParseDeadLetterField(bad); err == nil {
+			t.Errorf("ParseDeadLetterField(%q): got nil, want an error", bad)
 		}
 	}
 }
 
 func TestDeadFilterEmpty(t *testing.T) {
-	if f := (&DeadFilter{}); !f.Empty() {
+	if f := (&DeadLetterFilter{}); !f.Empty() {
 		t.Error("the zero filter is not empty")
 	}
-	if f := (&DeadFilter{Key: "#"}); f.Empty() {
+	if f := (&DeadLetterFilter{Key: "#"}); f.Empty() {
 		t.Error("a filter by key is empty")
 	}
 }
 
 func TestDeadGroups(t *testing.T) {
 	at := func(minute int) time.Time { return time.Date(2026, 1, 2, 3, minute, 0, 0, time.UTC) }
-	var g DeadGroups
+	var g DeadLetterGroups
 	for _, l := range []DeadLetter{
 		{Function: "mail", Code: CodeNotFound, Error: `not-found: no profile "42"`, Last: at(5)},
 		{Function: "mail", Code: CodeNotFound, Error: `not-found: no profile "a \" b"`, Last: at(2)},
@@ -96,7 +96,7 @@ func TestDeadGroups(t *testing.T) {
 	} {
 		g.Add(&l)
 	}
-	want := []DeadGroup{
+	want := []DeadLetterGroup{
 		{"bill", CodeNotFound, "not-found: no profile …", 1, at(4), at(4)},
 		{"mail", CodeNotFound, "not-found: no profile …", 3, at(2), at(9)},
 		{"mail", CodeExhausted, "exhausted: dial tcp …: refused", 2, at(1), at(3)},

@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"context"
@@ -20,7 +20,7 @@ type Invocation struct {
 	Wait     time.Duration // between its arrival at the worker and its start
 	Run      time.Duration
 	Outcome  Outcome
-	After    time.Duration // with Again
+	After    time.Duration // with OutcomeRetry
 	Err      error         // nil on success
 }
 
@@ -31,6 +31,12 @@ type Observer func(Invocation)
 // MaxReply is how many bytes a reply may have. RabbitMQ 4 takes messages of
 // 16 MiB by default, and several replies may be in one.
 const MaxReply = 15 << 20
+
+// Function is a function that can be run: what a worker hosts.
+type Function struct {
+	Descriptor
+	Handle Handler
+}
 
 // Run runs f on e: see Begin.
 func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (Reply, error) {
@@ -78,7 +84,7 @@ func (r *Run) Do() (reply Reply, err error) {
 	defer r.ctx.cancel()
 	var session *ClientSession
 	if f.Session {
-		if session, err = openSession(e.Session); err != nil {
+		if session, err = OpenSession(e.Session); err != nil {
 			return Reply{}, err
 		}
 		ctx = WithSession(ctx, session)
@@ -97,7 +103,7 @@ func (r *Run) Do() (reply Reply, err error) {
 	}()
 	reply.Body, err = f.Handle(ctx, e)
 	if err == nil && len(reply.Body) > MaxReply {
-		reply.Body, err = nil, Permanent("the reply has %d bytes: a message takes %d at the most", len(reply.Body), MaxReply)
+		reply.Body, err = nil, Errorf(CodePermanent, "the reply has %d bytes: a message takes %d at the most", len(reply.Body), MaxReply)
 	}
 	if err == nil && session != nil {
 		reply.Session, err = session.encodeChange()

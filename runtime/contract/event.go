@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"context"
@@ -39,8 +39,8 @@ type Trace struct {
 	Baggage string // baggage
 }
 
-// Request is one call of a request function.
-type Request struct {
+// Call is one call of a request function.
+type Call struct {
 	Key         string    // routing key of the function
 	Function    string    // the function's name, when the caller knows it
 	ID          string    // call id; filled in when empty
@@ -59,7 +59,7 @@ type Request struct {
 	Trace       Trace
 }
 
-// Reply answers a Request.
+// Reply answers a Call.
 type Reply struct {
 	Body    []byte
 	Run     time.Duration // how long the function ran
@@ -69,6 +69,9 @@ type Reply struct {
 
 // DefaultTimeout bounds a run or a call that names no other limit.
 const DefaultTimeout = 30 * time.Second
+
+// MaxDelay is how far ahead an event can be published.
+const MaxDelay = 30 * 24 * time.Hour
 
 // Meta is what a delivery hands on to everything its function does.
 type Meta struct {
@@ -92,4 +95,12 @@ func WithMeta(ctx context.Context, m Meta) context.Context {
 func MetaOf(ctx context.Context) Meta {
 	m, _ := ctx.Value(metaKey{}).(Meta)
 	return m
+}
+
+// Chain is the id under which everything that follows from one beginning can be found.
+func (m Meta) Chain() string {
+	if m.Correlation != "" {
+		return m.Correlation
+	}
+	return m.ID
 }

@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"bytes"
@@ -23,10 +23,10 @@ type Announcement struct {
 }
 
 // A worker announces itself every AnnounceInterval and is taken for gone when
-// it has been silent for AnnounceLapse.
+// it has been silent for AnnounceTimeout.
 const (
 	AnnounceInterval = 2 * time.Second
-	AnnounceLapse    = 7 * time.Second
+	AnnounceTimeout  = 7 * time.Second
 )
 
 // Live is one function as the directory sees it.
@@ -56,8 +56,8 @@ func (s *seen) newerThan(o *seen) bool {
 	return cmp.Or(s.Started.Compare(o.Started), strings.Compare(s.Worker, o.Worker)) > 0
 }
 
-// Hear takes an announcement in, at time now.
-func (d *Directory) Hear(a Announcement, now time.Time) {
+// Update takes an announcement in, at time now.
+func (d *Directory) Update(a Announcement, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.workers == nil {
@@ -68,21 +68,21 @@ func (d *Directory) Hear(a Announcement, now time.Time) {
 	} else {
 		d.workers[a.Worker] = seen{a, now}
 	}
-	d.update()
+	d.rebuild()
 }
 
-// Lapse forgets workers that were last heard of before now - AnnounceLapse, and
-// returns their ids.
-func (d *Directory) Lapse(now time.Time) (gone []string) {
+// Expire forgets workers that were last heard of before now - AnnounceTimeout,
+// and returns their ids.
+func (d *Directory) Expire(now time.Time) (gone []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, w := range d.workers {
-		if now.Sub(w.at) > AnnounceLapse {
+		if now.Sub(w.at) > AnnounceTimeout {
 			delete(d.workers, id)
 			gone = append(gone, id)
 		}
 	}
-	d.update()
+	d.rebuild()
 	return gone
 }
 
@@ -95,7 +95,7 @@ func (d *Directory) Forget(functions ...string) {
 			delete(d.known, f.Name)
 		}
 	}
-	d.update()
+	d.rebuild()
 }
 
 // Functions lists what is known, sorted by name. The slice is shared: do not
@@ -135,8 +135,8 @@ func (d *Directory) Find(nameOrKey string) (Live, bool) {
 	return found, ok
 }
 
-// update makes the list anew and tells who waits if it differs.
-func (d *Directory) update() {
+// rebuild makes the list anew and tells who waits if it differs.
+func (d *Directory) rebuild() {
 	newest := map[string]seen{}
 	for _, w := range d.workers {
 		for _, f := range w.Functions {

@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"context"
@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 	}{
 		{"panic", func(context.Context, *Event) ([]byte, error) { panic("why") }, CodePanic, ""},
 		{"plain error", func(context.Context, *Event) ([]byte, error) { return nil, plain }, CodeInternal, ""},
-		{"declared error", func(context.Context, *Event) ([]byte, error) { return nil, NotFound("no") }, CodeNotFound, ""},
+		{"declared error", func(context.Context, *Event) ([]byte, error) { return nil, Errorf(CodeNotFound, "no") }, CodeNotFound, ""},
 		// The error of a call that the function made says what became of that
 		// call: "not executed", or that its input does not fit.
 		{"error of an inner call", func(context.Context, *Event) ([]byte, error) {
@@ -35,7 +35,9 @@ func TestRun(t *testing.T) {
 		{"what an inner call answered", func(context.Context, *Event) ([]byte, error) {
 			return nil, &Error{Code: CodeNotFound, Executed: ExecutedYes}
 		}, CodeNotFound, ExecutedYes},
-		{"try later", func(context.Context, *Event) ([]byte, error) { return nil, RetryAfter(time.Second, plain) }, CodeUnavailable, ExecutedYes},
+		{"try later", func(context.Context, *Event) ([]byte, error) {
+			return nil, &Error{Code: CodeUnavailable, After: time.Second, Cause: plain, Executed: ExecutedYes}
+		}, CodeUnavailable, ExecutedYes},
 		{"postponed", func(context.Context, *Event) ([]byte, error) { return nil, Postpone(time.Second, plain) }, CodeUnavailable, ExecutedNo},
 		{"sentinel", func(context.Context, *Event) ([]byte, error) { return nil, ErrConflict }, CodeConflict, ""},
 	} {
@@ -105,26 +107,5 @@ func TestRunHandsOnWhatTheEventCarries(t *testing.T) {
 	}).Run(t.Context(), e, time.Time{})
 	if err != nil {
 		t.Error(err)
-	}
-}
-
-type lookup struct {
-	ID string `json:"id"`
-}
-
-func (lookup) RoutingKey() string { return "look.up" }
-
-func TestRefusedInputHasNotRun(t *testing.T) {
-	var set Set[struct{}]
-	OnRequest(&set, "look-up", func(context.Context, *struct{}, lookup) (string, error) { return "", nil })
-	fns, err := set.With(&struct{}{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, body := range []string{`{"surely-not-there":1}`, `{`} {
-		_, err := fns[0].Run(t.Context(), &Event{Body: []byte(body)}, time.Time{})
-		if e := AsError(err); e.Executed != ExecutedNo {
-			t.Errorf("%s: got %v with executed %q, want no", body, e, e.Executed)
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"slices"
@@ -26,27 +26,27 @@ func TestDirectoryFollowsWorkers(t *testing.T) {
 	if _, known := d.Find("f"); known {
 		t.Error("an empty directory knows f")
 	}
-	d.Hear(announce("old", epoch, "1"), epoch)
+	d.Update(announce("old", epoch, "1"), epoch)
 	want("1", "old")
-	d.Hear(announce("new", epoch.Add(time.Minute), "2"), epoch)
+	d.Update(announce("new", epoch.Add(time.Minute), "2"), epoch)
 	want("2", "new", "old")
-	d.Hear(announce("old", epoch, "1"), epoch.Add(AnnounceInterval)) // an old worker's voice changes nothing
+	d.Update(announce("old", epoch, "1"), epoch.Add(AnnounceInterval)) // an old worker's voice changes nothing
 	want("2", "new", "old")
-	d.Lapse(epoch.Add(AnnounceLapse + time.Nanosecond)) // new has been silent since
-	want("1", "old")                                    // as after a release that was rolled back
-	d.Hear(Announcement{Worker: "old", Leaving: true}, epoch)
+	d.Expire(epoch.Add(AnnounceTimeout + time.Nanosecond)) // new has been silent since
+	want("1", "old")                                       // as after a release that was rolled back
+	d.Update(Announcement{Worker: "old", Leaving: true}, epoch)
 	want("1")
 }
 
 func TestDirectoryForgetsWhatNobodyHosts(t *testing.T) {
 	var d Directory
 	d.Forget("f")
-	d.Hear(announce("w", epoch, "1"), epoch)
+	d.Update(announce("w", epoch, "1"), epoch)
 	d.Forget("f")
 	if f, _ := d.Find("f"); len(f.Workers) != 1 {
 		t.Errorf("got the workers %q of what was to be forgotten while it is hosted, want 1", f.Workers)
 	}
-	d.Hear(Announcement{Worker: "w", Leaving: true}, epoch)
+	d.Update(Announcement{Worker: "w", Leaving: true}, epoch)
 	changed := d.Changed()
 	d.Forget("g")
 	if _, known := d.Find("f"); !known {
@@ -67,11 +67,11 @@ func TestDirectoryForgetsWhatNobodyHosts(t *testing.T) {
 func TestDirectoryFindsWhatIsHosted(t *testing.T) {
 	var d Directory
 	for _, name := range []string{"b", "a", "c"} {
-		d.Hear(Announcement{Worker: name, Started: epoch, Functions: []Descriptor{{Name: name, Kind: KindRequest, Keys: []string{"key"}}}}, epoch)
+		d.Update(Announcement{Worker: name, Started: epoch, Functions: []Descriptor{{Name: name, Kind: KindRequest, Keys: []string{"key"}}}}, epoch)
 		if f, _ := d.Find("key"); f.Name != name {
 			t.Errorf("got %s, want %s", f.Name, name)
 		}
-		d.Hear(Announcement{Worker: name, Leaving: true}, epoch)
+		d.Update(Announcement{Worker: name, Leaving: true}, epoch)
 		if _, known := d.Find("key"); !known {
 			t.Errorf("nothing is known when %s has left", name)
 		}
@@ -81,21 +81,21 @@ func TestDirectoryFindsWhatIsHosted(t *testing.T) {
 func TestDirectoryTellsOfChangesOnly(t *testing.T) {
 	var d Directory
 	changed := d.Changed()
-	d.Hear(announce("w", epoch, "1"), epoch)
+	d.Update(announce("w", epoch, "1"), epoch)
 	select {
 	case <-changed:
 	default:
 		t.Error("a new worker is no change")
 	}
 	changed = d.Changed()
-	d.Hear(announce("w", epoch, "1"), epoch.Add(time.Second))
-	d.Lapse(epoch.Add(time.Second))
+	d.Update(announce("w", epoch, "1"), epoch.Add(time.Second))
+	d.Expire(epoch.Add(time.Second))
 	select {
 	case <-changed:
 		t.Error("hearing the same again is a change")
 	default:
 	}
-	d.Hear(Announcement{Worker: "w", Leaving: true}, epoch)
+	d.Update(Announcement{Worker: "w", Leaving: true}, epoch)
 	select {
 	case <-changed:
 	default:
@@ -105,7 +105,7 @@ func TestDirectoryTellsOfChangesOnly(t *testing.T) {
 
 func TestDirectoryFindsByNameFirst(t *testing.T) {
 	var d Directory
-	d.Hear(Announcement{Worker: "w", Functions: []Descriptor{
+	d.Update(Announcement{Worker: "w", Functions: []Descriptor{
 		{Name: "a", Kind: KindRequest, Keys: []string{"b"}},
 		{Name: "b", Kind: KindRequest, Keys: []string{"a"}},
 		{Name: "e", Kind: KindEvent, Keys: []string{"happened"}},

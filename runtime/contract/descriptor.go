@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"encoding/json"
@@ -53,16 +53,6 @@ type Route struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`   // as in net/http.ServeMux, "/profiles/{id}"
 	Status int    `json:"status"` // on success
-}
-
-// Retry says how an event that failed is tried again. The zero value is the
-// default policy. It is an Option of OnEvent.
-type Retry struct {
-	Max    int           `json:"max,omitempty"`    // attempts in all, the first included; 10
-	First  time.Duration `json:"first,omitempty"`  // wait after the first failure; 1 s
-	Factor float64       `json:"factor,omitempty"` // each wait is this much longer; 2
-	Cap    time.Duration `json:"cap,omitempty"`    // no wait is longer; 15 min
-	Jitter float64       `json:"jitter,omitempty"` // spread of each wait, 0 to 1; 0.2
 }
 
 // Has reports whether key is one of d's keys, or fits one of its patterns.

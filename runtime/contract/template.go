@@ -1,13 +1,13 @@
-package faas
+package contract
 
 import (
 	"fmt"
 	"strings"
 )
 
-// ExpandTag fills a tag template such as "profile:{id}" in. field gives the
+// ExpandTemplate fills a tag template such as "profile:{id}" in. field gives the
 // value of an input field as text.
-func ExpandTag(template string, field func(name string) (string, bool)) (string, error) {
+func ExpandTemplate(template string, field func(name string) (string, bool)) (string, error) {
 	var b strings.Builder
 	for rest := template; ; {
 		before, after, found := strings.Cut(rest, "{")

@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"bytes"
@@ -11,26 +11,26 @@ import (
 	"time"
 )
 
-// DeadFilter chooses dead letters. The zero value chooses all; what is set has
+// DeadLetterFilter chooses dead letters. The zero value chooses all; what is set has
 // to fit all at once.
-type DeadFilter struct {
-	IDs    []string    // any of them
-	Codes  []Code      // any of them
-	Error  string      // part of the error, in upper or lower case
-	Key    string      // routing key, or a pattern such as "order.#"
-	Before time.Time   // it failed last before then
-	After  time.Time   // it failed last after then
-	Fields []DeadField // all of them
+type DeadLetterFilter struct {
+	IDs    []string          // any of them
+	Codes  []Code            // any of them
+	Error  string            // part of the error, in upper or lower case
+	Key    string            // routing key, or a pattern such as "order.#"
+	Before time.Time         // it failed last before then
+	After  time.Time         // it failed last after then
+	Fields []DeadLetterField // all of them
 }
 
 // Empty reports whether f chooses all.
-func (f *DeadFilter) Empty() bool {
+func (f *DeadLetterFilter) Empty() bool {
 	return len(f.IDs) == 0 && len(f.Codes) == 0 && f.Error == "" && f.Key == "" &&
 		f.Before.IsZero() && f.After.IsZero() && len(f.Fields) == 0
 }
 
-// Fits reports whether f chooses l.
-func (f *DeadFilter) Fits(l *DeadLetter) bool {
+// Matches reports whether f chooses l.
+func (f *DeadLetterFilter) Matches(l *DeadLetter) bool {
 	switch {
 	case len(f.IDs) > 0 && !slices.Contains(f.IDs, l.Event.ID),
 		len(f.Codes) > 0 && !slices.Contains(f.Codes, l.Code),
@@ -49,24 +49,24 @@ func (f *DeadFilter) Fits(l *DeadLetter) bool {
 	if d.Decode(&body) != nil {
 		return false
 	}
-	return !slices.ContainsFunc(f.Fields, func(field DeadField) bool { return !field.fits(body) })
+	return !slices.ContainsFunc(f.Fields, func(field DeadLetterField) bool { return !field.fits(body) })
 }
 
-// DeadField chooses letters by one value in their JSON body.
-type DeadField struct {
+// DeadLetterField chooses letters by one value in their JSON body.
+type DeadLetterField struct {
 	path  []string
 	value string
 }
 
-// ParseDeadField reads "customer.id=42" or, as a JSON pointer (RFC 6901),
+// ParseDeadLetterField reads "customer.id=42" or, as a JSON pointer (RFC 6901),
 // "/customer/id=42". Items of arrays are counted from 0. The value is compared
 // with a string, a number, true, false or null.
-func ParseDeadField(s string) (DeadField, error) {
+func ParseDeadLetterField(s string) (DeadLetterField, error) {
 	path, value, ok := strings.Cut(s, "=")
 	if !ok || path == "" || path == "/" {
-		return DeadField{}, fmt.Errorf("field %q: write it as customer.id=42", s)
+		return DeadLetterField{}, fmt.Errorf("field %q: write it as customer.id=42", s)
 	}
-	f := DeadField{path: strings.Split(path, "."), value: value}
+	f := DeadLetterField{path: strings.Split(path, "."), value: value}
 	if pointer, ok := strings.CutPrefix(path, "/"); ok {
 		f.path = strings.Split(pointer, "/")
 		for i, name := range f.path {
@@ -76,7 +76,7 @@ func ParseDeadField(s string) (DeadField, error) {
 	return f, nil
 }
 
-func (f DeadField) fits(v any) bool {
+func (f DeadLetterField) fits(v any) bool {
 	for _, name := range f.path {
 		switch inner := v.(type) {
 		case map[string]any:

@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"strings"

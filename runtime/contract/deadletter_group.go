@@ -1,4 +1,4 @@
-package faas
+package contract
 
 import (
 	"cmp"
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// DeadGroup is dead letters of one function that died of the same error.
-type DeadGroup struct {
+// DeadLetterGroup is dead letters of one function that died of the same error.
+type DeadLetterGroup struct {
 	Function string    `json:"function"`
 	Code     Code      `json:"code"`
 	Error    string    `json:"error"` // with … for what differs from letter to letter
@@ -17,10 +17,10 @@ type DeadGroup struct {
 	Last     time.Time `json:"last"`  // the latest
 }
 
-// DeadGroups counts dead letters by function and error. The zero value is
+// DeadLetterGroups counts dead letters by function and error. The zero value is
 // ready to use.
-type DeadGroups struct {
-	groups map[deadGroupKey]*DeadGroup
+type DeadLetterGroups struct {
+	groups map[deadGroupKey]*DeadLetterGroup
 }
 
 type deadGroupKey struct {
@@ -29,14 +29,14 @@ type deadGroupKey struct {
 }
 
 // Add counts l.
-func (g *DeadGroups) Add(l *DeadLetter) {
+func (g *DeadLetterGroups) Add(l *DeadLetter) {
 	key := deadGroupKey{l.Function, errorPattern(l.Error), l.Code}
 	group := g.groups[key]
 	if group == nil {
 		if g.groups == nil {
-			g.groups = map[deadGroupKey]*DeadGroup{}
+			g.groups = map[deadGroupKey]*DeadLetterGroup{}
 		}
-		group = &DeadGroup{Function: l.Function, Code: l.Code, Error: key.err, First: l.Last, Last: l.Last}
+		group = &DeadLetterGroup{Function: l.Function, Code: l.Code, Error: key.err, First: l.Last, Last: l.Last}
 		g.groups[key] = group
 	}
 	group.Count++
@@ -49,12 +49,12 @@ func (g *DeadGroups) Add(l *DeadLetter) {
 }
 
 // List returns the groups by function, the largest first.
-func (g *DeadGroups) List() []DeadGroup {
-	list := make([]DeadGroup, 0, len(g.groups))
+func (g *DeadLetterGroups) List() []DeadLetterGroup {
+	list := make([]DeadLetterGroup, 0, len(g.groups))
 	for _, group := range g.groups {
 		list = append(list, *group)
 	}
-	slices.SortFunc(list, func(a, b DeadGroup) int {
+	slices.SortFunc(list, func(a, b DeadLetterGroup) int {
 		return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(b.Count, a.Count), cmp.Compare(a.Error, b.Error))
 	})
 	return list

@@ -1,0 +1,39 @@
+// Package contract is what the parts of the runtime agree on: the events, calls
+// and errors that travel, the descriptors that workers announce, and the
+// interfaces of a broker.
+//
+// It knows how a function is run, but not how it is written (package faas), how
+// messages are carried (rabbit, memory), or where results are kept (cache). It
+// imports the standard library only.
+package contract
+
+import (
+	"context"
+	"math/rand/v2"
+)
+
+// Message is a value that travels: a struct that knows the routing key under
+// which it is published or called. The method must work on the zero value.
+type Message interface {
+	RoutingKey() string
+}
+
+// Handler runs one delivery and returns the reply's body (nil for an event).
+// The event is shared and must not be changed.
+type Handler func(ctx context.Context, e *Event) ([]byte, error)
+
+// NewID returns a fresh identifier for a message or a call: 26 characters of
+// base32 with 130 random bits. It is unique, and no secret: the generator is
+// the process's own ChaCha8, where crypto/rand would ask the kernel each time.
+func NewID() string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	var id [26]byte
+	for i := 0; i < len(id); {
+		for n, bits := 0, rand.Uint64(); n < 12 && i < len(id); n++ {
+			id[i] = alphabet[bits&31]
+			bits >>= 5
+			i++
+		}
+	}
+	return string(id[:])
+}

@@ -1,0 +1,171 @@
+package contract
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// MaxSession is how many bytes the values of a session may take, as one JSON object.
+const MaxSession = 16 << 10
+
+type sessionKey struct{}
+
+// WithSession returns ctx with s in it. Run calls it; tests may.
+func WithSession(ctx context.Context, s *ClientSession) context.Context {
+	return context.WithValue(ctx, sessionKey{}, s)
+}
+
+// SessionOf returns the session that ctx has, if there is one.
+func SessionOf(ctx context.Context) (s *ClientSession, found bool) {
+	s, found = ctx.Value(sessionKey{}).(*ClientSession)
+	return s, found
+}
+
+// ClientSession is a session in the hands of one function, see faas.Session. It is
+// safe for concurrent use.
+type ClientSession struct {
+	absent bool // the call came without one
+
+	mu     sync.Mutex
+	before map[string]json.RawMessage // as it came; nil once it is destroyed
+	values map[string]json.RawMessage // as it is now
+	change SessionChange
+}
+
+// SessionChange is what a function did to a session. It travels as JSON.
+type SessionChange struct {
+	Set     map[string]json.RawMessage `json:"set,omitempty"`
+	Delete  []string                   `json:"delete,omitempty"`
+	Renew   bool                       `json:"renew,omitempty"`   // give it another token, and end the present one
+	Destroy bool                       `json:"destroy,omitempty"` // end it; Set begins another
+}
+
+// OpenSession returns the session that came with a call; nil: it came without.
+func OpenSession(values []byte) (*ClientSession, error) {
+	s := &ClientSession{absent: values == nil}
+	if !s.absent {
+		if err := json.Unmarshal(values, &s.before); err != nil {
+			return nil, &Error{Code: CodeMalformed, Detail: "the session that came with the call is not a JSON object", Cause: err, Executed: ExecutedNo}
+		}
+	}
+	s.values = copied(s.before)
+	return s, nil
+}
+
+// Get decodes the value of that name into what value points to, as
+// json.Unmarshal does, and reports whether there is one. It fails if the value
+// does not fit.
+func (s *ClientSession) Get(name string, value any) (found bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	raw, found := s.values[name]
+	if !found {
+		return false, nil
+	}
+	if err := json.Unmarshal(raw, value); err != nil {
+		return true, fmt.Errorf("session value %q: %w", name, err)
+	}
+	return true, nil
+}
+
+// Set stores a value under a name, as JSON. The first value that is set begins
+// the client's session. It fails, and changes nothing, when the value cannot
+// be encoded, when the session would be larger than MaxSession, and when the
+// call came without a session.
+func (s *ClientSession) Set(name string, value any) error {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("session value %q: %w", name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.absent {
+		return Errorf(CodePermanent, "session value %q: the session cannot be changed: only a call over HTTP comes with one", name)
+	}
+	next := copied(s.values)
+	next[name] = raw
+	if err := CheckSession(next); err != nil {
+		return err
+	}
+	s.values = next
+	if s.change.Set == nil {
+		s.change.Set = map[string]json.RawMessage{}
+	}
+	s.change.Set[name] = raw
+	s.change.Delete = slices.DeleteFunc(s.change.Delete, func(deleted string) bool { return deleted == name })
+	return nil
+}
+
+// Delete removes the value of that name, if there is one.
+func (s *ClientSession) Delete(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, found := s.values[name]; !found {
+		return
+	}
+	delete(s.values, name)
+	delete(s.change.Set, name)
+	if _, stored := s.before[name]; stored {
+		s.change.Delete = append(s.change.Delete, name)
+	}
+}
+
+// Renew gives the session another token and a new lifetime; the present token
+// is worth nothing from then on. Call it wherever the client's rights change,
+// above all at login: a token that somebody else may have planted or seen
+// before must not be the one that is logged in.
+func (s *ClientSession) Renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.change.Renew = !s.absent
+}
+
+// Destroy ends the session with all its values, at logout. What is set after it
+// begins another session, under another token.
+func (s *ClientSession) Destroy() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before, s.values = nil, map[string]json.RawMessage{}
+	s.change = SessionChange{Destroy: !s.absent}
+}
+
+// Change returns what was done to the session so far.
+func (s *ClientSession) Change() SessionChange {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.change
+	c.Set, c.Delete = maps.Clone(c.Set), slices.Clone(c.Delete)
+	return c
+}
+
+// encodeChange is Change as it travels; nil if nothing was done.
+func (s *ClientSession) encodeChange() ([]byte, error) {
+	c := s.Change()
+	if len(c.Set) == 0 && len(c.Delete) == 0 && !c.Renew && !c.Destroy {
+		return nil, nil
+	}
+	return json.Marshal(c)
+}
+
+// CheckSession fails if values take more than MaxSession bytes.
+func CheckSession(values map[string]json.RawMessage) error {
+	b, err := json.Marshal(values)
+	if err != nil {
+		return fmt.Errorf("encode the session: %w", err)
+	}
+	if len(b) > MaxSession {
+		return Errorf(CodePermanent, "the session would have %d bytes: it holds %d at the most; keep what is large elsewhere and its id here", len(b), MaxSession)
+	}
+	return nil
+}
+
+// copied is maps.Clone, but never nil.
+func copied(values map[string]json.RawMessage) map[string]json.RawMessage {
+	c := make(map[string]json.RawMessage, len(values)+1)
+	maps.Copy(c, values)
+	return c
+}
