@@ -105,9 +105,7 @@ func TestRetryIsDueBeforeItsExchangeIsThere(t *testing.T) {
 		t.Fatalf("got attempt %d, want the first one", attempt)
 	}
 	time.Sleep(time.Second) // it is due
-	back := b.names.common()
-	back.bindings = []binding{{b.names.eventQueue("retried"), b.names.eventQueue("retried"), b.names.due()}}
-	if err := back.declare(ch); err != nil {
+	if err := errors.Join(b.names.common().declare(ch), b.names.dueEvents().declare(ch)); err != nil {
 		t.Fatal(err)
 	}
 	if attempt := receive(t, "the retry", attempts); attempt != 2 {
