@@ -22,28 +22,24 @@ import (
 // unsettled for a tier, and waits for a target that is full or has no leader.
 
 const (
-	duePrefetch    = 512         // of a process
-	targetPatience = time.Second // for a target to confirm a message
-	missingPause   = time.Second // how long an event waits for its queue to be declared again
+	duePrefetch  = 512         // of a process
+	missingPause = time.Second // how long an event waits for its queue to be declared again
 )
 
 // dueMover moves what is due on to its targets.
 type dueMover struct {
 	b       *Broker
-	moves   *publisher // on a channel of its own: see target
+	base    context.Context // of the targets
 	targets targets
 }
 
-func newDueMover(b *Broker) *dueMover {
-	return &dueMover{b: b, moves: newPublisher(b, maxUnconfirmed/4)}
-}
-
-// run moves what is due, until ctx is done.
-func (m *dueMover) run(ctx context.Context) {
-	var parts sync.WaitGroup
-	defer parts.Wait()
-	parts.Go(func() { m.moves.run(ctx) })
-	parts.Go(func() { m.b.consume.use(ctx, "due events", m.consume) })
+// moveDue moves what is due, until ctx is done.
+func (b *Broker) moveDue(ctx context.Context) {
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	m := &dueMover{b: b, base: base, targets: targets{b: b, byName: map[string]*target{}}}
+	defer m.targets.running.Wait()
+	defer stop()
+	b.consume.use(ctx, "due events", m.consume)
 }
 
 // consume moves what is due over conn, until ctx is done or conn fails.
@@ -137,8 +133,9 @@ func (m *dueMover) moveOn(ctx context.Context, d *amqp.Delivery) error {
 	if wait := time.Until(e.NotBefore); !e.NotBefore.IsZero() && wait > 0 {
 		return m.b.copies.delay(ctx, name, wait, grain, copyOf(d, &e, nil))
 	}
-	t := m.targets.get(name)
-	wait, err := t.send(ctx, m.moves, name, copyOf(d, &e, nil))
+	t := m.targets.acquire(m.base, name)
+	defer m.targets.release(t)
+	wait, opened, err := t.send(ctx, name, copyOf(d, &e, nil))
 	switch {
 	case err == nil && wait == 0:
 		return nil
@@ -151,11 +148,11 @@ func (m *dueMover) moveOn(ctx context.Context, d *amqp.Delivery) error {
 			return m.buryUnroutable(ctx, function, d, &e)
 		}
 		wait = missingPause
-	case err != nil && ctx.Err() != nil, errors.Is(err, contract.ErrUnavailable), errors.Is(err, contract.ErrBlocked):
-		return err
 	case err != nil:
+		return err
+	case opened != nil:
 		m.b.log.Warn("a queue does not take its due events: they wait, and hold up no other queue",
-			zap.String("queue", name), zap.Duration("for", wait), zap.Error(err))
+			zap.String("queue", name), zap.Duration("for", wait), zap.Error(opened))
 	}
 	return m.b.copies.delay(ctx, name, wait, time.Duration(retrySlack*float64(wait)), copyOf(d, &e, nil))
 }

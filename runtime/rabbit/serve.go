@@ -23,7 +23,7 @@ func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
 	var serving sync.WaitGroup
 	failures := make([]error, len(fns))
 	if slices.ContainsFunc(fns, func(fn contract.Function) bool { return fn.Kind == contract.KindEvent }) {
-		serving.Go(func() { newDueMover(b).run(ctx) })
+		serving.Go(func() { b.moveDue(ctx) })
 	}
 	for i, fn := range fns {
 		serving.Go(func() { b.keepDeclared(ctx, &fn.Descriptor) })
