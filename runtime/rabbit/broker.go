@@ -35,10 +35,7 @@ type Broker struct {
 
 	load      atomic.Int64 // calls taken on and not yet answered
 	directory contract.Directory
-	publisher *publisher // of events
-	copies    *publisher // of retries, delays and dead letters: what is stuck there does not hold up events
-	tiers     *tiers
-	canaries  *canaries
+	publisher *publisher
 	caller    *caller
 	system    *system
 
@@ -62,10 +59,7 @@ func Open(cfg Config) (*Broker, error) {
 		publish: newLink(cfg, "publish"), consume: newLink(cfg, "consume"),
 		calls: newLink(cfg, "call"), work: newLink(cfg, "work"),
 	}
-	b.tiers = &tiers{link: b.consume, names: b.names}
-	b.publisher, b.copies = newPublisher(b, maxUnconfirmed), newPublisher(b, maxUnconfirmed/4)
-	b.copies.renews = true
-	b.system, b.caller = newSystem(b), newCaller(b)
+	b.publisher, b.system, b.caller = newPublisher(b), newSystem(b), newCaller(b)
 	plugged, unplug := context.WithCancel(context.Background())
 	b.unplug = unplug
 	b.all = []*link{b.publish, b.consume, b.calls, b.work}
@@ -76,10 +70,7 @@ func Open(cfg Config) (*Broker, error) {
 
 	running, stop := context.WithCancel(plugged)
 	b.stop = stop
-	b.canaries = newCanaries(running, b)
-	b.tiers.used = b.canaries.used
 	b.parts.Go(func() { b.publisher.run(running) })
-	b.parts.Go(func() { b.copies.run(running) })
 	b.parts.Go(func() { b.system.run(running) })
 	b.parts.Go(func() { b.caller.run(running) })
 	return b, nil
@@ -98,7 +89,6 @@ func (b *Broker) Close() error {
 		}
 		b.stop()
 		b.parts.Wait()
-		b.canaries.close()
 		b.unplug()
 		b.links.Wait()
 	})

@@ -31,12 +31,11 @@ type Config struct {
 	// before each attempt to connect: rotated credentials take effect then.
 	URLFrom func() (string, error)
 
-	pace           pace          // of connecting again; 100 ms to 5 s
-	hearing        time.Duration // how often to look whether broadcasts are heard; as often as workers announce themselves
-	declaring      time.Duration // how often to declare again what functions need; 10 s
-	canaryPatience time.Duration // beyond the length of a delay tier; 10 s
-	copyPace       pace          // of publishing a copy again that the broker did not take; 100 ms to 30 s
-	copyPatience   time.Duration // how long a delivery is held whose copy the broker does not take; 10 min
+	pace         pace          // of connecting again; 100 ms to 5 s
+	hearing      time.Duration // how often to look whether broadcasts are heard; as often as workers announce themselves
+	declaring    time.Duration // how often to declare again what functions need; 10 s
+	copyPace     pace          // of publishing a copy again that the broker did not take; 100 ms to 30 s
+	copyPatience time.Duration // how long a delivery is held whose copy the broker does not take; 10 min
 }
 
 func (c Config) withDefaults() Config {
@@ -46,7 +45,6 @@ func (c Config) withDefaults() Config {
 	c.pace = cmp.Or(c.pace, pace{first: 100 * time.Millisecond, longest: 5 * time.Second})
 	c.hearing = cmp.Or(c.hearing, contract.AnnounceInterval)
 	c.declaring = cmp.Or(c.declaring, 10*time.Second)
-	c.canaryPatience = cmp.Or(c.canaryPatience, 10*time.Second)
 	c.copyPace = cmp.Or(c.copyPace, pace{first: 100 * time.Millisecond, longest: 30 * time.Second})
 	c.copyPatience = cmp.Or(c.copyPatience, 10*time.Minute) // well below the broker's consumer_timeout of 30 min
 	if c.Observe == nil {

@@ -292,9 +292,6 @@ func (c *consumer) declare(ctx context.Context, ch *amqp.Channel) error {
 	if c.bound || c.b.names.fixed { // whoever came since may be newer, and know better which keys it wants
 		return nil
 	}
-	if err := ch.QueueUnbind(c.queue, c.queue, c.b.names.due(), nil); err != nil { // see dueEvents
-		return fmt.Errorf("remove the binding of queue %q to exchange %q: %w", c.queue, c.b.names.due(), err)
-	}
 	return c.unbindOld(ch, exchange)
 }
 

@@ -2,12 +2,10 @@ package rabbit
 
 import (
 	"context"
-	"strconv"
 	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
@@ -60,16 +58,14 @@ func tierFor(wait, slack time.Duration) (name string, length time.Duration) {
 
 // tiers are the delay queues. They are declared when first used.
 type tiers struct {
-	link      *link
-	names     names
-	declaring singleflight.Group // by tier
-	used      func(tier string, length time.Duration)
+	link  *link
+	names names
 
 	mu       sync.Mutex
 	declared map[string]bool
 }
 
-// ensure declares the tier, once at a time.
+// ensure declares the tier, once.
 func (t *tiers) ensure(ctx context.Context, tier string, wait time.Duration) error {
 	t.mu.Lock()
 	known := t.declared[tier]
@@ -77,20 +73,16 @@ func (t *tiers) ensure(ctx context.Context, tier string, wait time.Duration) err
 	if known {
 		return nil
 	}
-	_, err, _ := t.declaring.Do(tier, func() (any, error) {
-		// Its own ctx: others wait for it, too.
-		if err := t.link.declare(context.WithoutCancel(ctx), t.names.delayTier(tier, wait).declare); err != nil {
-			return nil, err
-		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.declared == nil {
-			t.declared = map[string]bool{}
-		}
-		t.declared[tier] = true
-		return nil, nil
-	})
-	return err
+	if err := t.link.declare(ctx, t.names.delayTier(tier, wait).declare); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.declared == nil {
+		t.declared = map[string]bool{}
+	}
+	t.declared[tier] = true
+	return nil
 }
 
 // forget makes the next use declare the tier again.
@@ -107,16 +99,9 @@ func (p *publisher) delay(ctx context.Context, queue string, wait, slack time.Du
 	if err := p.tiers.ensure(ctx, tier, length); err != nil {
 		return err
 	}
-	// Before 4.1 RabbitMQ starts a quorum queue without its TTL and adds it a
-	// moment later. Another process may publish between the two, and a message
-	// without an expiry at the head would block the tier for ever.
-	m.Expiration = strconv.FormatInt(length.Milliseconds(), 10)
 	err := p.publish(ctx, p.names.delay(tier), queue, m)
 	if contract.AsError(err) != nil && contract.AsError(err).Code == contract.CodeUnroutable { // somebody deleted it
 		p.tiers.forget(tier)
-	}
-	if err == nil {
-		p.tiers.used(tier, length)
 	}
 	return err
 }

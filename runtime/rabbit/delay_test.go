@@ -170,7 +170,7 @@ func TestDelaysSurviveABrokerRestart(t *testing.T) {
 		if tier.wait > 10*time.Second { // no more will be used
 			break
 		}
-		if err := b.tiers.ensure(t.Context(), tier.name, tier.wait); err != nil {
+		if err := b.publisher.tiers.ensure(t.Context(), tier.name, tier.wait); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -110,7 +110,7 @@ func (n names) fromDelivery(d *amqp.Delivery) contract.Event {
 		Redelivered: d.Redelivered,
 	}
 	switch d.Exchange {
-	case n.due(), "": // it comes back from a delay, or is replayed
+	case n.due(), n.stranded(), "": // it comes back from a delay, or is replayed
 		if key := stringOf(d.Headers, headerKey); key != "" {
 			e.Key, e.Exchange = key, stringOf(d.Headers, headerExchange)
 		}

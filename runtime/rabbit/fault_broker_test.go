@@ -105,7 +105,9 @@ func TestRetryIsDueBeforeItsExchangeIsThere(t *testing.T) {
 		t.Fatalf("got attempt %d, want the first one", attempt)
 	}
 	time.Sleep(time.Second) // it is due
-	if err := errors.Join(b.names.common().declare(ch), b.names.dueEvents().declare(ch)); err != nil {
+	back := b.names.common()
+	back.bindings = []binding{{b.names.eventQueue("retried"), b.names.eventQueue("retried"), b.names.due()}}
+	if err := back.declare(ch); err != nil {
 		t.Fatal(err)
 	}
 	if attempt := receive(t, "the retry", attempts); attempt != 2 {

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxUnconfirmed    = 64 << 20        // bytes of events under way at once
+	maxUnconfirmed    = 64 << 20        // bytes of publishes under way at once
 	minShare          = 32 << 10        // bytes that the smallest of them counts for: 2048 are under way at the most
 	reconnectPatience = 5 * time.Second // how long a publish waits for a connection
 )
@@ -88,11 +88,9 @@ func (b *Broker) isHeard(e *contract.Event) bool {
 type publisher struct {
 	link      *link
 	names     names
-	size      int64               // of room
 	room      *semaphore.Weighted // of what is under way, in bytes
 	exchanges exchanges
-	tiers     *tiers
-	renews    bool // a publish that is not confirmed in time ends its channel
+	tiers     tiers
 
 	mu      sync.Mutex
 	session *publishSession // nil while there is no channel
@@ -100,11 +98,10 @@ type publisher struct {
 	over    bool            // nothing will be sent any more
 }
 
-// newPublisher returns a publisher that has up to room bytes under way.
-func newPublisher(b *Broker, room int64) *publisher {
+func newPublisher(b *Broker) *publisher {
 	return &publisher{
-		link: b.publish, names: b.names, size: room, room: semaphore.NewWeighted(room), changed: make(chan struct{}),
-		exchanges: exchanges{link: b.consume}, tiers: b.tiers,
+		link: b.publish, names: b.names, room: semaphore.NewWeighted(maxUnconfirmed), changed: make(chan struct{}),
+		exchanges: exchanges{link: b.consume}, tiers: tiers{link: b.consume, names: b.names},
 	}
 }
 
@@ -119,8 +116,8 @@ func (p *publisher) run(ctx context.Context) {
 	p.close()
 	patience, done := context.WithDeadline(serving, p.link.farewell())
 	defer done()
-	if p.room.Acquire(patience, p.size) == nil { // all of it: nothing is under way
-		p.room.Release(p.size) // who comes now learns that it is over
+	if p.room.Acquire(patience, maxUnconfirmed) == nil { // all of it: nothing is under way
+		p.room.Release(maxUnconfirmed) // who comes now learns that it is over
 	}
 	stop()
 	g.Wait()
@@ -132,27 +129,13 @@ func (p *publisher) publish(ctx context.Context, exchange, key string, m amqp.Pu
 	if err != nil {
 		return err
 	}
-	if err = u.confirmed(ctx); p.renews && errors.Is(err, contract.ErrUnconfirmed) && ctx.Err() != nil {
-		p.renew(u.session)
-	}
-	return err
-}
-
-// renew ends the channel of s, or the present one, so that what comes next is
-// published on a new one. What is under way on it is not confirmed any more.
-func (p *publisher) renew(s *publishSession) {
-	p.mu.Lock()
-	present := p.session
-	p.mu.Unlock()
-	if present != nil && (s == nil || s == present) {
-		closeChannel(present.channel)
-	}
+	return u.confirmed(ctx)
 }
 
 // send is the first half of publish. Whoever calls it waits with confirmed, and
 // may send others before.
 func (p *publisher) send(ctx context.Context, exchange, key string, m amqp.Publishing) (*underway, error) {
-	size := min(max(minShare, int64(len(m.Body))), p.size)
+	size := max(minShare, int64(len(m.Body)))
 	if err := p.room.Acquire(ctx, size); err != nil {
 		return nil, p.notTaken(ctx)
 	}

@@ -41,7 +41,7 @@ func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
 	}
 	s := &publishSession{
 		channel: ch, returned: map[int64]bool{},
-		returns: ch.NotifyReturn(make(chan amqp.Return, p.size/minShare)),
+		returns: ch.NotifyReturn(make(chan amqp.Return, maxUnconfirmed/minShare)),
 		closed:  ch.NotifyClose(make(chan *amqp.Error, 1)),
 	}
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))

@@ -23,7 +23,7 @@ func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
 	var serving sync.WaitGroup
 	failures := make([]error, len(fns))
 	if slices.ContainsFunc(fns, func(fn contract.Function) bool { return fn.Kind == contract.KindEvent }) {
-		serving.Go(func() { b.moveDue(ctx) })
+		serving.Go(func() { b.consume.use(ctx, "stranded events", b.rescueStranded) })
 	}
 	for i, fn := range fns {
 		serving.Go(func() { b.keepDeclared(ctx, &fn.Descriptor) })
@@ -96,11 +96,6 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 func (b *Broker) declareAgain(ctx context.Context, fn *contract.Descriptor) error {
 	if err := b.consume.declare(ctx, b.names.common().declare); err != nil {
 		return err
-	}
-	if fn.Kind == contract.KindEvent {
-		if err := b.consume.declare(ctx, b.names.dueEvents().declare); err != nil {
-			return err
-		}
 	}
 	if fn.Kind == contract.KindRequest {
 		return b.consume.declare(ctx, b.names.requestFunction(fn).declare)

@@ -114,14 +114,12 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 	if err := s.b.names.common().declare(ch); err != nil {
 		return err
 	}
-	own, deliveries, err := s.b.names.consumeOwnQueue(ch, s.b.names.system(), "#")
+	deliveries, err := s.b.names.consumeOwnQueue(ch, s.b.names.system(), "#")
 	if err != nil {
 		return err
 	}
 	s.setConsuming(time.Now())
 	defer s.setConsuming(time.Time{})
-	s.b.canaries.reset(own)
-	defer s.b.canaries.reset("")
 	s.discover()
 	if s.deaf { // meanwhile it may have missed that it was asked to
 		s.deaf = false
@@ -171,22 +169,23 @@ func (s *system) discover() {
 }
 
 // consumeOwnQueue binds a queue of this connection's own to the exchange, and
-// consumes from it. It is bounded: if the consumer is too slow, the oldest go.
-func (n names) consumeOwnQueue(ch *amqp.Channel, exchange, key string) (queue string, deliveries <-chan amqp.Delivery, err error) {
+// consumes from it. It is bounded: when nobody keeps up, the oldest go.
+func (n names) consumeOwnQueue(ch *amqp.Channel, exchange, key string) (<-chan amqp.Delivery, error) {
 	q, err := ch.QueueDeclare("", false, true, true, false, amqp.Table{"x-queue-type": "classic", "x-max-length": int64(10_000)})
 	if err != nil {
-		return "", nil, n.explainOwnQueue(err)
+		return nil, n.explainOwnQueue(err)
 	}
 	if err := bindQueue(ch, q.Name, key, exchange); err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	if err := ch.Qos(256, 0, false); err != nil {
-		return "", nil, fmt.Errorf("set the prefetch: %w", err)
+		return nil, fmt.Errorf("set the prefetch: %w", err)
 	}
-	if deliveries, err = ch.Consume(q.Name, "", false, true, false, false, nil); err != nil {
-		return "", nil, fmt.Errorf("consume from %q: %w", q.Name, err)
+	deliveries, err := ch.Consume(q.Name, "", false, true, false, false, nil)
+	if err != nil {
+		return nil, fmt.Errorf("consume from %q: %w", q.Name, err)
 	}
-	return q.Name, deliveries, nil
+	return deliveries, nil
 }
 
 func (s *system) setConsuming(since time.Time) {

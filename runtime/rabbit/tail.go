@@ -25,7 +25,7 @@ func (b *Broker) Tail(ctx context.Context, pattern string, fn func(contract.Even
 		if err := b.names.common().declare(ch); err != nil {
 			return err
 		}
-		_, deliveries, err := b.names.consumeOwnQueue(ch, b.names.events(), pattern)
+		deliveries, err := b.names.consumeOwnQueue(ch, b.names.events(), pattern)
 		if err != nil {
 			return err
 		}

@@ -18,10 +18,10 @@ const (
 	eventQueueLength   = 1_000_000
 	deliveryLimit      = 20 // deliveries that may end with the worker's death
 
-	// Up to RabbitMQ 4.2 a look at a message of a quorum queue uses up a
-	// delivery. Without a limit, RabbitMQ 4 drops it after 20, and 3.10 puts it
-	// at the back of the queue; -1 means none on 4 only.
-	noDeliveryLimit = math.MaxInt32
+	// Up to RabbitMQ 4.2 whoever looks at a dead letter uses up a delivery.
+	// Without a limit, RabbitMQ 4 drops it after 20, and 3.10 puts it at the
+	// back of the queue; -1 means none on 4 only.
+	deadDeliveryLimit = math.MaxInt32
 )
 
 // names are what exchanges and queues of one namespace are called.
@@ -37,9 +37,9 @@ func (n names) requests() string              { return n.namespace + ".requests"
 func (n names) events() string                { return n.namespace + ".events" }
 func (n names) dead() string                  { return n.namespace + ".dead" }
 func (n names) system() string                { return n.namespace + ".system" }
-func (n names) expired() string               { return n.namespace + ".expired" }  // an exchange and a queue
-func (n names) due() string                   { return n.namespace + ".due" }      // an exchange and a queue
-func (n names) dueAlternate() string          { return n.namespace + ".stranded" } // an exchange; see dueEvents
+func (n names) expired() string               { return n.namespace + ".expired" } // an exchange and a queue
+func (n names) due() string                   { return n.namespace + ".due" }
+func (n names) stranded() string              { return n.namespace + ".stranded" } // an exchange and a queue
 func (n names) requestQueue(fn string) string { return n.namespace + ".request." + fn }
 func (n names) deadFunctions() string         { return n.namespace + ".dead-functions" } // a queue
 func (n names) eventQueue(fn string) string   { return n.namespace + ".event." + fn }
@@ -92,8 +92,8 @@ func (n names) common() topology {
 		{name: n.dead(), kind: amqp.ExchangeDirect},
 		{name: n.system(), kind: amqp.ExchangeTopic},
 		{name: n.expired(), kind: amqp.ExchangeFanout},
-		{name: n.due(), kind: amqp.ExchangeDirect, alternate: n.dueAlternate()},
-		{name: n.dueAlternate(), kind: amqp.ExchangeFanout},
+		{name: n.due(), kind: amqp.ExchangeDirect, alternate: n.stranded()},
+		{name: n.stranded(), kind: amqp.ExchangeFanout},
 	}}
 }
 
@@ -159,6 +159,7 @@ func (n names) eventFunction(d *contract.Descriptor, source string) topology {
 		arguments["x-single-active-consumer"] = true
 	}
 	t.queues = append(t.queues, queue{name, arguments})
+	t.bindings = append(t.bindings, binding{name, name, n.due()})
 	for _, key := range d.Keys {
 		t.bindings = append(t.bindings, binding{name, key, source})
 	}
@@ -171,7 +172,7 @@ func (n names) deadLetters(fn string) topology {
 		fixed: n.fixed,
 		queues: []queue{{name, amqp.Table{
 			"x-queue-type":     "quorum",
-			"x-delivery-limit": int64(noDeliveryLimit),
+			"x-delivery-limit": int64(deadDeliveryLimit),
 		}}},
 		bindings: []binding{{name, fn, n.dead()}},
 	}
@@ -182,7 +183,7 @@ func (n names) deadLetters(fn string) topology {
 func (n names) deadRegister() topology {
 	return topology{fixed: n.fixed, queues: []queue{{n.deadFunctions(), amqp.Table{
 		"x-queue-type":     "quorum",
-		"x-delivery-limit": int64(noDeliveryLimit),
+		"x-delivery-limit": int64(deadDeliveryLimit),
 	}}}}
 }
 
@@ -204,18 +205,12 @@ func (n names) delayTier(tier string, wait time.Duration) topology {
 	}
 }
 
-// dueEvents is where all tiers dead-letter to, see dueMover. The tiers name the
-// exchange, which is a direct one, and the routing key is the queue to come back
-// to; no queue is bound to it for that, so that its alternate, a fanout, gets
-// everything. (An earlier version bound the functions' queues to the exchange.
-// What is in its tiers arrives on this way.)
-func (n names) dueEvents() topology {
+// strandedEvents is where the broker puts events that come back from a delay
+// when their queue is gone: see rescue.
+func (n names) strandedEvents() topology {
 	return topology{
-		fixed: n.fixed,
-		queues: []queue{{n.due(), amqp.Table{
-			"x-queue-type":     "quorum",
-			"x-delivery-limit": int64(noDeliveryLimit),
-		}}},
-		bindings: []binding{{n.due(), "", n.dueAlternate()}},
+		fixed:    n.fixed,
+		queues:   []queue{{n.stranded(), amqp.Table{"x-queue-type": "quorum", "x-overflow": "reject-publish"}}},
+		bindings: []binding{{n.stranded(), "", n.stranded()}},
 	}
 }

@@ -105,19 +105,20 @@ func TestApplyAndDiff(t *testing.T) {
 	other := n.eventFunction(&contract.Descriptor{Name: "fail", Keys: []string{"old.key"}}, n.events())
 	other.queues[1].arguments["x-delivery-limit"] = int64(3)
 	other.queues[1].arguments["x-max-length-bytes"] = int64(1 << 30)
-	other.queues, other.bindings, other.fixed = other.queues[1:], other.bindings[1:], false
+	other.queues, other.bindings, other.fixed = other.queues[1:], other.bindings[2:], false
 	if err := errors.Join(append(steps, other.declare(ch))...); err != nil {
 		t.Fatal(err)
 	}
 	queue := fmt.Sprintf("queue %q", n.eventQueue("fail"))
 	wantAll := []string{
 		fmt.Sprintf("differs  exchange %q: type topic where fanout is wanted", n.expired()),
-		fmt.Sprintf("differs  exchange %q: alternate-exchange none where %s is wanted", n.due(), n.dueAlternate()),
+		fmt.Sprintf("differs  exchange %q: alternate-exchange none where %s is wanted", n.due(), n.stranded()),
 		"differs  " + queue + ": x-delivery-limit 3 where 20 is wanted",
 		"differs  " + queue + ": x-max-length-bytes 1073741824 where none is wanted",
 		fmt.Sprintf("missing  queue %q", n.deadQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail", n.dead(), n.deadQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail.it", n.events(), n.eventQueue("fail")),
+		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", n.eventQueue("fail"), n.due(), n.eventQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "", n.expired(), n.expired()),
 		fmt.Sprintf("extra    binding %q from exchange %q to queue %q", "old.key", n.events(), n.eventQueue("fail")),
 	}
@@ -224,8 +225,8 @@ func TestNothingMayBeDeclared(t *testing.T) {
 	ns := regexp.QuoteMeta(cfg.Namespace)
 	limited := asUser(t, cfg,
 		`^(amq\.gen-.*|`+ns+`\.reply\..*)$`,
-		`^(amq\.(default|gen-.*)|`+ns+`\.(requests|events|dead|system|due|delay\..*))$`,
-		`^(amq\.gen-.*|`+ns+`\.(system|expired|due|reply\..*|request\..*|event\..*))$`)
+		`^(amq\.(default|gen-.*)|`+ns+`\.(requests|events|dead|system|delay\..*))$`,
+		`^(amq\.gen-.*|`+ns+`\.(system|expired|stranded|reply\..*|request\..*|event\..*))$`)
 	limited.NoDeclare = true
 	keeper := asUser(t, cfg,
 		`^(amq\.gen-.*|`+ns+`\.reply\..*)$`,

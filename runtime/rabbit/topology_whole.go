@@ -26,7 +26,7 @@ func TopologyOf(namespace string, fns []contract.Descriptor) (Topology, error) {
 	}
 	n := names{namespace: cfg.Namespace, fixed: true}
 	t := Topology{names: n}
-	t.add(n.common(), n.expiredCalls(), n.deadRegister(), n.dueEvents())
+	t.add(n.common(), n.expiredCalls(), n.deadRegister(), n.strandedEvents())
 	for _, tier := range tierWaits {
 		t.add(n.delayTier(tier.name, tier.wait))
 	}

@@ -16,11 +16,11 @@ import (
 // queue neither, hold up nobody else's, and are not lost.
 func TestEventsOfAFunctionThatIsNoMore(t *testing.T) {
 	b := openBroker(t)
-	a := newAccount("beside events whose queue is gone")
+	a := newAccount("beside stranded events")
 	serve(t, b, counted(a, "stays.here", 4), function("gone", nil)) // a request function now
 	const n = 40                                                    // more than the broker dead-letters at once
 	for i := range n {
-		if err := b.copies.delay(t.Context(), b.names.eventQueue("gone"), time.Second, 0, amqp.Publishing{
+		if err := b.publisher.delay(t.Context(), b.names.eventQueue("gone"), time.Second, 0, amqp.Publishing{
 			MessageId: strconv.Itoa(i), DeliveryMode: amqp.Persistent, Body: []byte(`{"n":1}`),
 			Headers: amqp.Table{headerKey: "gone.now", headerExchange: b.names.events(), headerAttempt: int64(3)},
 		}); err != nil {
@@ -45,9 +45,8 @@ func TestEventsOfAFunctionThatIsNoMore(t *testing.T) {
 	}
 }
 
-// What is due comes to the queue that is its routing key; a message for any
-// other queue than an event function's is dropped.
-func TestDueEventsComeToTheirFunction(t *testing.T) {
+// A stranded event waits for a queue that its function's worker declares again.
+func TestStrandedEventsOfALiveFunction(t *testing.T) {
 	b := openBroker(t)
 	got := make(chan contract.Event, 1)
 	serve(t, b, onEvent("back", "back.again", func(_ context.Context, e *contract.Event) error {
@@ -56,13 +55,13 @@ func TestDueEventsComeToTheirFunction(t *testing.T) {
 	}))
 	ch := foreignChannel(t)
 	for _, queue := range []string{"nobody.knows", b.names.eventQueue("back")} { // the first one is in nobody's way
-		if err := ch.PublishWithContext(t.Context(), b.names.due(), queue, false, false, amqp.Publishing{
+		if err := ch.PublishWithContext(t.Context(), b.names.stranded(), queue, false, false, amqp.Publishing{
 			MessageId: "1", DeliveryMode: amqp.Persistent, Headers: amqp.Table{headerKey: "back.again", headerAttempt: int64(2)},
 		}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if e := receive(t, "the due event", got); e.ID != "1" || e.Key != "back.again" || e.Attempt != 2 {
+	if e := receive(t, "the stranded event", got); e.ID != "1" || e.Key != "back.again" || e.Attempt != 2 {
 		t.Errorf("got %+v, want id 1 and key back.again at the second attempt", e)
 	}
 }
