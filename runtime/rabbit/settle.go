@@ -54,7 +54,7 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, v *
 		}
 		c.move(ch, d, e, func(ctx context.Context) error {
 			slack := time.Duration(retrySlack * float64(v.After))
-			return c.b.publisher.delay(ctx, c.queue, v.After, slack, copyOf(d, e, own))
+			return c.b.delays.delay(ctx, c.queue, v.After, slack, copyOf(d, e, own))
 		})
 		return
 	}
@@ -86,7 +86,7 @@ func (b *Broker) bury(ctx context.Context, function string, d *amqp.Delivery, e 
 // putOff sends a delivery that comes too early to wait.
 func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *faas.Event, wait time.Duration) {
 	c.move(ch, d, e, func(ctx context.Context) error {
-		return c.b.publisher.delay(ctx, c.queue, wait, grain, copyOf(d, e, nil))
+		return c.b.delays.delay(ctx, c.queue, wait, grain, copyOf(d, e, nil))
 	})
 }
 

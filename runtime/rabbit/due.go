@@ -1,0 +1,253 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+const (
+	duePrefetch = 512         // due messages that one process moves at the same time
+	dueGrace    = time.Second // for those to be moved when the process stops
+)
+
+// consumeDue moves due messages that come over conn until serving is done, or
+// conn or the consumer ends.
+func (d *delays) consumeDue(ctx context.Context, conn *amqp.Connection) error {
+	return d.moveAll(ctx, conn, d.b.names.due(), d.b.names.dueEvents())
+}
+
+// moveAll moves what is in the queue, which wanted declares. A message that is
+// not moved goes back.
+func (d *delays) moveAll(ctx context.Context, conn *amqp.Connection, queue string, wanted topology) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("open a channel to consume from %q on: %w", queue, err)
+	}
+	defer closeChannel(ch)
+	if err := wanted.declare(ch); err != nil {
+		return err
+	}
+	if err := ch.Qos(duePrefetch, 0, false); err != nil {
+		return fmt.Errorf("set the prefetch: %w", err)
+	}
+	tag := faas.NewID()
+	deliveries, err := ch.Consume(queue, tag, false, false, false, false, nil)
+	if err != nil {
+		return fmt.Errorf("consume from %q: %w", queue, err)
+	}
+	defer d.watch.consuming()()
+	moving, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	var moves sync.WaitGroup
+	defer moves.Wait()
+	err = eachDelivery(ctx, queue, deliveries, func(m *amqp.Delivery) {
+		moves.Go(func() { d.move(moving, ch, m) })
+	})
+	if err != nil || ch.IsClosed() {
+		cut()
+		return err
+	}
+	// The client closes deliveries once the broker has answered. Only then they
+	// go back, or the broker would send them here again.
+	moves.Go(func() { _ = ch.Cancel(tag, false) })
+	for m := range deliveries {
+		_ = m.Nack(false, true)
+	}
+	time.AfterFunc(dueGrace, cut)
+	moves.Wait()
+	_ = settleAcks(ch, queue) // it fails if ch has gone, and they with it
+	return nil
+}
+
+// move moves m to where it belongs, for as long as it takes: to its target, to
+// another tier or to the dead letters. Only then it is acknowledged.
+func (d *delays) move(ctx context.Context, ch *amqp.Channel, m *amqp.Delivery) {
+	if t, ok := parseTier(stringOf(m.Headers, headerTier)); ok {
+		d.watch.arrived(t, intOf(m.Headers, headerDue))
+	}
+	pause, log := backoff{pace: d.b.cfg.copyPace}, d.b.log.Warn
+	for {
+		err := d.moveOnce(ctx, m)
+		if err == nil {
+			_ = m.Ack(false) // if ch has gone it is moved once more
+			return
+		}
+		if ctx.Err() == nil {
+			log("cannot move a due event on yet", zap.String("queue", d.b.names.targetOf(m)), zap.Error(err))
+			log = d.b.log.Debug
+		}
+		again := pause.wait(ctx)
+		switch {
+		case ch.IsClosed(): // the broker delivers it again by itself
+			return
+		case !again:
+			_ = m.Nack(false, true)
+			return
+		}
+	}
+}
+
+// moveOnce moves m, or says why it cannot be moved at present.
+func (d *delays) moveOnce(ctx context.Context, m *amqp.Delivery) error {
+	target := d.b.names.targetOf(m)
+	if target == d.b.names.due() { // a probe: it has done its work
+		return nil
+	}
+	function, ok := strings.CutPrefix(target, d.b.names.eventQueue(""))
+	if !ok {
+		d.b.log.Warn("dropped a message that was delayed for a queue that is no event function's", zap.String("queue", target))
+		return nil
+	}
+	if ms := intOf(m.Headers, headerNotBefore); ms > 0 {
+		if wait := time.Until(time.UnixMilli(ms)); wait > 0 { // its tier was shorter than its delay
+			return d.delay(ctx, target, wait, grain, onward(m, nil))
+		}
+	}
+	k := d.breakers.of(target)
+	var err error
+	if !k.isGone() {
+		err = d.through(ctx, k, targetPatience, func(ctx context.Context) error {
+			return d.publisher.publish(ctx, "", target, onward(m, nil))
+		})
+	}
+	var refusal *targetError
+	var open *openError
+	switch {
+	case err == nil && !k.isGone():
+		return nil
+	case err == nil, errors.Is(err, faas.ErrUnroutable):
+		if gone, lookupErr := d.isGone(ctx, k); lookupErr != nil || !gone {
+			return d.putOff(ctx, m, target, 0)
+		}
+		if d.isHosted(function) { // a worker will declare it again
+			return d.putOff(ctx, m, target, 0)
+		}
+		return d.bury(ctx, m, function, target)
+	case errors.As(err, &open) && open.stalled:
+		return d.delay(ctx, target, spillWait, grain, onward(m, amqp.Table{headerPutOff: intOf(m.Headers, headerPutOff)}))
+	case errors.As(err, &open):
+		return d.putOff(ctx, m, target, open.wait)
+	case errors.As(err, &refusal):
+		return d.putOff(ctx, m, target, 0)
+	}
+	return err
+}
+
+// spillWait is how long a message waits more for whose queue too many wait already.
+const spillWait = 250 * time.Millisecond
+
+// putOffWaits are the waits of a message whose target did not take it.
+var putOffWaits = []time.Duration{
+	time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute,
+}
+
+// putOff lets m wait again, longer each time, and for least at least.
+func (d *delays) putOff(ctx context.Context, m *amqp.Delivery, target string, least time.Duration) error {
+	n := max(0, intOf(m.Headers, headerPutOff))
+	wait := max(least, putOffWaits[min(n, int64(len(putOffWaits)-1))])
+	return d.delay(ctx, target, wait, time.Duration(retrySlack*float64(wait)), onward(m, amqp.Table{headerPutOff: n + 1}))
+}
+
+// isGone asks the broker whether the queue of k is missing. An unroutable publish
+// alone does not say so: a broker that starts may not have all queues yet.
+func (d *delays) isGone(ctx context.Context, k *breaker) (bool, error) {
+	if k.isGone() {
+		return true, nil
+	}
+	_, err := d.b.consume.lookAt(ctx, k.name)
+	refusal, _ := errors.AsType[*amqp.Error](err)
+	switch {
+	case err == nil:
+		return false, nil
+	case errors.Is(err, faas.ErrNotFound), refusal != nil && refusal.Code == amqp.AccessRefused: // RabbitMQ 4.2.6 and 4.3.0 ask for permission to declare it
+		k.setGone()
+		return true, nil
+	}
+	return false, err
+}
+
+// isHosted reports whether a worker hosts the function, or may: at first this
+// process has not heard of all, nor hosts all that it will.
+func (d *delays) isHosted(function string) bool {
+	live, ok := d.b.directory.Find(function)
+	return ok && live.Kind == faas.KindEvent && len(live.Workers) > 0 || time.Since(d.b.system.started) < faas.AnnounceLapse
+}
+
+// bury publishes the dead letter of an event whose function is no more.
+func (d *delays) bury(ctx context.Context, m *amqp.Delivery, function, target string) error {
+	clean := *m
+	clean.Headers, clean.Exchange, clean.RoutingKey = withoutDelay(m.Headers), "", target
+	e := d.b.names.fromDelivery(&clean)
+	e.Attempt-- // the run to come does not
+	now := time.Now()
+	first := now
+	if failed := intOf(m.Headers, headerFirst); failed > 0 {
+		first = time.UnixMilli(failed)
+	}
+	err := d.through(ctx, d.breakers.of(d.b.names.deadQueue(function)), tierPatience, func(ctx context.Context) error {
+		return d.b.bury(ctx, function, &clean, &e, first, now, &faas.Error{
+			Code: faas.CodeUnroutable, Detail: fmt.Sprintf("its queue %q was deleted while it waited, and no worker hosts the function", target),
+		})
+	})
+	if _, ok := errors.AsType[*openError](err); ok || errors.Is(err, faas.ErrRefused) || errors.Is(err, faas.ErrUnconfirmed) {
+		return d.putOff(ctx, m, target, 0)
+	}
+	return err
+}
+
+// targetOf is the queue that a delayed message goes to. A client that is not
+// Rabbet's publishes to a tier with the target as the routing key: the broker
+// keeps that in the first entry of x-death.
+func (n names) targetOf(m *amqp.Delivery) string {
+	if target := stringOf(m.Headers, headerTarget); target != "" {
+		return target
+	}
+	if m.RoutingKey != n.due() { // from a tier of an earlier version
+		return m.RoutingKey
+	}
+	list, _ := m.Headers["x-death"].([]any)
+	if len(list) == 0 {
+		return ""
+	}
+	last, _ := list[0].(amqp.Table)
+	keys, _ := last["routing-keys"].([]any)
+	if len(keys) == 0 || !strings.HasPrefix(stringOf(last, "queue"), n.delay("")) {
+		return ""
+	}
+	target, _ := keys[0].(string)
+	return target
+}
+
+// withoutDelay is headers without those of a delay, and without what the broker
+// says of it.
+func withoutDelay(headers amqp.Table) amqp.Table {
+	kept := make(amqp.Table, len(headers)+4)
+	maps.Copy(kept, headers)
+	for _, name := range []string{
+		headerTarget, headerTier, headerDue, headerPutOff, headerPublish, "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count",
+	} {
+		delete(kept, name)
+	}
+	return kept
+}
+
+// onward is m as it goes on, with own on top of its headers.
+func onward(m *amqp.Delivery, own amqp.Table) amqp.Publishing {
+	headers := withoutDelay(m.Headers)
+	maps.Copy(headers, own)
+	return amqp.Publishing{
+		Headers: headers, ContentType: m.ContentType, ContentEncoding: m.ContentEncoding, DeliveryMode: amqp.Persistent,
+		Priority: m.Priority, CorrelationId: m.CorrelationId, ReplyTo: m.ReplyTo, MessageId: m.MessageId, Timestamp: m.Timestamp,
+		Type: m.Type, AppId: m.AppId, Body: m.Body,
+	}
+}
