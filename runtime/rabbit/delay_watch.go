@@ -101,6 +101,13 @@ func (w *tierWatch) consuming() (stop func()) {
 	}
 }
 
+// isConsuming reports whether this process consumes due messages.
+func (w *tierWatch) isConsuming() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.moving > 0
+}
+
 // overdue returns the tiers whose messages are late by more than tolerance.
 func (w *tierWatch) overdue(now time.Time, tolerance time.Duration) (list []tier) {
 	w.mu.Lock()

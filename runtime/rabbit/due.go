@@ -20,10 +20,40 @@ const (
 	dueGrace    = time.Second // for those to be moved when the process stops
 )
 
-// consumeDue moves due messages that come over conn until serving is done, or
-// conn or the consumer ends.
+// consumeDue moves due messages that come over conn until ctx is done, or conn or
+// the consumer ends.
 func (d *delays) consumeDue(ctx context.Context, conn *amqp.Connection) error {
-	return d.moveAll(ctx, conn, d.b.names.due(), d.b.names.dueEvents())
+	consuming, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var check sync.WaitGroup
+	defer check.Wait()
+	check.Go(func() { d.checkConsumed(consuming, cancel) })
+	err := d.moveAll(consuming, conn, d.b.names.due(), d.b.names.dueEvents())
+	cancel(nil)
+	if err == nil && ctx.Err() == nil {
+		err = context.Cause(consuming)
+	}
+	return err
+}
+
+// checkConsumed ends the consumer, by cancel, of a queue that the broker says has
+// none. RabbitMQ 3.10 does not always cancel a consumer that begins at the moment
+// in which its queue is deleted.
+func (d *delays) checkConsumed(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(d.b.cfg.watching)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		q, err := d.b.consume.lookAt(ctx, d.b.names.due())
+		if errors.Is(err, faas.ErrNotFound) || err == nil && q.Consumers == 0 && d.watch.isConsuming() {
+			cancel(fmt.Errorf("the broker has lost the consumer of %q: its queue was deleted", d.b.names.due()))
+			return
+		}
+	}
 }
 
 // moveAll moves what is in the queue, which wanted declares. A message that is
