@@ -22,13 +22,14 @@ type delays struct {
 	breakers  breakers
 	watch     tierWatch
 
-	hosting sync.Mutex // held while tiers are inspected
+	watching  sync.Mutex    // held by the Serve that watches the tiers
+	reconsume chan struct{} // asks for another consumer of due messages
 }
 
 func newDelays(b *Broker) *delays {
 	return &delays{
 		b: b, publisher: newPublisher(b, "delays"), tiers: tierRegister{cfg: b.cfg, names: b.names},
-		watch: tierWatch{broadcast: b.system.broadcast},
+		watch: tierWatch{broadcast: b.system.broadcast}, reconsume: make(chan struct{}, 1),
 	}
 }
 

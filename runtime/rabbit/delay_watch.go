@@ -203,10 +203,10 @@ const longestProbed = 10 * time.Second
 
 // watchTiers looks into tiers that are late, until ctx is done.
 func (d *delays) watchTiers(ctx context.Context) {
-	if !d.hosting.TryLock() { // another Serve of this process does it
+	if !d.watching.TryLock() { // another Serve of this process does it
 		return
 	}
-	defer d.hosting.Unlock()
+	defer d.watching.Unlock()
 	defer d.b.Listen(topicArrivals, d.watch.hear)()
 	defer d.setProblem(nil)
 	tick := time.NewTicker(d.b.cfg.watching)
@@ -263,6 +263,10 @@ func (d *delays) inspect(ctx context.Context, t tier, tolerance time.Duration) e
 		return nil
 	}
 	if e.probe == 0 {
+		select {
+		case d.reconsume <- struct{}{}:
+		default:
+		}
 		if err := d.probe(ctx, t); err != nil {
 			return d.stopped(queue, err)
 		}

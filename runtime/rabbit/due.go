@@ -36,14 +36,18 @@ func (d *delays) consumeDue(ctx context.Context, conn *amqp.Connection) error {
 	return err
 }
 
-// checkConsumed ends the consumer, by cancel, of a queue that the broker says has
-// none. RabbitMQ 3.10 does not always cancel a consumer that begins at the moment
-// in which its queue is deleted.
+// checkConsumed ends the consumer, by cancel, when the broker says that the queue
+// has none, or the tiers are late. RabbitMQ 3.10 may neither cancel a consumer that
+// begins at the moment in which its queue is deleted and declared again, nor give
+// it anything.
 func (d *delays) checkConsumed(ctx context.Context, cancel context.CancelCauseFunc) {
 	tick := time.NewTicker(d.b.cfg.watching)
 	defer tick.Stop()
 	for {
 		select {
+		case <-d.reconsume:
+			cancel(fmt.Errorf("nothing comes from queue %q: it is consumed again", d.b.names.due()))
+			return
 		case <-tick.C:
 		case <-ctx.Done():
 			return

@@ -396,7 +396,7 @@ func TestConsumerTimeout(t *testing.T) {
 
 // The queue that all tiers lead to is declared again by those that consume it.
 func TestDeletedDueQueueComesBack(t *testing.T) {
-	b := openBroker(t)
+	b := openBroker(t, func(c *Config) { c.watching = 300 * time.Millisecond })
 	a := newAccount("deleted due queue")
 	serve(t, b, counted(a, "due.again", 4))
 	for round := range 3 {
