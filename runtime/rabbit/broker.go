@@ -60,7 +60,7 @@ func Open(cfg Config) (*Broker, error) {
 		publish: newLink(cfg, "publish"), consume: newLink(cfg, "consume"),
 		calls: newLink(cfg, "call"), work: newLink(cfg, "work"),
 	}
-	b.publisher, b.system, b.caller = newPublisher(b, "publish"), newSystem(b), newCaller(b)
+	b.publisher, b.system, b.caller = newPublisher(b, "publish", true), newSystem(b), newCaller(b)
 	b.delays = newDelays(b)
 	plugged, unplug := context.WithCancel(context.Background())
 	b.unplug = unplug
@@ -73,7 +73,7 @@ func Open(cfg Config) (*Broker, error) {
 	running, stop := context.WithCancel(plugged)
 	b.stop = stop
 	b.parts.Go(func() { b.publisher.run(running) })
-	b.parts.Go(func() { b.delays.publisher.run(running) })
+	b.parts.Go(func() { b.delays.run(running) })
 	b.parts.Go(func() { b.system.run(running) })
 	b.parts.Go(func() { b.caller.run(running) })
 	return b, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -16,22 +17,26 @@ import (
 // delays lets events wait in the broker, and moves those that are due to their
 // target queues. DELAYS.md says how, and why so.
 type delays struct {
-	b         *Broker
-	publisher *publisher // over a channel of its own: a queue that takes nothing delays no other publish
-	tiers     tierRegister
-	breakers  breakers
-	watch     tierWatch
+	b       *Broker
+	tiers   tierRegister
+	outlets outlets
+	watch   tierWatch
 
+	moving    atomic.Int64  // due messages that this process moves at present
 	watching  sync.Mutex    // held by the Serve that watches the tiers
 	reconsume chan struct{} // asks for another consumer of due messages
 }
 
 func newDelays(b *Broker) *delays {
 	return &delays{
-		b: b, publisher: newPublisher(b, "delays"), tiers: tierRegister{cfg: b.cfg, names: b.names},
+		b: b, tiers: tierRegister{cfg: b.cfg, names: b.names}, outlets: outlets{b: b},
 		watch: tierWatch{broadcast: b.system.broadcast}, reconsume: make(chan struct{}, 1),
 	}
 }
+
+// run serves publishes until ctx is done, and waits for the confirmations of
+// what is in flight, for a moment.
+func (d *delays) run(ctx context.Context) { d.outlets.run(ctx) }
 
 // serve moves due events, and watches the tiers, until ctx is done.
 func (d *delays) serve(ctx context.Context) {
@@ -73,8 +78,8 @@ func (d *delays) publishTo(ctx context.Context, t tier, target string, m amqp.Pu
 	}
 	exchange := d.b.names.delay(t.name())
 	due := d.delayIn(&m, t, target)
-	err := d.through(ctx, d.breakers.of(exchange), tierPatience, func(ctx context.Context) error {
-		return d.publisher.publish(ctx, exchange, target, m)
+	err := d.through(ctx, d.outlets.of(exchange), tierPatience, func(ctx context.Context, p *publisher) error {
+		return p.publish(ctx, exchange, target, m)
 	})
 	switch {
 	case err == nil:
@@ -106,29 +111,34 @@ func (d *delays) delayIn(m *amqp.Publishing, t tier, target string) (due int64) 
 	return due
 }
 
-// through calls publish, which fails within patience, unless the circuit breaker
-// is open, and tells the breaker how that went. What is wrong with the
-// connection is no failure of the queue.
-func (d *delays) through(ctx context.Context, k *breaker, patience time.Duration, publish func(ctx context.Context) error) error {
-	if err := k.acquire(ctx); err != nil {
+// through calls publish, which must fail within patience, with the publisher of
+// the outlet, unless its circuit breaker is open, and tells the breaker how that
+// went. What is wrong with the connection is no failure of the queue.
+func (d *delays) through(ctx context.Context, o *outlet, patience time.Duration, publish func(ctx context.Context, p *publisher) error) error {
+	if err := o.breaker.acquire(ctx, func() time.Duration {
+		if patience == targetPatience && d.moving.Load() > duePrefetch/2 {
+			return crowdedPatience
+		}
+		return patience
+	}); err != nil {
 		return err
 	}
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := publish(limited)
-	timeout := limited.Err() != nil && ctx.Err() == nil && !d.publisher.link.blockedSince(began)
+	err := publish(limited, o.publisher)
+	timeout := limited.Err() != nil && ctx.Err() == nil && !o.publisher.link.blockedSince(began)
 	switch {
 	case err == nil:
-		k.release(succeeded)
+		o.breaker.release(succeeded)
 	case errors.Is(err, faas.ErrUnroutable): // that costs little, and holds up nothing
-		k.release(notTried)
+		o.breaker.release(notTried)
 		return &targetError{err}
 	case errors.Is(err, faas.ErrRefused), errors.Is(err, faas.ErrUnconfirmed) && timeout:
-		k.release(failed)
+		o.breaker.release(failed)
 		return &targetError{err}
 	default:
-		k.release(notTried)
+		o.breaker.release(notTried)
 	}
 	return err
 }

@@ -10,13 +10,16 @@ import (
 const (
 	// maxInFlight is how many publishes to one queue may be unconfirmed. A
 	// channel of RabbitMQ with 32 of them (quorum_commands_soft_limit) stops
-	// reading, which would hold up what it publishes to all other queues.
+	// reading, and so would the connection with all other channels in the end.
 	maxInFlight = 16
 
-	stalledTarget = 100 * time.Millisecond // without a confirmation, while maxInFlight wait for one
-	probeWait     = time.Second            // while another message tries a queue that has failed
-	goneFor       = time.Second            // how long a queue that was found missing is not asked for again
+	probeWait = time.Second // while another message tries a queue that has failed
+	goneFor   = time.Second // how long a queue that was found missing is not asked for again
 )
+
+// crowdedPatience is how long a message waits for a queue that confirms nothing,
+// when there is hardly room for those of other queues.
+const crowdedPatience = 100 * time.Millisecond
 
 // breakerPace is how long a circuit breaker stays open.
 var breakerPace = pace{first: time.Second, longest: 15 * time.Second}
@@ -51,10 +54,11 @@ func (e *openError) Error() string {
 }
 
 // acquire takes a place among the publishes in flight, and waits for one while
-// others are confirmed. It fails with an *openError, or when ctx is done. Each
-// success needs a release.
-func (k *breaker) acquire(ctx context.Context) error {
+// others are confirmed, unless none was for longer than patience returns. It fails
+// with an *openError, or when ctx is done. Each success needs a release.
+func (k *breaker) acquire(ctx context.Context, patience func() time.Duration) error {
 	for {
+		stalled := patience()
 		k.mu.Lock()
 		now := time.Now()
 		limit := maxInFlight
@@ -74,19 +78,19 @@ func (k *breaker) acquire(ctx context.Context) error {
 		case k.failures > 0:
 			defer k.mu.Unlock()
 			return &openError{name: k.name, wait: probeWait}
-		case now.Sub(k.progress) > stalledTarget:
+		case now.Sub(k.progress) > stalled:
 			defer k.mu.Unlock()
 			return &openError{name: k.name, stalled: true}
 		}
 		changed := k.changed
-		stalled := time.NewTimer(k.progress.Add(stalledTarget + time.Millisecond).Sub(now))
 		k.mu.Unlock()
+		again := time.NewTimer(crowdedPatience)
 		select {
 		case <-changed:
-		case <-stalled.C:
+		case <-again.C:
 		case <-ctx.Done():
 		}
-		stalled.Stop()
+		again.Stop()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -134,40 +138,9 @@ func (k *breaker) isGone() bool {
 	return time.Since(k.gone) < goneFor
 }
 
-// isIdle reports whether the breaker is as a new one.
+// isIdle reports whether the breaker is like a new one.
 func (k *breaker) isIdle() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.inFlight == 0 && k.failures == 0 && time.Since(k.gone) > goneFor
-}
-
-// breakers has the circuit breaker of each queue.
-type breakers struct {
-	mu     sync.Mutex
-	byName map[string]*breaker
-}
-
-// maxBreakers is when those that are idle are forgotten: the names of targets
-// come from messages.
-const maxBreakers = 1000
-
-func (s *breakers) of(queue string) *breaker {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := s.byName[queue]
-	if k != nil {
-		return k
-	}
-	if s.byName == nil || len(s.byName) >= maxBreakers {
-		kept := map[string]*breaker{}
-		for name, k := range s.byName {
-			if !k.isIdle() {
-				kept[name] = k
-			}
-		}
-		s.byName = kept
-	}
-	k = &breaker{name: queue, changed: make(chan struct{})}
-	s.byName[queue] = k
-	return k
 }

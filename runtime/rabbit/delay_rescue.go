@@ -18,9 +18,9 @@ import (
 func (d *delays) probeAll(ctx context.Context) {
 	for _, t := range delayTiers {
 		p, due := d.probeOf(t)
-		limited, cancel := context.WithTimeout(ctx, tierPatience)
-		err := d.publisher.publish(limited, "", d.b.names.delay(t.name()), p)
-		cancel()
+		err := d.through(ctx, d.outlets.of("delay tier probes"), tierPatience, func(ctx context.Context, by *publisher) error {
+			return by.publish(ctx, "", d.b.names.delay(t.name()), p)
+		})
 		switch {
 		case err == nil:
 			d.watch.published(t, due)
@@ -64,10 +64,9 @@ func (d *delays) rescue(ctx context.Context, t tier, tolerance time.Duration) (m
 			return moved, nil
 		}
 		p := onward(&m, amqp.Table{headerTarget: targetInTier(&m), headerPutOff: intOf(m.Headers, headerPutOff)})
-		copied, cancel := context.WithTimeout(ctx, tierPatience)
-		err = d.publisher.publish(copied, "", d.b.names.due(), p)
-		cancel()
-		if err != nil {
+		if err := d.through(ctx, d.outlets.of(d.b.names.due()), tierPatience, func(ctx context.Context, by *publisher) error {
+			return by.publish(ctx, "", d.b.names.due(), p)
+		}); err != nil {
 			return moved, fmt.Errorf("move a message of %q on: %w", queue, err)
 		}
 		if err := m.Ack(false); err != nil {

@@ -109,6 +109,8 @@ func (d *delays) move(ctx context.Context, ch *amqp.Channel, m *amqp.Delivery) {
 	if t, ok := parseTier(stringOf(m.Headers, headerTier)); ok {
 		d.watch.arrived(t, intOf(m.Headers, headerDue))
 	}
+	d.moving.Add(1)
+	defer d.moving.Add(-1)
 	pause, log := backoff{pace: d.b.cfg.copyPace}, d.b.log.Warn
 	for {
 		err := d.moveOnce(ctx, m)
@@ -147,11 +149,12 @@ func (d *delays) moveOnce(ctx context.Context, m *amqp.Delivery) error {
 			return d.delay(ctx, target, wait, grain, onward(m, nil))
 		}
 	}
-	k := d.breakers.of(target)
+	o := d.outlets.of(target)
+	k := &o.breaker
 	var err error
 	if !k.isGone() {
-		err = d.through(ctx, k, targetPatience, func(ctx context.Context) error {
-			return d.publisher.publish(ctx, "", target, onward(m, nil))
+		err = d.through(ctx, o, targetPatience, func(ctx context.Context, p *publisher) error {
+			return p.publish(ctx, "", target, onward(m, nil))
 		})
 	}
 	var refusal *targetError
@@ -228,8 +231,8 @@ func (d *delays) bury(ctx context.Context, m *amqp.Delivery, function, target st
 	if failed := intOf(m.Headers, headerFirst); failed > 0 {
 		first = time.UnixMilli(failed)
 	}
-	err := d.through(ctx, d.breakers.of(d.b.names.deadQueue(function)), tierPatience, func(ctx context.Context) error {
-		return d.b.bury(ctx, function, &clean, &e, first, now, &faas.Error{
+	err := d.through(ctx, d.outlets.of(d.b.names.deadQueue(function)), tierPatience, func(ctx context.Context, p *publisher) error {
+		return d.b.bury(ctx, p, function, &clean, &e, first, now, &faas.Error{
 			Code: faas.CodeUnroutable, Detail: fmt.Sprintf("its queue %q was deleted while it waited, and no worker hosts the function", target),
 		})
 	})

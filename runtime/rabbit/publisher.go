@@ -91,6 +91,7 @@ func (b *Broker) isHeard(e *faas.Event) bool {
 // one channel. Each waits for its own confirmation only.
 type publisher struct {
 	user      string // what its channel is called among the users of link
+	declares  bool   // it declares what every process needs, before it publishes
 	link      *link
 	names     names
 	room      *semaphore.Weighted // of what is under way, in bytes
@@ -102,9 +103,9 @@ type publisher struct {
 	over    bool            // nothing will be sent any more
 }
 
-func newPublisher(b *Broker, user string) *publisher {
+func newPublisher(b *Broker, user string, declares bool) *publisher {
 	return &publisher{
-		user: user, link: b.publish, names: b.names, room: semaphore.NewWeighted(maxUnconfirmed), changed: make(chan struct{}),
+		user: user, declares: declares, link: b.publish, names: b.names, room: semaphore.NewWeighted(maxUnconfirmed), changed: make(chan struct{}),
 		exchanges: exchanges{link: b.consume},
 	}
 }

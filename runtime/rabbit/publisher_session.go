@@ -65,7 +65,9 @@ func (p *publisher) openSession(conn *amqp.Connection) (*publishSession, error) 
 	if err != nil {
 		return nil, fmt.Errorf("open a channel to publish on: %w", err)
 	}
-	err = p.names.common().declare(ch)
+	if p.declares {
+		err = p.names.common().declare(ch)
+	}
 	if err == nil {
 		if err = ch.Confirm(false); err != nil {
 			err = fmt.Errorf("ask for confirmations: %w", err)
