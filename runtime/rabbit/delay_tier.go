@@ -69,15 +69,12 @@ func tierFor(wait, slack time.Duration) tier {
 	return best
 }
 
-// tiersFor returns tierFor(wait, slack), and its neighbours for the case that it
-// takes nothing: the shorter one first, after which the message waits again.
+// tiersFor returns tierFor(wait, slack), and others for the case that it takes
+// nothing: first the shorter ones, after which the message waits again.
 func tiersFor(wait, slack time.Duration) []tier {
-	best := tierFor(wait, slack)
-	list := []tier{best}
-	i := slices.Index(delayTiers, best)
-	if i > 0 {
-		list = append(list, delayTiers[i-1])
-	}
+	i := slices.Index(delayTiers, tierFor(wait, slack))
+	list := slices.Clone(delayTiers[max(0, i-3) : i+1])
+	slices.Reverse(list)
 	if i+1 < len(delayTiers) {
 		list = append(list, delayTiers[i+1])
 	}
