@@ -73,8 +73,7 @@ func (d *delays) delay(ctx context.Context, target string, wait, slack time.Dura
 // publishTo publishes m to the tier.
 func (d *delays) publishTo(ctx context.Context, t tier, target string, m amqp.Publishing) error {
 	if err := d.tiers.ensure(ctx, t); err != nil {
-		d.reportDeclaration(t, err)
-		return err
+		return err // watchTiers tells of it
 	}
 	exchange := d.b.names.delay(t.name())
 	due := d.delayIn(&m, t, target)

@@ -31,7 +31,8 @@ func (d *delays) consumeOld(ctx context.Context) {
 	tick := time.NewTicker(oldLookup)
 	defer tick.Stop()
 	for {
-		if _, err := d.b.consume.lookAt(ctx, queue); err == nil {
+		probe := amqp.Publishing{AppId: "rabbet", DeliveryMode: amqp.Persistent, Headers: amqp.Table{headerTarget: d.b.names.due()}}
+		if d.sendProbe(ctx, queue, probe) == nil {
 			if s := d.b.consume.next(ctx); s != nil {
 				_ = d.b.consume.lend(ctx, s, "events of an earlier version", func(ctx context.Context, conn *amqp.Connection) error {
 					return d.moveAll(ctx, conn, queue, topology{})

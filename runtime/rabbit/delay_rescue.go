@@ -13,14 +13,11 @@ import (
 )
 
 // probeAll sends a probe through each tier that there is: messages that are stuck
-// there may be older than this process. A passive declaration would ask for less,
-// but RabbitMQ logs each queue that is missing as an error.
+// there may be older than this process.
 func (d *delays) probeAll(ctx context.Context) {
 	for _, t := range delayTiers {
 		p, due := d.probeOf(t)
-		err := d.through(ctx, d.outlets.of("delay tier probes"), tierPatience, func(ctx context.Context, by *publisher) error {
-			return by.publish(ctx, "", d.b.names.delay(t.name()), p)
-		})
+		err := d.sendProbe(ctx, d.b.names.delay(t.name()), p)
 		switch {
 		case err == nil:
 			d.watch.published(t, due)
@@ -30,6 +27,15 @@ func (d *delays) probeAll(ctx context.Context) {
 			d.b.log.Warn("cannot test a delay tier", zap.String("queue", d.b.names.delay(t.name())), zap.Error(err))
 		}
 	}
+}
+
+// sendProbe publishes the probe p to the queue, and fails with faas.ErrUnroutable
+// if there is none. (RabbitMQ logs a passive declaration of a queue that is missing
+// as an error.)
+func (d *delays) sendProbe(ctx context.Context, queue string, p amqp.Publishing) error {
+	return d.through(ctx, d.outlets.of("delay tier probes"), tierPatience, func(ctx context.Context, by *publisher) error {
+		return by.publish(ctx, "", queue, p)
+	})
 }
 
 // rescue moves the messages at the head of the tier that are late by more than
@@ -63,7 +69,9 @@ func (d *delays) rescue(ctx context.Context, t tier, tolerance time.Duration) (m
 		if !ok || !isLate(&m, t, time.Now().Add(-tolerance)) {
 			return moved, nil
 		}
-		p := onward(&m, amqp.Table{headerTarget: targetInTier(&m), headerPutOff: intOf(m.Headers, headerPutOff)})
+		p := onward(&m, amqp.Table{
+			headerTarget: targetInTier(&m), headerTier: t.name(), headerDue: intOf(m.Headers, headerDue), headerPutOff: intOf(m.Headers, headerPutOff),
+		})
 		if err := d.through(ctx, d.outlets.of(d.b.names.due()), tierPatience, func(ctx context.Context, by *publisher) error {
 			return by.publish(ctx, "", d.b.names.due(), p)
 		}); err != nil {

@@ -165,7 +165,7 @@ func (r *tierRegister) failure() error {
 		if !ok || time.Since(f.at) > 2*declarationPause {
 			continue
 		}
-		return fmt.Errorf("%w: restart RabbitMQ: its dead-letter workers have stopped; no event is lost, all wait until then", f.err)
+		return fmt.Errorf("%w: %w", f.err, errWorkersStopped)
 	}
 	return nil
 }

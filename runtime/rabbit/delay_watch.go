@@ -237,26 +237,20 @@ func (d *delays) watchTiers(ctx context.Context) {
 // this cannot be mended here.
 func (d *delays) inspect(ctx context.Context, t tier, tolerance time.Duration) error {
 	queue := d.b.names.delay(t.name())
-	held, err := d.b.consume.lookAt(ctx, queue)
-	if errors.Is(err, faas.ErrNotFound) { // it was deleted, with all in it
+	if _, err := d.b.consume.lookAt(ctx, queue); errors.Is(err, faas.ErrNotFound) { // it was deleted, with all in it
 		d.watch.forget(t)
 		d.tiers.forget(t)
 		return nil
 	}
-	if err != nil {
-		return nil // what is wrong with the connection, or with a node, shows elsewhere
-	}
-	if due, err := d.b.consume.lookAt(ctx, d.b.names.due()); err != nil || due.Messages > 0 {
+	if due, err := d.b.consume.lookAt(ctx, d.b.names.due()); err == nil && due.Messages > 0 {
 		return nil // messages come out: the workers do not keep up
 	}
-	if held.Messages > 0 {
-		moved, err := d.rescue(ctx, t, tolerance)
-		if err != nil {
-			return fmt.Errorf("queue %q holds events for longer than its time, and they cannot be moved by hand (%w): move them with rabbitmqctl or the management page, and delete the queue", queue, err)
-		}
-		if moved > 0 {
-			return nil
-		}
+	moved, err := d.rescue(ctx, t, tolerance)
+	if err != nil {
+		return fmt.Errorf("delayed events do not come out of queue %q, and cannot be moved by hand: check that all nodes of RabbitMQ run: %w", queue, err)
+	}
+	if moved > 0 {
+		return nil
 	}
 	e, waits := d.watch.waits(t)
 	if !waits {
@@ -268,24 +262,18 @@ func (d *delays) inspect(ctx context.Context, t tier, tolerance time.Duration) e
 		default:
 		}
 		if err := d.probe(ctx, t); err != nil {
-			return d.stopped(queue, err)
+			return fmt.Errorf("delayed events do not come out of queue %q, and it cannot be tested: check that all nodes of RabbitMQ run: %w", queue, err)
 		}
 		return nil
 	}
 	if time.Now().UnixMilli() > e.probe+tolerance.Milliseconds() {
-		return d.stopped(queue, nil)
+		return fmt.Errorf("delayed events do not come out of queue %q: %w", queue, errWorkersStopped)
 	}
 	return nil
 }
 
-// stopped says that RabbitMQ does not pass on what has expired in the queue.
-func (d *delays) stopped(queue string, reason error) error {
-	text := fmt.Sprintf("delayed events do not come out of queue %q", queue)
-	if reason != nil {
-		text += " (" + reason.Error() + ")"
-	}
-	return errors.New(text + ": restart RabbitMQ: its dead-letter workers have stopped; no event is lost, all wait until then")
-}
+// errWorkersStopped says what to do when RabbitMQ does not pass on what has expired.
+var errWorkersStopped = errors.New("restart RabbitMQ: its dead-letter workers have stopped; no event is lost, all wait until then")
 
 // probe publishes a message that comes out of the tier, or of the shortest one,
 // and is dropped then: it tells whether messages come out at all.
@@ -319,10 +307,4 @@ func (d *delays) setProblem(err error) {
 	case err == nil && before != nil:
 		d.b.log.Info("delayed events are no longer held up")
 	}
-}
-
-// reportDeclaration makes the next round of watchTiers say that a tier cannot be
-// declared.
-func (d *delays) reportDeclaration(t tier, err error) {
-	d.b.log.Warn("a delay tier cannot be declared, another one is used", zap.String("queue", d.b.names.delay(t.name())), zap.Error(err))
 }
