@@ -19,7 +19,7 @@ const (
 
 // crowdedPatience is how long a message waits for a queue that confirms nothing,
 // when there is hardly room for those of other queues.
-const crowdedPatience = 100 * time.Millisecond
+const crowdedPatience = 50 * time.Millisecond
 
 // breakerPace is how long a circuit breaker stays open.
 var breakerPace = pace{first: time.Second, longest: 15 * time.Second}

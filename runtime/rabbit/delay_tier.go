@@ -91,7 +91,14 @@ type tierRegister struct {
 	cfg   Config
 	names names
 
-	flights singleflight.Group
+	declaring singleflight.Group
+
+	connection struct {
+		sync.Mutex
+		link   *link // nil while no tier is declared
+		unplug func()
+		users  int
+	}
 
 	mu       sync.Mutex
 	declared map[tier]bool
@@ -114,7 +121,7 @@ func (r *tierRegister) ensure(ctx context.Context, t tier) error {
 	if failure.err != nil && time.Since(failure.at) < declarationPause {
 		return failure.err
 	}
-	result := r.flights.DoChan(t.name(), func() (any, error) { return nil, r.declare(context.WithoutCancel(ctx), t) })
+	result := r.declaring.DoChan(t.name(), func() (any, error) { return nil, r.declare(context.WithoutCancel(ctx), t) })
 	select {
 	case done := <-result:
 		return done.Err
@@ -127,10 +134,10 @@ func (r *tierRegister) ensure(ctx context.Context, t tier) error {
 // dead-letter workers have stopped answers with error 541 (internal error), which
 // closes the connection.
 func (r *tierRegister) declare(ctx context.Context, t tier) error {
-	l, unplug, err := plug(ctx, r.cfg)
+	l, err := r.connect(ctx)
 	if err == nil {
 		err = l.declare(ctx, r.names.delayTier(t).declare)
-		unplug()
+		r.disconnect()
 	}
 	if err != nil {
 		err = fmt.Errorf("declare delay tier %q: %w", r.names.delay(t.name()), err)
@@ -147,6 +154,33 @@ func (r *tierRegister) declare(ctx context.Context, t tier) error {
 	delete(r.failures, t)
 	r.declared[t] = err == nil
 	return err
+}
+
+// connect returns the connection to declare tiers over. Declarations at the same
+// time share it. Each success needs a disconnect.
+func (r *tierRegister) connect(ctx context.Context) (*link, error) {
+	c := &r.connection
+	c.Lock()
+	defer c.Unlock()
+	if c.link == nil {
+		var err error
+		if c.link, c.unplug, err = plug(ctx, r.cfg); err != nil {
+			c.link = nil
+			return nil, err
+		}
+	}
+	c.users++
+	return c.link, nil
+}
+
+func (r *tierRegister) disconnect() {
+	c := &r.connection
+	c.Lock()
+	defer c.Unlock()
+	if c.users--; c.users == 0 {
+		c.unplug()
+		c.link = nil
+	}
 }
 
 // forget makes the next use declare the tier again.
