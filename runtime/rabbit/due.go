@@ -17,6 +17,7 @@ import (
 
 const (
 	duePrefetch = 512         // due messages that one process moves at the same time
+	dueAcks     = 16          // moved messages that are acknowledged together, at the latest after ackDelay
 	dueGrace    = time.Second // for those to be moved when the process stops
 )
 
@@ -80,12 +81,15 @@ func (d *delays) moveAll(ctx context.Context, conn *amqp.Connection, queue strin
 		return fmt.Errorf("consume from %q: %w", queue, err)
 	}
 	defer d.watch.consuming()()
+	acks := newAcks(ch, dueAcks)
+	defer acks.close()
 	moving, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var moves sync.WaitGroup
 	defer moves.Wait()
 	err = eachDelivery(ctx, queue, deliveries, func(m *amqp.Delivery) {
-		moves.Go(func() { d.move(moving, ch, m) })
+		acks.delivered(m.DeliveryTag)
+		moves.Go(func() { d.move(moving, ch, acks, m) })
 	})
 	if err != nil || ch.IsClosed() {
 		cut()
@@ -95,17 +99,19 @@ func (d *delays) moveAll(ctx context.Context, conn *amqp.Connection, queue strin
 	// go back, or the broker would send them here again.
 	moves.Go(func() { _ = ch.Cancel(tag, false) })
 	for m := range deliveries {
-		_ = m.Nack(false, true)
+		acks.delivered(m.DeliveryTag)
+		acks.back(m.DeliveryTag)
 	}
 	time.AfterFunc(dueGrace, cut)
 	moves.Wait()
+	acks.flush()
 	_ = settleAcks(ch, queue) // it fails if ch has gone, and they with it
 	return nil
 }
 
 // move moves m to where it belongs, for as long as it takes: to its target, to
 // another tier or to the dead letters. Only then it is acknowledged.
-func (d *delays) move(ctx context.Context, ch *amqp.Channel, m *amqp.Delivery) {
+func (d *delays) move(ctx context.Context, ch *amqp.Channel, acks *acks, m *amqp.Delivery) {
 	if t, ok := parseTier(stringOf(m.Headers, headerTier)); ok {
 		d.watch.arrived(t, intOf(m.Headers, headerDue))
 	}
@@ -115,7 +121,7 @@ func (d *delays) move(ctx context.Context, ch *amqp.Channel, m *amqp.Delivery) {
 	for {
 		err := d.moveOnce(ctx, m)
 		if err == nil {
-			_ = m.Ack(false) // if ch has gone it is moved once more
+			acks.done(m.DeliveryTag) // if ch has gone it is moved once more
 			return
 		}
 		if ctx.Err() == nil {
@@ -127,7 +133,7 @@ func (d *delays) move(ctx context.Context, ch *amqp.Channel, m *amqp.Delivery) {
 		case ch.IsClosed(): // the broker delivers it again by itself
 			return
 		case !again:
-			_ = m.Nack(false, true)
+			acks.back(m.DeliveryTag)
 			return
 		}
 	}

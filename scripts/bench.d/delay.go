@@ -45,7 +45,7 @@ func measureDelays(ctx context.Context, s settings, name string, _ *table) (err 
 	}
 	defer m.broker.Close()
 	stop, err := serveSink(ctx, s.amqp, func() {}, func(set *faas.Set[noDeps]) {
-		faas.OnEvent(set, "bench-later", m.run, faas.Concurrency(atOnce))
+		faas.OnEvent(set, "bench-later", m.run, faas.Concurrency(atOnce), faas.Retry{Max: 3, First: delayedFor / 2, Factor: 1})
 	})
 	if err != nil {
 		return err
