@@ -13,7 +13,6 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/goleak"
-	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -45,9 +44,6 @@ func openBroker(t testing.TB, configure ...func(*Config)) *Broker {
 	cfg := Config{URL: brokerURL(t), Namespace: "test-" + faas.NewID(), Grace: 5 * time.Second}
 	for _, c := range configure {
 		c(&cfg)
-	}
-	if os.Getenv("DBG") != "" {
-		cfg.Log, _ = zap.NewDevelopment()
 	}
 	removeAfter(t, cfg.Namespace)
 	b, err := Open(cfg)
