@@ -36,6 +36,7 @@ type Broker struct {
 	load      atomic.Int64 // calls taken on and not yet answered
 	directory contract.Directory
 	publisher *publisher
+	delays    *delays
 	caller    *caller
 	system    *system
 
@@ -59,7 +60,8 @@ func Open(cfg Config) (*Broker, error) {
 		publish: newLink(cfg, "publish"), consume: newLink(cfg, "consume"),
 		calls: newLink(cfg, "call"), work: newLink(cfg, "work"),
 	}
-	b.publisher, b.system, b.caller = newPublisher(b), newSystem(b), newCaller(b)
+	b.publisher, b.system, b.caller = newPublisher(b, "publish", true), newSystem(b), newCaller(b)
+	b.delays = newDelays(b)
 	plugged, unplug := context.WithCancel(context.Background())
 	b.unplug = unplug
 	b.all = []*link{b.publish, b.consume, b.calls, b.work}
@@ -71,6 +73,7 @@ func Open(cfg Config) (*Broker, error) {
 	running, stop := context.WithCancel(plugged)
 	b.stop = stop
 	b.parts.Go(func() { b.publisher.run(running) })
+	b.parts.Go(func() { b.delays.run(running) })
 	b.parts.Go(func() { b.system.run(running) })
 	b.parts.Go(func() { b.caller.run(running) })
 	return b, nil

@@ -34,6 +34,7 @@ type Config struct {
 	pace         pace          // of connecting again; 100 ms to 5 s
 	hearing      time.Duration // how often to look whether broadcasts are heard; as often as workers announce themselves
 	declaring    time.Duration // how often to declare again what functions need; 10 s
+	watching     time.Duration // how often to look for delay tiers that hold events for too long; 5 s
 	copyPace     pace          // of publishing a copy again that the broker did not take; 100 ms to 30 s
 	copyPatience time.Duration // how long a delivery is held whose copy the broker does not take; 10 min
 }
@@ -45,6 +46,7 @@ func (c Config) withDefaults() Config {
 	c.pace = cmp.Or(c.pace, pace{first: 100 * time.Millisecond, longest: 5 * time.Second})
 	c.hearing = cmp.Or(c.hearing, contract.AnnounceInterval)
 	c.declaring = cmp.Or(c.declaring, 10*time.Second)
+	c.watching = cmp.Or(c.watching, 5*time.Second)
 	c.copyPace = cmp.Or(c.copyPace, pace{first: 100 * time.Millisecond, longest: 30 * time.Second})
 	c.copyPatience = cmp.Or(c.copyPatience, 10*time.Minute) // well below the broker's consumer_timeout of 30 min
 	if c.Observe == nil {

@@ -2,7 +2,11 @@ package rabbit
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -10,98 +14,136 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// tierWaits are the waits for which a queue exists. A longer or an odd wait is
-// made of several: a message that comes back too early waits again. Those that
-// most retries use are a quarter apart (the series R10 of ISO 3), so that a
-// retry waits once: see retrySlack.
-var tierWaits = []struct {
-	name string
-	wait time.Duration
-}{
-	{"100ms", 100 * time.Millisecond}, {"125ms", 125 * time.Millisecond}, {"160ms", 160 * time.Millisecond},
-	{"200ms", 200 * time.Millisecond}, {"250ms", 250 * time.Millisecond}, {"315ms", 315 * time.Millisecond},
-	{"400ms", 400 * time.Millisecond}, {"500ms", 500 * time.Millisecond}, {"630ms", 630 * time.Millisecond},
-	{"800ms", 800 * time.Millisecond}, {"1s", time.Second}, {"1250ms", 1250 * time.Millisecond},
-	{"1600ms", 1600 * time.Millisecond}, {"2s", 2 * time.Second}, {"2500ms", 2500 * time.Millisecond},
-	{"3150ms", 3150 * time.Millisecond}, {"4s", 4 * time.Second}, {"5s", 5 * time.Second},
-	{"6300ms", 6300 * time.Millisecond}, {"8s", 8 * time.Second}, {"10s", 10 * time.Second},
-	{"15s", 15 * time.Second}, {"30s", 30 * time.Second},
-	{"1m", time.Minute}, {"2m", 2 * time.Minute}, {"5m", 5 * time.Minute}, {"15m", 15 * time.Minute},
-	{"1h", time.Hour}, {"4h", 4 * time.Hour}, {"1d", 24 * time.Hour},
+// delays lets events wait in the broker, and moves those that are due to their
+// target queues. DELAYS.md says how, and why so.
+type delays struct {
+	b       *Broker
+	tiers   tierRegister
+	outlets outlets
+	watch   tierWatch
+
+	moving    atomic.Int64  // due messages that this process moves at present
+	watching  sync.Mutex    // held by the Serve that watches the tiers
+	reconsume chan struct{} // asks for another consumer of due messages
 }
 
-// retrySlack is the share by which a retry may wait longer than its policy says:
-// that spares it a second wait, which costs the broker as much as the first.
-const retrySlack = 0.3
+func newDelays(b *Broker) *delays {
+	return &delays{
+		b: b, tiers: tierRegister{cfg: b.cfg, names: b.names}, outlets: outlets{b: b},
+		watch: tierWatch{broadcast: b.system.broadcast}, reconsume: make(chan struct{}, 1),
+	}
+}
 
-// grain is how late a delay may end, beside the time that the last way through
-// the broker takes.
-const grain = 100 * time.Millisecond
+// run serves publishes until ctx is done, and waits for the confirmations of
+// what is in flight, for a moment.
+func (d *delays) run(ctx context.Context) { d.outlets.run(ctx) }
 
-// tierFor picks the tier for a wait: the shortest that is long enough, if it is
-// too long by no more than slack, or else the longest that is not too long. A
-// wait below the shortest tier takes that one, which is too long by no more than
-// the grain.
-func tierFor(wait, slack time.Duration) (name string, length time.Duration) {
-	best := tierWaits[0]
-	for _, t := range tierWaits {
-		if t.wait >= wait {
-			if t.wait-wait <= slack {
-				best = t
-			}
-			break
+// serve moves due events, and watches the tiers, until ctx is done.
+func (d *delays) serve(ctx context.Context) {
+	var parts sync.WaitGroup
+	parts.Go(func() { d.b.consume.use(ctx, "due events", d.consumeDue) })
+	parts.Go(func() { d.consumeOld(ctx) })
+	parts.Go(func() { d.watchTiers(ctx) })
+	parts.Wait()
+}
+
+const (
+	targetPatience = time.Second     // for a queue to confirm what is due
+	tierPatience   = 3 * time.Second // for a tier, or the dead letters, to confirm a copy
+)
+
+// delay publishes m so that it is published to the queue target after wait,
+// later by slack at most. It returns nil once a tier has confirmed it. Where the
+// best tier does not take it, another one does.
+func (d *delays) delay(ctx context.Context, target string, wait, slack time.Duration, m amqp.Publishing) error {
+	var failures []error
+	for _, t := range tiersFor(wait, slack) {
+		err := d.publishTo(ctx, t, target, m)
+		if err == nil {
+			return nil
 		}
-		best = t
+		failures = append(failures, err)
+		if ctx.Err() != nil || errors.Is(err, contract.ErrUnavailable) || errors.Is(err, contract.ErrBlocked) {
+			break // no tier can be reached
+		}
 	}
-	return best.name, best.wait
+	return errors.Join(failures...)
 }
 
-// tiers are the delay queues. They are declared when first used.
-type tiers struct {
-	link  *link
-	names names
-
-	mu       sync.Mutex
-	declared map[string]bool
-}
-
-// ensure declares the tier, once.
-func (t *tiers) ensure(ctx context.Context, tier string, wait time.Duration) error {
-	t.mu.Lock()
-	known := t.declared[tier]
-	t.mu.Unlock()
-	if known {
-		return nil
+// publishTo publishes m to the tier.
+func (d *delays) publishTo(ctx context.Context, t tier, target string, m amqp.Publishing) error {
+	if err := d.tiers.ensure(ctx, t); err != nil {
+		return err // watchTiers tells of it
 	}
-	if err := t.link.declare(ctx, t.names.delayTier(tier, wait).declare); err != nil {
-		return err
+	exchange := d.b.names.delay(t.name())
+	due := d.delayIn(&m, t, target)
+	err := d.through(ctx, d.outlets.of(exchange), tierPatience, func(ctx context.Context, p *publisher) error {
+		return p.publish(ctx, exchange, target, m)
+	})
+	switch {
+	case err == nil:
+		d.watch.published(t, due)
+	case errors.Is(err, contract.ErrUnroutable): // it was deleted
+		d.tiers.forget(t)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.declared == nil {
-		t.declared = map[string]bool{}
+	if err != nil {
+		return fmt.Errorf("delay tier %q: %w", exchange, err)
 	}
-	t.declared[tier] = true
 	return nil
 }
 
-// forget makes the next use declare the tier again.
-func (t *tiers) forget(tier string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.declared, tier)
+// delayIn makes m wait in the tier for its way to the queue target. It returns
+// when m comes out, in Unix milliseconds.
+//
+// The message gets the length of the tier as its own expiration, too. Before
+// 4.1.0, RabbitMQ starts a quorum queue without its TTL and sets it a moment
+// later. A second declaration succeeds meanwhile, and what is published then
+// would never expire, and nothing behind it either: quorum queues expire
+// messages at their head only.
+func (d *delays) delayIn(m *amqp.Publishing, t tier, target string) (due int64) {
+	due = unixMilliAfter(time.Now().Add(t.length()))
+	if m.Headers == nil {
+		m.Headers = amqp.Table{}
+	}
+	m.Headers[headerTarget], m.Headers[headerTier], m.Headers[headerDue] = target, t.name(), due
+	m.Expiration = strconv.FormatInt(t.length().Milliseconds(), 10)
+	return due
 }
 
-// delay publishes m so that it comes to the queue after wait, later by slack at
-// the most, or earlier: then it has to wait again.
-func (p *publisher) delay(ctx context.Context, queue string, wait, slack time.Duration, m amqp.Publishing) error {
-	tier, length := tierFor(wait, slack)
-	if err := p.tiers.ensure(ctx, tier, length); err != nil {
+// through calls publish, which must fail within patience, with the publisher of
+// the outlet, unless its circuit breaker is open, and tells the breaker how that
+// went. What is wrong with the connection is no failure of the queue.
+func (d *delays) through(ctx context.Context, o *outlet, patience time.Duration, publish func(ctx context.Context, p *publisher) error) error {
+	if err := o.breaker.acquire(ctx, func() time.Duration {
+		if patience == targetPatience && d.moving.Load() > duePrefetch/2 {
+			return crowdedPatience
+		}
+		return patience
+	}); err != nil {
 		return err
 	}
-	err := p.publish(ctx, p.names.delay(tier), queue, m)
-	if contract.AsError(err) != nil && contract.AsError(err).Code == contract.CodeUnroutable { // somebody deleted it
-		p.tiers.forget(tier)
+	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := publish(limited, o.publisher)
+	timeout := limited.Err() != nil && ctx.Err() == nil && !o.publisher.link.blockedSince(began)
+	switch {
+	case err == nil:
+		o.breaker.release(succeeded)
+	case errors.Is(err, contract.ErrUnroutable): // that costs little, and holds up nothing
+		o.breaker.release(notTried)
+		return &targetError{err}
+	case errors.Is(err, contract.ErrRefused), errors.Is(err, contract.ErrUnconfirmed) && timeout:
+		o.breaker.release(failed)
+		return &targetError{err}
+	default:
+		o.breaker.release(notTried)
 	}
 	return err
 }
+
+// targetError is a failure that the queue, not the connection, is the reason of.
+type targetError struct{ reason error }
+
+func (e *targetError) Error() string { return e.reason.Error() }
+func (e *targetError) Unwrap() error { return e.reason }

@@ -13,17 +13,31 @@ import (
 )
 
 func TestTierFor(t *testing.T) {
-	for _, c := range []struct {
-		wait, slack time.Duration
-		want        string
-	}{
-		{time.Millisecond, grain, "100ms"}, {100 * time.Millisecond, grain, "100ms"}, {101 * time.Millisecond, grain, "125ms"},
-		{100 * time.Millisecond, 0, "100ms"}, {150 * time.Millisecond, 0, "125ms"}, {1901 * time.Millisecond, grain, "2s"},
-		{1900 * time.Millisecond, grain, "2s"}, {1899 * time.Millisecond, grain, "1600ms"}, {1900 * time.Millisecond, 190 * time.Millisecond, "2s"},
-		{45 * time.Second, grain, "30s"}, {23 * time.Hour, grain, "4h"}, {30 * 24 * time.Hour, grain, "1d"},
+	for _, c := range []struct{ wait, slack, want time.Duration }{
+		{time.Millisecond, grain, 100 * time.Millisecond}, {100 * time.Millisecond, grain, 100 * time.Millisecond},
+		{101 * time.Millisecond, grain, 125 * time.Millisecond}, {100 * time.Millisecond, 0, 100 * time.Millisecond},
+		{150 * time.Millisecond, 0, 125 * time.Millisecond}, {1901 * time.Millisecond, grain, 2 * time.Second},
+		{1900 * time.Millisecond, grain, 2 * time.Second}, {1899 * time.Millisecond, grain, 1600 * time.Millisecond},
+		{1900 * time.Millisecond, 190 * time.Millisecond, 2 * time.Second}, {45 * time.Second, grain, 30 * time.Second},
+		{23 * time.Hour, grain, 4 * time.Hour}, {30 * 24 * time.Hour, grain, 24 * time.Hour},
 	} {
-		if got, _ := tierFor(c.wait, c.slack); got != c.want {
-			t.Errorf("tierFor(%v, %v): got %s, want %s", c.wait, c.slack, got, c.want)
+		if got := tierFor(c.wait, c.slack); got.length() != c.want {
+			t.Errorf("tierFor(%v, %v): got %s, want %v", c.wait, c.slack, got.name(), c.want)
+		}
+	}
+}
+
+// The names of tiers are read again by other processes, and differ from those of
+// earlier versions, which ended with a unit.
+func TestTierNames(t *testing.T) {
+	for _, want := range delayTiers {
+		if got, ok := parseTier(want.name()); !ok || got != want {
+			t.Errorf("parseTier(%q): got %v, %v", want.name(), got.length(), ok)
+		}
+	}
+	for _, name := range []string{"", "2s", "101", "-100", "0"} {
+		if got, ok := parseTier(name); ok {
+			t.Errorf("parseTier(%q): got %v, want none", name, got.length())
 		}
 	}
 }
@@ -34,7 +48,7 @@ func TestRetryWaitsOnce(t *testing.T) {
 	for range 2000 {
 		wait := 100*time.Millisecond + rand.N(9900*time.Millisecond)
 		slack := time.Duration(retrySlack * float64(wait))
-		if _, length := tierFor(wait, slack); length < wait || length > wait+slack {
+		if length := tierFor(wait, slack).length(); length < wait || length > wait+slack {
 			t.Errorf("%v: got a tier of %v", wait, length)
 		}
 	}
@@ -51,7 +65,7 @@ func TestLongDelays(t *testing.T) {
 	}, randomDelays(2000, contract.MaxDelay)...) {
 		waited, hops := time.Duration(0), 0
 		for waited < wait {
-			_, length := tierFor(wait-waited, grain)
+			length := tierFor(wait-waited, grain).length()
 			waited += length + hop
 			hops++
 		}
@@ -166,11 +180,11 @@ func TestDelaysSurviveABrokerRestart(t *testing.T) {
 	c := &clocked{t: t}
 	b := openBroker(t, func(c *Config) { c.URL = node.URL() })
 	serve(t, b, onEvent("late", "late.run", c.take))
-	for _, tier := range tierWaits {
-		if tier.wait > 10*time.Second { // no more will be used
+	for _, tier := range delayTiers {
+		if tier.length() > 10*time.Second { // no more will be used
 			break
 		}
-		if err := b.publisher.tiers.ensure(t.Context(), tier.name, tier.wait); err != nil {
+		if err := b.delays.tiers.ensure(t.Context(), tier); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,6 +25,12 @@ const (
 	headerFirst     = "rabbet-first"      // Unix milliseconds of the first failure
 	headerPublish   = "rabbet-publish"    // number of the publish on its channel, to tell returns apart
 
+	// Of a message in a delay tier, or due.
+	headerTarget = "rabbet-target"  // queue that it goes to
+	headerTier   = "rabbet-tier"    // tier that it was last published to
+	headerDue    = "rabbet-due"     // Unix milliseconds: when it leaves that tier
+	headerPutOff = "rabbet-put-off" // how often its target did not take it
+
 	headerPrefix      = "rabbet-"
 	cloudEventsPrefix = "cloudEvents_"
 )
@@ -110,7 +116,7 @@ func (n names) fromDelivery(d *amqp.Delivery) contract.Event {
 		Redelivered: d.Redelivered,
 	}
 	switch d.Exchange {
-	case n.due(), n.stranded(), "": // it comes back from a delay, or is replayed
+	case n.oldDueExchange(), "": // it comes back from a delay, or is replayed
 		if key := stringOf(d.Headers, headerKey); key != "" {
 			e.Key, e.Exchange = key, stringOf(d.Headers, headerExchange)
 		}

@@ -76,9 +76,9 @@ func TestBrokerComesBack(t *testing.T) {
 }
 
 // A broker that starts may come to an event that is due before it comes to the
-// exchange that the event goes back by. It must not wait for minutes then, as
-// it does by its defaults: see infra/rabbitmq/advanced.config.
-func TestRetryIsDueBeforeItsExchangeIsThere(t *testing.T) {
+// queue that the event goes to. It must not wait for minutes then, as it does by
+// its defaults: see infra/rabbitmq/advanced.config.
+func TestRetryIsDueBeforeItsQueueIsThere(t *testing.T) {
 	n := ownNode(t)
 	cfg := faultConfig(t, n)
 	attempts := make(chan int, 1)
@@ -92,24 +92,20 @@ func TestRetryIsDueBeforeItsExchangeIsThere(t *testing.T) {
 	retried.Retry = contract.Retry{First: 500 * time.Millisecond, Max: 2}
 	b := startCaller(t, cfg)
 	_, stop := startWorker(t, cfg, []*Broker{b}, retried)
-	defer stop()
-	ch := channelOn(t, n.URL())
-
-	if err := ch.ExchangeDelete(b.names.due(), false, false); err != nil {
-		t.Fatal(err)
-	}
 	if err := b.Publish(t.Context(), contract.Event{Key: "retry.me", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
 	if attempt := receive(t, "the first attempt", attempts); attempt != 1 {
 		t.Fatalf("got attempt %d, want the first one", attempt)
 	}
-	time.Sleep(time.Second) // it is due
-	back := b.names.common()
-	back.bindings = []binding{{b.names.eventQueue("retried"), b.names.eventQueue("retried"), b.names.due()}}
-	if err := back.declare(ch); err != nil {
+	stop() // else the worker declares the queue again
+	ch := channelOn(t, n.URL())
+	if _, err := ch.QueueDelete(b.names.due(), false, false, false); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(time.Second) // it is due
+	_, stop = startWorker(t, cfg, []*Broker{b}, retried)
+	defer stop()
 	if attempt := receive(t, "the retry", attempts); attempt != 2 {
 		t.Errorf("got attempt %d, want the second one", attempt)
 	}

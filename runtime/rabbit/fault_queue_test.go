@@ -104,7 +104,7 @@ func TestDeletedDelayAndDeadQueuesComeBack(t *testing.T) {
 	for _, id := range []string{"before", "after"} {
 		publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "twice.over", ID: id})
 		a.awaitSettled(t)
-		deleteQueue(t, b.names.delay("100ms"))
+		deleteQueue(t, b.names.delay("100"))
 		deleteQueue(t, b.names.deadQueue("twice"))
 	}
 	if err := b.Publish(t.Context(), contract.Event{Key: "twice.over", ID: "bad"}); err != nil {
@@ -395,26 +395,22 @@ func TestConsumerTimeout(t *testing.T) {
 	a.balance(t, 1, 0)
 }
 
-// Nobody publishes to the exchange that events come back over, so nobody
-// notices that it is gone but those who declare again every now and then.
-func TestDeletedDueExchangeComesBack(t *testing.T) {
-	b := openBroker(t, func(c *Config) { c.declaring = 100 * time.Millisecond })
-	came := make(chan struct{}, 100)
-	serve(t, b, onEvent("due", "due.again", func(context.Context, *contract.Event) error {
-		came <- struct{}{}
-		return nil
-	}))
-	management(t, http.MethodDelete, "/api/exchanges/%2F/"+url.PathEscape(b.names.due()), nil)
-	until(t, "a delayed event comes", func(ctx context.Context) bool {
-		// One that is due before the exchange is back comes minutes later.
-		if err := b.Publish(ctx, contract.Event{Key: "due.again", NotBefore: time.Now().Add(200 * time.Millisecond)}); err != nil {
-			t.Fatal(err)
+// The queue that all tiers lead to is declared again by those that consume it.
+func TestDeletedDueQueueComesBack(t *testing.T) {
+	b := openBroker(t, func(c *Config) { c.watching = 300 * time.Millisecond })
+	a := newAccount("deleted due queue")
+	serve(t, b, counted(a, "due.again", 4))
+	for round := range 3 {
+		deleteQueue(t, b.names.due())
+		for i := range 10 {
+			if err := b.delays.delay(t.Context(), b.names.eventQueue("due-again"), 200*time.Millisecond, 0, amqp.Publishing{
+				MessageId: fmt.Sprint(round, " ", i), DeliveryMode: amqp.Persistent, Headers: amqp.Table{headerKey: "due.again"},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			a.accept(fmt.Sprint(round, " ", i))
 		}
-		select {
-		case <-came:
-			return true
-		case <-time.After(500 * time.Millisecond):
-			return false
-		}
-	})
+		a.awaitSettled(t)
+	}
+	a.balance(t, 0, 0)
 }

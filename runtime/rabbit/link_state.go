@@ -124,6 +124,13 @@ func (l *link) setProblem(user string, err error) {
 	l.announce()
 }
 
+// problemOf returns what setProblem has set for the user.
+func (l *link) problemOf(user string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.problems[user]
+}
+
 // change returns a channel that is closed when the link's state changes.
 func (l *link) change() <-chan struct{} {
 	l.mu.Lock()

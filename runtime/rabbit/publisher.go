@@ -19,6 +19,10 @@ const (
 	maxUnconfirmed    = 64 << 20        // bytes of publishes under way at once
 	minShare          = 32 << 10        // bytes that the smallest of them counts for: 2048 are under way at the most
 	reconnectPatience = 5 * time.Second // how long a publish waits for a connection
+
+	// A channel that has not confirmed a publish for this long when its caller
+	// gives it up is replaced.
+	stalledAfter = 500 * time.Millisecond
 )
 
 // Publish returns nil once the broker has confirmed the event and did not
@@ -86,11 +90,12 @@ func (b *Broker) isHeard(e *contract.Event) bool {
 // publisher publishes with a confirmation, for any number of goroutines over
 // one channel. Each waits for its own confirmation only.
 type publisher struct {
+	user      string // what its channel is called among the users of link
+	declares  bool   // it declares what every process needs, before it publishes
 	link      *link
 	names     names
 	room      *semaphore.Weighted // of what is under way, in bytes
 	exchanges exchanges
-	tiers     tiers
 
 	mu      sync.Mutex
 	session *publishSession // nil while there is no channel
@@ -98,10 +103,10 @@ type publisher struct {
 	over    bool            // nothing will be sent any more
 }
 
-func newPublisher(b *Broker) *publisher {
+func newPublisher(b *Broker, user string, declares bool) *publisher {
 	return &publisher{
-		link: b.publish, names: b.names, room: semaphore.NewWeighted(maxUnconfirmed), changed: make(chan struct{}),
-		exchanges: exchanges{link: b.consume}, tiers: tiers{link: b.consume, names: b.names},
+		user: user, declares: declares, link: b.publish, names: b.names, room: semaphore.NewWeighted(maxUnconfirmed), changed: make(chan struct{}),
+		exchanges: exchanges{link: b.consume},
 	}
 }
 
@@ -111,7 +116,7 @@ func (p *publisher) run(ctx context.Context) {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var g sync.WaitGroup
-	g.Go(func() { p.link.use(serving, "publish", p.serve) })
+	g.Go(func() { p.link.use(serving, p.user, p.serve) })
 	<-ctx.Done()
 	p.close()
 	patience, done := context.WithDeadline(serving, p.link.farewell())
@@ -144,7 +149,7 @@ func (p *publisher) send(ctx context.Context, exchange, key string, m amqp.Publi
 		p.room.Release(size)
 		return nil, err
 	}
-	u := &underway{session: s, room: p.room, size: size, exchange: exchange, key: key}
+	u := &underway{publisher: p, session: s, size: size, exchange: exchange, key: key, sent: time.Now()}
 	if err := s.write(u, m); err != nil {
 		p.room.Release(size)
 		if errors.Is(err, amqp.ErrClosed) {
@@ -157,11 +162,12 @@ func (p *publisher) send(ctx context.Context, exchange, key string, m amqp.Publi
 
 // underway is a publish that was written, and waits for its confirmation.
 type underway struct {
-	session *publishSession
-	room    *semaphore.Weighted
-	size    int64 // of the room that it takes
+	publisher *publisher
+	session   *publishSession
+	size      int64 // of the room that it takes
 
 	exchange, key string
+	sent          time.Time
 	number        int64 // on its channel
 	confirm       *amqp.DeferredConfirmation
 }
@@ -171,12 +177,15 @@ type underway struct {
 func (u *underway) confirmed(ctx context.Context) error {
 	select {
 	case <-u.confirm.Done():
-		u.room.Release(u.size)
+		u.publisher.room.Release(u.size)
 		return u.session.settle(ctx, u)
 	case <-ctx.Done():
+		if time.Since(u.sent) > stalledAfter {
+			u.publisher.renew(u.session)
+		}
 		go func() { // ends with the confirmation, or with the connection
 			<-u.confirm.Done()
-			u.room.Release(u.size)
+			u.publisher.room.Release(u.size)
 			_ = u.session.settle(ctx, u)
 		}()
 		return unconfirmed(ctx, "the broker has not confirmed it in time")
@@ -233,6 +242,18 @@ func (p *publisher) setSession(s *publishSession) {
 	p.session = s
 	close(p.changed)
 	p.changed = make(chan struct{})
+}
+
+// renew replaces the channel of s, if it is still the one in use. The broker
+// sends what one channel publishes to one quorum queue in order, and holds it in
+// the channel while the queue has no leader: what is published again over the
+// same channel would wait for what is stuck there. A channel that the broker
+// blocks for want of memory is not stuck.
+func (p *publisher) renew(s *publishSession) {
+	if _, blocked := p.link.blocking(); blocked != nil {
+		return
+	}
+	s.retire.Do(func() { close(s.retired) })
 }
 
 func (p *publisher) close() {

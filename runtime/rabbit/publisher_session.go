@@ -19,6 +19,9 @@ type publishSession struct {
 	last     atomic.Int64 // number of the last publish
 	underway atomic.Int64 // written, and not yet confirmed
 
+	retired chan struct{} // closed when another channel is to replace this one
+	retire  sync.Once
+
 	mu       sync.Mutex
 	returns  chan amqp.Return // has room for everything under way
 	returned map[int64]bool   // by number
@@ -28,33 +31,77 @@ type publishSession struct {
 
 // serve lets events be published over conn, until it is lost or ctx is done.
 func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
-	ch, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("open a channel to publish on: %w", err)
-	}
-	defer closeChannel(ch)
-	if err := p.names.common().declare(ch); err != nil {
+	var retired sync.WaitGroup
+	defer retired.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	for {
+		s, err := p.openSession(conn)
+		if err != nil {
+			return err
+		}
+		closed := s.channel.NotifyClose(make(chan *amqp.Error, 1))
+		p.setSession(s)
+		select {
+		case <-s.retired:
+			p.setSession(nil)
+			retired.Go(func() { s.finish(ctx) })
+			continue
+		case reason := <-closed:
+			if reason != nil {
+				err = &closedError{"the publishing channel", reason}
+			}
+		case <-ctx.Done():
+		}
+		p.setSession(nil)
+		closeChannel(s.channel)
 		return err
 	}
-	if err := ch.Confirm(false); err != nil {
-		return fmt.Errorf("ask for confirmations: %w", err)
+}
+
+// openSession opens a channel in confirm mode.
+func (p *publisher) openSession(conn *amqp.Connection) (*publishSession, error) {
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("open a channel to publish on: %w", err)
 	}
-	s := &publishSession{
-		channel: ch, returned: map[int64]bool{},
+	if p.declares {
+		err = p.names.common().declare(ch)
+	}
+	if err == nil {
+		if err = ch.Confirm(false); err != nil {
+			err = fmt.Errorf("ask for confirmations: %w", err)
+		}
+	}
+	if err != nil {
+		closeChannel(ch)
+		return nil, err
+	}
+	return &publishSession{
+		channel: ch, returned: map[int64]bool{}, retired: make(chan struct{}),
 		returns: ch.NotifyReturn(make(chan amqp.Return, maxUnconfirmed/minShare)),
 		closed:  ch.NotifyClose(make(chan *amqp.Error, 1)),
-	}
-	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
-	p.setSession(s)
-	defer p.setSession(nil)
-	select {
-	case reason := <-closed:
-		if reason == nil {
-			return nil
+	}, nil
+}
+
+// retiredFor is how long a channel that was replaced may take to confirm what is
+// in flight on it.
+const retiredFor = 30 * time.Second
+
+// finish closes a channel that was replaced once nothing is in flight on it, at
+// the latest after retiredFor, or when ctx ends.
+func (s *publishSession) finish(ctx context.Context) {
+	defer closeChannel(s.channel)
+	ctx, cancel := context.WithTimeout(ctx, retiredFor)
+	defer cancel()
+	check := time.NewTicker(100 * time.Millisecond)
+	defer check.Stop()
+	for s.underway.Load() > 0 && !s.channel.IsClosed() {
+		select {
+		case <-check.C:
+		case <-ctx.Done():
+			return
 		}
-		return &closedError{"the publishing channel", reason}
-	case <-ctx.Done():
-		return nil
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +21,8 @@ func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
 	h := b.system.hosts()
 	var serving sync.WaitGroup
 	failures := make([]error, len(fns))
-	if slices.ContainsFunc(fns, func(fn contract.Function) bool { return fn.Kind == contract.KindEvent }) {
-		serving.Go(func() { b.consume.use(ctx, "stranded events", b.rescueStranded) })
+	if len(fns) > 0 {
+		serving.Go(func() { b.delays.serve(ctx) })
 	}
 	for i, fn := range fns {
 		serving.Go(func() { b.keepDeclared(ctx, &fn.Descriptor) })

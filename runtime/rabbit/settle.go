@@ -54,17 +54,17 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event,
 		}
 		c.move(ch, d, e, func(ctx context.Context) error {
 			slack := time.Duration(retrySlack * float64(v.After))
-			return c.b.publisher.delay(ctx, c.queue, v.After, slack, copyOf(d, e, own))
+			return c.b.delays.delay(ctx, c.queue, v.After, slack, copyOf(d, e, own))
 		})
 		return
 	}
 	c.move(ch, d, e, func(ctx context.Context) error {
-		return c.b.bury(ctx, c.fn.Name, d, e, time.UnixMilli(first), now, v.Err)
+		return c.b.bury(ctx, c.b.publisher, c.fn.Name, d, e, time.UnixMilli(first), now, v.Err)
 	})
 }
 
-// bury publishes the dead letter that d becomes.
-func (b *Broker) bury(ctx context.Context, function string, d *amqp.Delivery, e *contract.Event, first, last time.Time, reason *contract.Error) error {
+// bury publishes the dead letter that d becomes, by p.
+func (b *Broker) bury(ctx context.Context, p *publisher, function string, d *amqp.Delivery, e *contract.Event, first, last time.Time, reason *contract.Error) error {
 	own := amqp.Table{
 		headerDeadReason:   string(reason.Code),
 		headerDeadError:    clip(reason.Error()),
@@ -76,7 +76,7 @@ func (b *Broker) bury(ctx context.Context, function string, d *amqp.Delivery, e 
 	if len(reason.Stack) > 0 {
 		own[headerDeadStack] = clip(string(reason.Stack))
 	}
-	err := b.publisher.publish(ctx, b.names.dead(), function, copyOf(d, e, own))
+	err := p.publish(ctx, b.names.dead(), function, copyOf(d, e, own))
 	if errors.Is(err, contract.ErrUnroutable) { // somebody has deleted the queue
 		return errors.Join(err, b.consume.declare(ctx, b.names.deadLetters(function).declare))
 	}
@@ -86,7 +86,7 @@ func (b *Broker) bury(ctx context.Context, function string, d *amqp.Delivery, e 
 // putOff sends a delivery that comes too early to wait.
 func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event, wait time.Duration) {
 	c.move(ch, d, e, func(ctx context.Context) error {
-		return c.b.publisher.delay(ctx, c.queue, wait, grain, copyOf(d, e, nil))
+		return c.b.delays.delay(ctx, c.queue, wait, grain, copyOf(d, e, nil))
 	})
 }
 

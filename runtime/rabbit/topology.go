@@ -18,10 +18,10 @@ const (
 	eventQueueLength   = 1_000_000
 	deliveryLimit      = 20 // deliveries that may end with the worker's death
 
-	// Up to RabbitMQ 4.2 whoever looks at a dead letter uses up a delivery.
-	// Without a limit, RabbitMQ 4 drops it after 20, and 3.10 puts it at the
-	// back of the queue; -1 means none on 4 only.
-	deadDeliveryLimit = math.MaxInt32
+	// Up to RabbitMQ 4.2 each look at a message that goes back counts as a
+	// delivery. Without a limit, RabbitMQ 4 drops a message after 20 of them,
+	// and 3.10 puts it at the back of the queue; -1 means none on 4 only.
+	noDeliveryLimit = math.MaxInt32
 )
 
 // names are what exchanges and queues of one namespace are called.
@@ -38,8 +38,7 @@ func (n names) events() string                { return n.namespace + ".events" }
 func (n names) dead() string                  { return n.namespace + ".dead" }
 func (n names) system() string                { return n.namespace + ".system" }
 func (n names) expired() string               { return n.namespace + ".expired" } // an exchange and a queue
-func (n names) due() string                   { return n.namespace + ".due" }
-func (n names) stranded() string              { return n.namespace + ".stranded" } // an exchange and a queue
+func (n names) due() string                   { return n.namespace + ".due" }     // a queue
 func (n names) requestQueue(fn string) string { return n.namespace + ".request." + fn }
 func (n names) deadFunctions() string         { return n.namespace + ".dead-functions" } // a queue
 func (n names) eventQueue(fn string) string   { return n.namespace + ".event." + fn }
@@ -92,8 +91,6 @@ func (n names) common() topology {
 		{name: n.dead(), kind: amqp.ExchangeDirect},
 		{name: n.system(), kind: amqp.ExchangeTopic},
 		{name: n.expired(), kind: amqp.ExchangeFanout},
-		{name: n.due(), kind: amqp.ExchangeDirect, alternate: n.stranded()},
-		{name: n.stranded(), kind: amqp.ExchangeFanout},
 	}}
 }
 
@@ -159,7 +156,6 @@ func (n names) eventFunction(d *contract.Descriptor, source string) topology {
 		arguments["x-single-active-consumer"] = true
 	}
 	t.queues = append(t.queues, queue{name, arguments})
-	t.bindings = append(t.bindings, binding{name, name, n.due()})
 	for _, key := range d.Keys {
 		t.bindings = append(t.bindings, binding{name, key, source})
 	}
@@ -172,7 +168,7 @@ func (n names) deadLetters(fn string) topology {
 		fixed: n.fixed,
 		queues: []queue{{name, amqp.Table{
 			"x-queue-type":     "quorum",
-			"x-delivery-limit": int64(deadDeliveryLimit),
+			"x-delivery-limit": int64(noDeliveryLimit),
 		}}},
 		bindings: []binding{{name, fn, n.dead()}},
 	}
@@ -183,34 +179,40 @@ func (n names) deadLetters(fn string) topology {
 func (n names) deadRegister() topology {
 	return topology{fixed: n.fixed, queues: []queue{{n.deadFunctions(), amqp.Table{
 		"x-queue-type":     "quorum",
-		"x-delivery-limit": int64(deadDeliveryLimit),
+		"x-delivery-limit": int64(noDeliveryLimit),
 	}}}}
 }
 
-// delayTier is where events wait for so long. The routing key is the queue to
-// come back to, so no key is named.
-func (n names) delayTier(tier string, wait time.Duration) topology {
-	name := n.delay(tier)
-	return topology{
-		fixed:     n.fixed,
-		exchanges: []exchange{{name: name, kind: amqp.ExchangeFanout}},
-		queues: []queue{{name, amqp.Table{
-			"x-queue-type":           "quorum",
-			"x-message-ttl":          wait.Milliseconds(),
-			"x-dead-letter-exchange": n.due(),
-			"x-dead-letter-strategy": "at-least-once",
-			"x-overflow":             "reject-publish",
-		}}},
-		bindings: []binding{{name, "", name}},
-	}
+// delayTier is where events wait for the length of the tier. A message is
+// published there with the name of its target queue as the routing key. It comes
+// out in the queue due.
+//
+// The default exchange, which cannot be deleted, leads there: a tier whose
+// dead-letter exchange is missing would hold its messages.
+func (n names) delayTier(t tier) topology {
+	name := n.delay(t.name())
+	top := n.dueEvents()
+	top.exchanges = []exchange{{name: name, kind: amqp.ExchangeFanout}}
+	top.queues = append(top.queues, queue{name, amqp.Table{
+		"x-queue-type":              "quorum",
+		"x-message-ttl":             t.length().Milliseconds(),
+		"x-dead-letter-exchange":    "",
+		"x-dead-letter-routing-key": n.due(),
+		"x-dead-letter-strategy":    "at-least-once",
+		"x-overflow":                "reject-publish",
+		"x-delivery-limit":          int64(noDeliveryLimit), // rescue takes messages and puts them back
+	}})
+	top.bindings = []binding{{name, "", name}}
+	return top
 }
 
-// strandedEvents is where the broker puts events that come back from a delay
-// when their queue is gone: see rescue.
-func (n names) strandedEvents() topology {
-	return topology{
-		fixed:    n.fixed,
-		queues:   []queue{{n.stranded(), amqp.Table{"x-queue-type": "quorum", "x-overflow": "reject-publish"}}},
-		bindings: []binding{{n.stranded(), "", n.stranded()}},
-	}
+// dueEvents is the one queue that all tiers lead to: see dueMover. It must
+// refuse nothing, for what it refuses blocks the tier of the message, and drop
+// nothing: it has no length limit, and where a policy gives it one it refuses.
+func (n names) dueEvents() topology {
+	return topology{fixed: n.fixed, queues: []queue{{n.due(), amqp.Table{
+		"x-queue-type":     "quorum",
+		"x-delivery-limit": int64(noDeliveryLimit),
+		"x-overflow":       "reject-publish",
+	}}}}
 }

@@ -93,8 +93,8 @@ func TestApplyAndDiff(t *testing.T) {
 	steps := []error{
 		ch.ExchangeDelete(n.expired(), false, false),
 		ch.ExchangeDeclare(n.expired(), amqp.ExchangeTopic, true, false, false, false, nil),
-		ch.ExchangeDelete(n.due(), false, false),
-		ch.ExchangeDeclare(n.due(), amqp.ExchangeDirect, true, false, false, false, nil),
+		ch.ExchangeDelete(n.system(), false, false),
+		ch.ExchangeDeclare(n.system(), amqp.ExchangeTopic, true, false, false, false, amqp.Table{argumentAlternate: n.expired()}),
 		ch.QueueUnbind(n.eventQueue("fail"), "fail.it", n.events(), nil),
 		ch.QueueBind(n.eventQueue("fail"), "old.key", n.events(), false, nil),
 	}
@@ -105,20 +105,19 @@ func TestApplyAndDiff(t *testing.T) {
 	other := n.eventFunction(&contract.Descriptor{Name: "fail", Keys: []string{"old.key"}}, n.events())
 	other.queues[1].arguments["x-delivery-limit"] = int64(3)
 	other.queues[1].arguments["x-max-length-bytes"] = int64(1 << 30)
-	other.queues, other.bindings, other.fixed = other.queues[1:], other.bindings[2:], false
+	other.queues, other.bindings, other.fixed = other.queues[1:], other.bindings[1:], false
 	if err := errors.Join(append(steps, other.declare(ch))...); err != nil {
 		t.Fatal(err)
 	}
 	queue := fmt.Sprintf("queue %q", n.eventQueue("fail"))
 	wantAll := []string{
 		fmt.Sprintf("differs  exchange %q: type topic where fanout is wanted", n.expired()),
-		fmt.Sprintf("differs  exchange %q: alternate-exchange none where %s is wanted", n.due(), n.stranded()),
+		fmt.Sprintf("differs  exchange %q: alternate-exchange %s where none is wanted", n.system(), n.expired()),
 		"differs  " + queue + ": x-delivery-limit 3 where 20 is wanted",
 		"differs  " + queue + ": x-max-length-bytes 1073741824 where none is wanted",
 		fmt.Sprintf("missing  queue %q", n.deadQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail", n.dead(), n.deadQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail.it", n.events(), n.eventQueue("fail")),
-		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", n.eventQueue("fail"), n.due(), n.eventQueue("fail")),
 		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "", n.expired(), n.expired()),
 		fmt.Sprintf("extra    binding %q from exchange %q to queue %q", "old.key", n.events(), n.eventQueue("fail")),
 	}
@@ -226,7 +225,7 @@ func TestNothingMayBeDeclared(t *testing.T) {
 	limited := asUser(t, cfg,
 		`^(amq\.gen-.*|`+ns+`\.reply\..*)$`,
 		`^(amq\.(default|gen-.*)|`+ns+`\.(requests|events|dead|system|delay\..*))$`,
-		`^(amq\.gen-.*|`+ns+`\.(system|expired|stranded|reply\..*|request\..*|event\..*))$`)
+		`^(amq\.gen-.*|`+ns+`\.(system|expired|due|delay\..*|reply\..*|request\..*|event\..*))$`)
 	limited.NoDeclare = true
 	keeper := asUser(t, cfg,
 		`^(amq\.gen-.*|`+ns+`\.reply\..*)$`,

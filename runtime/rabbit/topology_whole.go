@@ -26,9 +26,11 @@ func TopologyOf(namespace string, fns []contract.Descriptor) (Topology, error) {
 	}
 	n := names{namespace: cfg.Namespace, fixed: true}
 	t := Topology{names: n}
-	t.add(n.common(), n.expiredCalls(), n.deadRegister(), n.strandedEvents())
-	for _, tier := range tierWaits {
-		t.add(n.delayTier(tier.name, tier.wait))
+	t.add(n.common(), n.expiredCalls(), n.deadRegister(), n.dueEvents())
+	for _, tier := range delayTiers {
+		d := n.delayTier(tier)
+		d.queues = d.queues[1:] // the queue due stands there already
+		t.add(d)
 	}
 	sources := map[string]bool{n.events(): true}
 	for _, d := range fns {

@@ -62,6 +62,7 @@ func measure(ctx context.Context) error {
 		{"publish", comparePublish},
 		{"publish to ack", compareEndToEnd},
 		{"beside failing", compareBesideFailing},
+		{"delay", measureDelays},
 	} {
 		if s.wants(c.name) {
 			if err := c.run(ctx, s, c.name, t); err != nil {

@@ -52,7 +52,7 @@ func TestTopologyExport(t *testing.T) {
 		}
 	}
 	slices.Sort(queues)
-	if want := []string{"ns.dead-functions", "ns.dead.send-email", "ns.event.send-email", "ns.expired", "ns.request.get-profile", "ns.stranded"}; !slices.Equal(queues, want) {
+	if want := []string{"ns.dead-functions", "ns.dead.send-email", "ns.due", "ns.event.send-email", "ns.expired", "ns.request.get-profile"}; !slices.Equal(queues, want) {
 		t.Errorf("queues: got %v, want %v", queues, want)
 	}
 	for _, b := range definitions.Bindings {

@@ -1,0 +1,103 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
+)
+
+// probeAll sends a probe through each tier that there is: messages that are stuck
+// there may be older than this process.
+func (d *delays) probeAll(ctx context.Context) {
+	for _, t := range delayTiers {
+		p, due := d.probeOf(t)
+		err := d.sendProbe(ctx, d.b.names.delay(t.name()), p)
+		switch {
+		case err == nil:
+			d.watch.published(t, due)
+		case ctx.Err() != nil:
+			return
+		case !errors.Is(err, contract.ErrUnroutable):
+			d.b.log.Warn("cannot test a delay tier", zap.String("queue", d.b.names.delay(t.name())), zap.Error(err))
+		}
+	}
+}
+
+// sendProbe publishes the probe p to the queue, and fails with contract.ErrUnroutable
+// if there is none. (RabbitMQ logs a passive declaration of a queue that is missing
+// as an error.)
+func (d *delays) sendProbe(ctx context.Context, queue string, p amqp.Publishing) error {
+	return d.through(ctx, d.outlets.of("delay tier probes"), tierPatience, func(ctx context.Context, by *publisher) error {
+		return by.publish(ctx, "", queue, p)
+	})
+}
+
+// rescue moves the messages at the head of the tier that are late by more than
+// tolerance to the queue due, and reports how many they were. A message that never
+// expires blocks the tier: quorum queues expire messages at their head only.
+func (d *delays) rescue(ctx context.Context, t tier, tolerance time.Duration) (moved int, err error) {
+	queue := d.b.names.delay(t.name())
+	s := d.b.consume.next(ctx)
+	if s == nil {
+		return 0, context.Cause(ctx)
+	}
+	ch, err := s.conn.Channel()
+	if err != nil {
+		return 0, fmt.Errorf("open a channel to look into %q: %w", queue, err)
+	}
+	// What is not acknowledged goes back to its place with the channel; after a
+	// nack, RabbitMQ 3.10 puts it elsewhere.
+	defer closeChannel(ch)
+	defer func() {
+		if moved > 0 {
+			_ = settleAcks(ch, queue)
+			d.b.log.Warn("moved events by hand that a delay tier held for longer than its time: a message without an expiration blocked it",
+				zap.String("queue", queue), zap.Int("moved", moved))
+		}
+	}()
+	for ctx.Err() == nil {
+		m, ok, err := ch.Get(queue, false)
+		if err != nil {
+			return moved, fmt.Errorf("get the oldest message of %q: %w", queue, err)
+		}
+		if !ok || !isLate(&m, t, time.Now().Add(-tolerance)) {
+			return moved, nil
+		}
+		p := onward(&m, amqp.Table{
+			headerTarget: targetInTier(&m), headerTier: t.name(), headerDue: intOf(m.Headers, headerDue), headerPutOff: intOf(m.Headers, headerPutOff),
+		})
+		if err := d.through(ctx, d.outlets.of(d.b.names.due()), tierPatience, func(ctx context.Context, by *publisher) error {
+			return by.publish(ctx, "", d.b.names.due(), p)
+		}); err != nil {
+			return moved, fmt.Errorf("move a message of %q on: %w", queue, err)
+		}
+		if err := m.Ack(false); err != nil {
+			return moved, fmt.Errorf("remove a message of %q that was moved on: %w", queue, err)
+		}
+		moved++
+	}
+	return moved, context.Cause(ctx)
+}
+
+// isLate reports whether a message in the tier was due before t. Of one that
+// another client has published only the timestamp, if it has any, tells.
+func isLate(m *amqp.Delivery, t tier, before time.Time) bool {
+	if due := intOf(m.Headers, headerDue); due > 0 && stringOf(m.Headers, headerTier) == t.name() {
+		return time.UnixMilli(due).Before(before)
+	}
+	return m.Expiration == "" && m.Timestamp.Add(t.length()).Before(before)
+}
+
+// targetInTier is targetOf for a message that is still in its tier.
+func targetInTier(m *amqp.Delivery) string {
+	if target := stringOf(m.Headers, headerTarget); target != "" {
+		return target
+	}
+	return m.RoutingKey
+}
