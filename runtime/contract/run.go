@@ -116,8 +116,8 @@ func ofRun(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if refused, ok := err.(refusal); ok { //nolint:errorlint // wrapped, it is not this input's
-		return refused.err
+	if refused, ok := errors.AsType[refusal](err); ok {
+		return refused.err // without what a middleware may have put around it
 	}
 	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
 		if errors.Is(cause, context.Canceled) {

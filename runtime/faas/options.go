@@ -21,7 +21,7 @@ type settings struct {
 	route       string
 	status      int
 	cache       *CachePolicy
-	retry       Retry
+	retry       *Retry // nil: the set's
 	once        *contract.OncePolicy
 	timeout     time.Duration
 	concurrency int
@@ -45,7 +45,7 @@ func (s *settings) apply(options []Option) error {
 		case optionFunc:
 			o(s)
 		case Retry:
-			s.retry = o
+			s.retry = &o
 		case CachePolicy:
 			s.cache = cacheOption(o)
 		default:

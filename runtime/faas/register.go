@@ -183,7 +183,7 @@ func register[D any](set *Set[D], d contract.Descriptor, options []Option, statu
 		set.refuse(fmt.Errorf("%s:%d: function %q: %w", file, line, d.Name, err))
 		return
 	}
-	set.add(entry[D]{descriptor: d, file: file, line: line, bind: bound})
+	set.add(entry[D]{descriptor: d, ownRetry: s.retry != nil, file: file, line: line, bind: bound})
 }
 
 // complete completes d by what the options say, or says what cannot work.
@@ -192,10 +192,13 @@ func complete(d *contract.Descriptor, s *settings, status int) (err error) {
 		return errors.New("faas.Keys is for event functions: callers use the key of the message")
 	}
 	d.Keys, d.Exchange, d.Reactions = s.keys, s.exchange, s.reactions
-	d.Cache, d.Retry, d.Once, d.Ordered, d.Session = s.cache, s.retry, s.once, s.ordered, s.session
+	d.Cache, d.Once, d.Ordered, d.Session = s.cache, s.once, s.ordered, s.session
 	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, contract.DefaultTimeout)
 	if d.Ordered {
 		d.Concurrency = 1
+	}
+	if s.retry != nil {
+		d.Retry = *s.retry
 	}
 	if s.route != "" && d.Kind == contract.KindRequest {
 		if d.Route, err = parseRoute(s.route, s.status); err != nil {
@@ -215,9 +218,6 @@ func complete(d *contract.Descriptor, s *settings, status int) (err error) {
 	}
 	return nil
 }
-
-// maxOrderedAttempts is the delivery limit of the queue.
-const maxOrderedAttempts = 20
 
 // check says what about d cannot work.
 func check(d *contract.Descriptor, s *settings) error {
@@ -246,7 +246,7 @@ func check(d *contract.Descriptor, s *settings) error {
 			return fmt.Errorf("routing key %q: a request function answers one key, not a pattern", k)
 		}
 	}
-	if d.Kind == contract.KindRequest && (s.exchange != "" || s.ordered || s.once != nil || s.retry != (Retry{})) {
+	if d.Kind == contract.KindRequest && (s.exchange != "" || s.ordered || s.once != nil || s.retry != nil) {
 		return fmt.Errorf("faas.Exchange, faas.Ordered, faas.Once and faas.Retry are for event functions")
 	}
 	if d.Kind == contract.KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
@@ -267,11 +267,8 @@ func check(d *contract.Descriptor, s *settings) error {
 	if longest := 25 * time.Minute; d.Timeout > longest && (d.Kind == contract.KindEvent || d.Idempotent) {
 		return fmt.Errorf("faas.Timeout(%v): choose at most %v: RabbitMQ takes a worker that holds a message for 30 min for hung", d.Timeout, longest)
 	}
-	if err := checkRetry(d.Retry); err != nil {
+	if err := checkRetry(d); err != nil {
 		return err
-	}
-	if d.Ordered && d.Retry.WithDefaults().Max > maxOrderedAttempts {
-		return fmt.Errorf("faas.Ordered with %d attempts: choose at most %d, which RabbitMQ counts", d.Retry.Max, maxOrderedAttempts)
 	}
 	if d.Route != nil {
 		if err := checkParameters(d); err != nil {
