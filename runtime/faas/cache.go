@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
 // CachePolicy says how long callers may serve a result again (TTL), what makes
@@ -69,7 +70,7 @@ func checkCache(c *CachePolicy, route *contract.Route, input json.RawMessage) er
 		return err
 	}
 	for _, tag := range c.Tags {
-		_, err := contract.ExpandTemplate(tag, func(name string) (string, bool) { return "", hasProperty(input, name) })
+		_, err := contract.ExpandTemplate(tag, func(name string) (string, bool) { return "", schema.HasProperty(input, name) })
 		if err != nil {
 			return fmt.Errorf("faas.Cached: %w", err)
 		}

@@ -33,3 +33,9 @@ func MetaOf(ctx context.Context) Meta { return contract.MetaOf(ctx) }
 
 // WithMeta returns ctx with m in it, for the test of a function.
 func WithMeta(ctx context.Context, m Meta) context.Context { return contract.WithMeta(ctx, m) }
+
+// Validator is a message that can say what about itself makes no sense. It is
+// asked after decoding; its error becomes CodeInvalid unless it is an *Error.
+type Validator interface {
+	Validate() error
+}

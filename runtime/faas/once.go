@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
 // Once lets an event function succeed once for all events with the same key, a
@@ -25,7 +26,7 @@ func Once(key string) Option {
 func checkOnce(p *contract.OncePolicy, reactions []contract.Reaction) error {
 	fields, secret := 0, ""
 	for _, r := range reactions {
-		properties := propertiesOf(r.Input)
+		properties := schema.Properties(r.Input)
 		_, err := contract.ExpandTemplate(p.Key, func(name string) (string, bool) {
 			fields++
 			if contract.HasSensitive(properties[name]) {

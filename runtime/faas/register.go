@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
 // OnRequest registers fn as the request function called name: kebab-case, at
@@ -26,20 +27,20 @@ import (
 // fails with it.
 func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(context.Context, *D, In) (Out, error), options ...Option) {
 	key, unkeyed := keyOf[In]()
-	inType := newInput(reflect.TypeFor[In](), strict)
+	inType := schema.NewDecoder(reflect.TypeFor[In](), schema.Strict)
 	status := http.StatusOK
 	if reflect.TypeFor[Out]() == reflect.TypeFor[struct{}]() {
 		status = http.StatusNoContent
 	}
 	d := contract.Descriptor{
 		Name: name, Kind: contract.KindRequest, Keys: []string{key},
-		Input: inType.schema, Output: schemaOf(reflect.TypeFor[Out](), writes),
+		Input: inType.Schema, Output: schema.Of(reflect.TypeFor[Out](), schema.Writes),
 		Concurrency: 128,
 	}
 	bind := func(deps *D) Handler {
 		return func(ctx context.Context, e *Event) ([]byte, error) {
 			var in In
-			if err := inType.decode(e.Body, &in); err != nil {
+			if err := inType.Decode(e.Body, &in); err != nil {
 				return nil, contract.Refuse(err)
 			}
 			out, err := fn(ctx, deps, in)
@@ -57,7 +58,7 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 		if fn == nil {
 			return nil, errNoFunction
 		}
-		return bind, cmp.Or(unkeyed, checkType(inType.typ, "the message", reads), checkType(reflect.TypeFor[Out](), "the reply", writes), checkHeaders(inType.typ))
+		return bind, cmp.Or(unkeyed, schema.Check(inType.Type, "the message", schema.Reads), schema.Check(reflect.TypeFor[Out](), "the reply", schema.Writes), checkHeaders(inType.Type))
 	})
 }
 
@@ -137,12 +138,12 @@ func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactio
 		r.run = func(ctx context.Context, deps *D, e *Event) error { return raw(ctx, deps, *e) }
 		return r
 	}
-	inType := newInput(reflect.TypeFor[In](), tolerant)
-	r.input = inType.schema
-	r.wrong = cmp.Or(r.wrong, checkType(inType.typ, "the message", reads))
+	inType := schema.NewDecoder(reflect.TypeFor[In](), schema.Tolerant)
+	r.input = inType.Schema
+	r.wrong = cmp.Or(r.wrong, schema.Check(inType.Type, "the message", schema.Reads))
 	r.run = func(ctx context.Context, deps *D, e *Event) error {
 		var in In
-		if err := inType.decode(e.Body, &in); err != nil {
+		if err := inType.Decode(e.Body, &in); err != nil {
 			return err
 		}
 		return fn(ctx, deps, in)
@@ -252,7 +253,7 @@ func check(d *contract.Descriptor, s *settings) error {
 	if d.Kind == contract.KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
 		return fmt.Errorf("faas.HTTP, faas.Cached and faas.UsesSession are for request functions")
 	}
-	if d.Route != nil && d.Route.Status == http.StatusNoContent && string(d.Output) != string(schemaOf(reflect.TypeFor[struct{}](), writes)) {
+	if d.Route != nil && d.Route.Status == http.StatusNoContent && string(d.Output) != string(schema.Of(reflect.TypeFor[struct{}](), schema.Writes)) {
 		return fmt.Errorf("faas.Status(204) says that there is no reply: return struct{}, or choose another status")
 	}
 	if d.Session && d.Cache != nil {

@@ -3,10 +3,10 @@ package faas
 import (
 	"fmt"
 	"net/http"
-	"reflect"
 	"slices"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
 // A field of a message or a reply tagged `sensitive:"true"` holds what must
@@ -26,9 +26,9 @@ func isSensitive(d *contract.Descriptor) bool {
 // where every proxy logs it (RFC 9110, section 17.9).
 func checkExposure(d *contract.Descriptor) error {
 	params := paramsOf(d.Route)
-	for name, schema := range propertiesOf(d.Input) {
+	for name, property := range schema.Properties(d.Input) {
 		switch {
-		case !contract.HasSensitive(schema) || headerOf(d.Input, name) != "":
+		case !contract.HasSensitive(property) || schema.HeaderOf(d.Input, name) != "":
 		case slices.Contains(params, name):
 			return fmt.Errorf("route %q: the field %q is sensitive and would be in the path, which is logged everywhere: take it from the body or a header field", d.Route.Path, name)
 		case !hasBody(d.Route.Method):
@@ -40,30 +40,4 @@ func checkExposure(d *contract.Descriptor) error {
 
 func hasBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
-}
-
-// holdsSensitive reports whether there is a sensitive field anywhere in t.
-func holdsSensitive(t reflect.Type, above []reflect.Type) bool {
-	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
-		return holdsSensitive(t.Elem(), above)
-	case reflect.Struct:
-		if slices.Contains(above, t) {
-			return false
-		}
-		above = append(above, t)
-		for f := range t.Fields() {
-			if taggedSensitive(f) || holdsSensitive(f.Type, above) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// taggedSensitive reports whether a field has the tag, with any value but
-// "false": a slip must not give a secret away.
-func taggedSensitive(f reflect.StructField) bool {
-	value, tagged := f.Tag.Lookup("sensitive")
-	return tagged && value != "false"
 }

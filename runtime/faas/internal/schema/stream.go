@@ -1,4 +1,4 @@
-package faas
+package schema
 
 import (
 	"bytes"
@@ -17,10 +17,10 @@ type stream struct {
 // holds on to twice as many at the most.
 const maxStreamed = 4 << 10
 
-func newStream(s strictness) *stream {
+func newStream(s Strictness) *stream {
 	st := &stream{}
 	st.json = json.NewDecoder(&st.body)
-	if s == strict {
+	if s == Strict {
 		st.json.DisallowUnknownFields()
 	}
 	return st
