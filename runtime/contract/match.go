@@ -2,8 +2,8 @@ package contract
 
 import "strings"
 
-// Match reports whether a routing key fits a topic pattern as AMQP 0-9-1
-// defines it: words between dots, "*" is one word, "#" any number of them.
+// Match reports whether a routing key matches a topic pattern of AMQP 0-9-1:
+// words separated by dots, where "*" matches one word and "#" zero or more.
 func Match(pattern, key string) bool {
 	if !strings.ContainsAny(pattern, "*#") {
 		return pattern == key
