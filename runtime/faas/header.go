@@ -9,13 +9,13 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
-// A message field tagged `header:"Accept-Language"` is filled from that request
-// header field over HTTP, and from nowhere else; several lines of it are joined
-// with ", " (RFC 9110, section 5.3). It is part of the input like every other
-// field: of the cache's key, of what a caller over AMQP sends. In the schema
-// the property says so with the keyword "x-header".
+// Over HTTP, a message field with the tag `header:"Accept-Language"` is filled only
+// from that request header field; several lines of it are joined with ", " (RFC
+// 9110, section 5.3). Otherwise the field is like any other: it is a part of the
+// cache key, and a caller over AMQP sends it in the body. Its property in the schema
+// has the keyword "x-header".
 
-// checkHeaders says which header tags in the message type t cannot work.
+// checkHeaders reports header tags in the message type t that do not work.
 func checkHeaders(t reflect.Type) error {
 	if t.Kind() != reflect.Struct || schema.Reads.Opaque(t) {
 		return nil
@@ -45,7 +45,7 @@ func checkHeaders(t reflect.Type) error {
 	return nil
 }
 
-// headerBelow is the name of a field with a header tag inside of t; "" if there is none.
+// headerBelow returns the name of a field with a header tag inside of t, or "".
 func headerBelow(t reflect.Type, above []reflect.Type) string {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Array || t.Kind() == reflect.Map {
 		t = t.Elem()
@@ -64,9 +64,9 @@ func headerBelow(t reflect.Type, above []reflect.Type) string {
 	return ""
 }
 
-// ofConnection reports whether a header field, its name in canonical form, is
-// about one connection or the way the message is framed (RFC 9110, sections
-// 6.6, 7.2 and 7.6.1).
+// ofConnection reports whether a header field, its name in canonical form, belongs
+// to the connection or to the framing of the message (RFC 9110, sections 6.6, 7.2
+// and 7.6.1).
 func ofConnection(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate", "Te", "Trailer",
@@ -76,8 +76,8 @@ func ofConnection(name string) bool {
 	return false
 }
 
-// ofIngress reports whether a header field is the ingress's own business, or
-// says what nobody but a trusted proxy may say.
+// ofIngress reports whether a header field is for the ingress, or may be set only
+// by a trusted proxy.
 func ofIngress(name string) bool {
 	switch name {
 	case "Cache-Control", "Pragma", "Age", "Vary", "If-Modified-Since", "Range", "If-Range",

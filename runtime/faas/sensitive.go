@@ -9,12 +9,11 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
-// A field of a message or a reply tagged `sensitive:"true"` holds what must
-// not lie around. In the schema its property, or whatever it is inside of that
-// the schema does not spell out, has the keyword "x-sensitive"; the descriptor
-// is Sensitive. Nothing of such a function is cached, its errors are logged
-// without what the message's sensitive fields hold, and who shows a message
-// shows what Redact leaves of it.
+// A field of a message or a reply with the tag `sensitive:"true"` holds a secret.
+// Its property in the schema, or the closest one that encloses it, has the keyword
+// "x-sensitive", and the descriptor is Sensitive. Results of such a function are not
+// cached, its errors are logged without the values of the sensitive fields, and
+// messages are shown only after contract.Redact.
 
 // isSensitive reports whether a message or the reply has sensitive fields.
 func isSensitive(d *contract.Descriptor) bool {
@@ -22,8 +21,8 @@ func isSensitive(d *contract.Descriptor) bool {
 		slices.ContainsFunc(d.Reactions, func(r contract.Reaction) bool { return contract.HasSensitive(r.Input) })
 }
 
-// checkExposure says which sensitive field the route would put into a URL,
-// where every proxy logs it (RFC 9110, section 17.9).
+// checkExposure reports sensitive fields that the route would take from the URL,
+// which proxies log (RFC 9110, section 17.9).
 func checkExposure(d *contract.Descriptor) error {
 	params := paramsOf(d.Route)
 	for name, property := range schema.Properties(d.Input) {
