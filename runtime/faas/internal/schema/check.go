@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// checkType says what of t encoding/json cannot write or read.
+// Check reports parts of t that encoding/json cannot encode or decode. Where is the
+// name of t in the error.
 func Check(t reflect.Type, where string, s Side) error { return s.check(t, where, nil) }
 
 func (s Side) check(t reflect.Type, where string, above []reflect.Type) error {
@@ -42,8 +43,7 @@ func (s Side) check(t reflect.Type, where string, above []reflect.Type) error {
 	return nil
 }
 
-// isKey reports whether encoding/json makes the name of a member of a t, or
-// the other way round.
+// isKey reports whether encoding/json accepts t as the key of a map.
 func (s Side) isKey(t reflect.Type) bool {
 	if t.Kind() == reflect.String || t.Kind() >= reflect.Int && t.Kind() <= reflect.Uintptr {
 		return true
@@ -54,7 +54,7 @@ func (s Side) isKey(t reflect.Type) bool {
 	return t.Implements(textOutType)
 }
 
-// fromText reports whether the text of a header field can become a t.
+// FromText reports whether the text of a header field can be decoded into a t.
 func FromText(t reflect.Type) bool {
 	s := Reads.schema(t, nil)
 	name, ok := s.Type.(string)

@@ -13,33 +13,35 @@ import (
 // validator is faas.Validator.
 type validator interface{ Validate() error }
 
-// strictness is how an input treats what its type does not foresee.
+// Strictness says how a Decoder treats unknown and missing members.
 type Strictness bool
 
+// The degrees of strictness.
 const (
-	Strict   Strictness = true  // a call: unknown and missing members are the caller's mistake
-	Tolerant Strictness = false // an event: publishers may know more than we do, or less
+	Strict   Strictness = true  // for a call: they are mistakes of the caller
+	Tolerant Strictness = false // for an event: its publisher may have another version of the type
 )
 
-// input decodes bodies into one message type.
+// Decoder decodes bodies into one message type. It is safe for concurrent use.
 type Decoder struct {
 	Type       reflect.Type
-	Schema     json.RawMessage
+	Schema     json.RawMessage // of Type, as a message
 	demands    *demands
 	strictness Strictness
 	streams    sync.Pool // of *stream
 }
 
+// NewDecoder returns a Decoder for the type t.
 func NewDecoder(t reflect.Type, s Strictness) *Decoder {
 	in := &Decoder{Type: t, Schema: Of(t, Reads), demands: demandsOf(t, map[reflect.Type]*demands{}), strictness: s}
 	in.streams.New = func() any { return newStream(s) }
 	return in
 }
 
-// demands is what has to be there of a type, and of what is in it.
+// demands lists the required members of a type and of the types in it.
 type demands struct {
 	members []demand // of a struct
-	items   *demands // of what a pointer, a list or a map holds
+	items   *demands // of the element of a pointer, a list or a map
 }
 
 type demand struct {
@@ -48,8 +50,8 @@ type demand struct {
 	inside   *demands
 }
 
-// demandsOf returns nil for a type that demands nothing. known has the types
-// that are under way or done.
+// demandsOf returns nil for a type without required members. The map known has the
+// types that are done or in progress.
 func demandsOf(t reflect.Type, known map[reflect.Type]*demands) *demands {
 	if d, ok := known[t]; ok || Reads.Opaque(t) {
 		return d
@@ -72,8 +74,8 @@ func demandsOf(t reflect.Type, known map[reflect.Type]*demands) *demands {
 	return known[t]
 }
 
-// met reports whether nothing that is required is zero in v, and so may have
-// been left out.
+// met reports whether no required member of v is zero. One that is zero may have been
+// missing.
 func (d *demands) met(v reflect.Value) bool {
 	if d == nil {
 		return true
@@ -83,7 +85,7 @@ func (d *demands) met(v reflect.Value) bool {
 		for _, m := range d.members {
 			member, err := v.FieldByIndexErr(m.index)
 			if err != nil {
-				continue // of an embedded pointer that is nil
+				continue // it belongs to an embedded pointer that is nil
 			}
 			if m.required && member.IsZero() || !m.inside.met(member) {
 				return false
@@ -107,9 +109,9 @@ func (d *demands) met(v reflect.Value) bool {
 	return true
 }
 
-// decode fills the struct that p points to. It fails with CodeMalformed on
-// what is no JSON and with CodeInvalid, a pointer for each mistake, on JSON
-// that does not fit.
+// Decode decodes body into the struct that p points to. An empty body is {}. It fails
+// with CodeMalformed if body is not JSON, and with CodeInvalid and a FieldError for
+// each mistake if the JSON does not fit the type.
 func (in *Decoder) Decode(body []byte, p any) error {
 	if len(body) == 0 {
 		body = []byte("{}")
@@ -125,7 +127,7 @@ func (in *Decoder) Decode(body []byte, p any) error {
 	if len(body) <= maxStreamed {
 		in.streams.Put(s)
 	}
-	// null is what encoding/json lets pass everywhere.
+	// encoding/json accepts null everywhere.
 	if in.strictness == Strict && (bytes.Contains(body, []byte("null")) || !in.demands.met(reflect.ValueOf(p).Elem())) {
 		if err := in.explain(body, nil); err != nil {
 			return err

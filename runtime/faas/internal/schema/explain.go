@@ -13,8 +13,9 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// explain walks the body again, slowly, to name every mistake in it. cause is
-// what the fast way stumbled over; without one, only what is found counts.
+// explain decodes the body again, generically, to find every mistake in it. Cause is
+// the error of the first decoding; without one and without mistakes, explain returns
+// nil.
 func (in *Decoder) explain(body []byte, cause error) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -47,7 +48,7 @@ func malformed(err error, length int) error {
 	return &contract.Error{Code: contract.CodeMalformed, Detail: fmt.Sprintf("the body is not JSON: %s (at byte %d)", what, at), Cause: err}
 }
 
-// mistakes collects where v, at pointer at, does not fit t.
+// mistakes appends to found where v, at the JSON pointer at, does not fit t.
 func (in *Decoder) mistakes(v any, t reflect.Type, at string, found []contract.FieldError) []contract.FieldError {
 	if len(found) > contract.MaxFieldErrors {
 		return found
@@ -129,7 +130,7 @@ func (in *Decoder) memberMistakes(object map[string]any, t reflect.Type, at stri
 	for _, name := range names {
 		i := slices.IndexFunc(fields, func(f Field) bool { return strings.EqualFold(f.Name, name) })
 		switch {
-		case i >= 0 && object[name] == nil && !fields[i].required: // encoding/json leaves it alone
+		case i >= 0 && object[name] == nil && !fields[i].required: // encoding/json ignores it
 		case i >= 0 && fields[i].Sensitive:
 			if len(in.mistakes(object[name], fields[i].written, "", nil)) > 0 {
 				found = append(found, contract.FieldError{Pointer: at + "/" + escape(fields[i].Name), Detail: "it does not fit"})
@@ -175,7 +176,7 @@ func sortedKeys(m map[string]any) []string {
 	return keys
 }
 
-// escape writes a name as a reference token of RFC 6901.
+// escape returns a name as a reference token of a JSON pointer (RFC 6901).
 func escape(name string) string {
 	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
 }

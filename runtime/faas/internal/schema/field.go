@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// field is one JSON member of a struct.
+// Field is one JSON member of a struct.
 type Field struct {
 	Name      string       // in JSON
 	Type      reflect.Type // in Go
@@ -22,8 +22,8 @@ type Field struct {
 	loose    bool // it belongs to an embedded pointer, which may be nil
 }
 
-// fieldsOf lists the members that encoding/json sees in the struct type t, and
-// of two with one name that are as deep both, see check.
+// Fields lists the members that encoding/json sees in the struct type t. Of two with
+// one name at the same depth it lists both, see Check.
 func Fields(t reflect.Type) []Field {
 	all := allFields(t, Field{}, nil)
 	var fields []Field
@@ -36,11 +36,11 @@ func Fields(t reflect.Type) []Field {
 	return fields
 }
 
-// allFields lists those of t, which is embedded as in says, and of what is
-// embedded in it, whether a shallower one hides them or not.
+// allFields lists the fields of t, which is embedded as the field in, and of the
+// structs embedded in it, including those that a shallower field hides.
 func allFields(t reflect.Type, in Field, above []reflect.Type) []Field {
 	if slices.Contains(above, t) {
-		return nil // what is deeper is hidden by what was there
+		return nil // the fields of the outer occurrence hide these
 	}
 	above = append(above, t)
 	var fields []Field
@@ -69,8 +69,8 @@ func allFields(t reflect.Type, in Field, above []reflect.Type) []Field {
 	return fields
 }
 
-// writtenAs is a string for a number or a boolean with the option "string" of
-// encoding/json, else t itself.
+// writtenAs returns the string type for a number or a boolean with the option
+// "string" of encoding/json, otherwise t itself.
 func writtenAs(t reflect.Type, options string) reflect.Type {
 	if !slices.Contains(strings.Split(options, ","), "string") {
 		return t
@@ -92,7 +92,7 @@ func isStruct(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct
 }
 
-// holdsSensitive reports whether there is a sensitive field anywhere in t.
+// holdsSensitive reports whether t contains a sensitive field at any depth.
 func holdsSensitive(t reflect.Type, above []reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
@@ -111,8 +111,8 @@ func holdsSensitive(t reflect.Type, above []reflect.Type) bool {
 	return false
 }
 
-// taggedSensitive reports whether a field has the tag, with any value but
-// "false": a slip must not give a secret away.
+// taggedSensitive reports whether a field has the tag with any value except "false":
+// a typing error must not expose a secret.
 func taggedSensitive(f reflect.StructField) bool {
 	value, tagged := f.Tag.Lookup("sensitive")
 	return tagged && value != "false"

@@ -2,8 +2,7 @@ package schema
 
 import "encoding/json"
 
-// propertiesOf returns the schemas of the members of the object that the schema
-// describes.
+// Properties returns the schemas of the members of the object that schema describes.
 func Properties(schema json.RawMessage) map[string]json.RawMessage {
 	var s struct {
 		Properties map[string]json.RawMessage `json:"properties"`
@@ -14,14 +13,14 @@ func Properties(schema json.RawMessage) map[string]json.RawMessage {
 	return s.Properties
 }
 
-// hasProperty reports whether the object that the schema describes has a
-// member of that name.
+// HasProperty reports whether the object that schema describes has a member with this
+// name.
 func HasProperty(schema json.RawMessage, name string) bool {
 	return Properties(schema)[name] != nil
 }
 
-// headerOf is the request header field that the object's member of that name
-// comes from; "" if it does not.
+// HeaderOf returns the request header field that fills the member with this name of
+// the object that schema describes; "" for none.
 func HeaderOf(schema json.RawMessage, name string) string {
 	var s struct {
 		Properties map[string]struct {

@@ -1,3 +1,13 @@
+// Package schema connects Go types with JSON: it infers the JSON Schema of a message
+// or reply type, reports types that encoding/json cannot handle, and decodes
+// messages with errors that name every mistake.
+//
+// It does not use For of github.com/google/jsonschema-go. That function describes
+// the fields of types that implement json.Unmarshaler or encoding.TextUnmarshaler,
+// describes []byte as an array, spreads embedded structs that have a JSON name, and
+// rejects recursive types and maps with integer keys. The tests validate with that
+// library what encoding/json writes for random types. Decoder and the checks of
+// header and sensitive fields need the list of fields in any case.
 package schema
 
 import (
@@ -9,19 +19,20 @@ import (
 	"time"
 )
 
-// side is which way a type goes through encoding/json. One that implements its
-// interfaces for one way only looks different on the other.
+// Side says whether a type is decoded or encoded. A type that implements only one of
+// json.Marshaler and json.Unmarshaler looks different on the two sides.
 type Side bool
 
+// The sides.
 const (
 	Reads  Side = false // a message
 	Writes Side = true  // a reply
 )
 
-// schemaOf infers the JSON Schema (2020-12) of what encoding/json makes of t. A
-// slice or a map may be null, as encoding/json writes one that is nil. A field
-// is required unless it is a pointer or of an embedded one, omitempty or
-// omitzero; its description comes from the tag `doc`.
+// Of infers the JSON Schema (2020-12) of t as encoding/json encodes or decodes it. A
+// slice or a map may be null, as encoding/json encodes a nil one. A field is
+// required unless it is a pointer, belongs to an embedded pointer, or has omitempty
+// or omitzero. Its description comes from the tag `doc`.
 func Of(t reflect.Type, s Side) json.RawMessage {
 	b, err := json.Marshal(s.schema(t, nil))
 	if err != nil {
@@ -41,8 +52,8 @@ type schema struct {
 	AdditionalProperties any                `json:"additionalProperties,omitempty"`
 	Minimum              *int64             `json:"minimum,omitempty"`
 	Maximum              *int64             `json:"maximum,omitempty"`
-	Header               string             `json:"x-header,omitempty"`    // the request header field that it comes from
-	Sensitive            bool               `json:"x-sensitive,omitempty"` // see Redact
+	Header               string             `json:"x-header,omitempty"`    // request header field that fills it
+	Sensitive            bool               `json:"x-sensitive,omitempty"` // see contract.Redact
 }
 
 var (
@@ -54,8 +65,8 @@ var (
 	textOutType     = reflect.TypeFor[encoding.TextMarshaler]()
 )
 
-// opaque reports whether t says by itself what it is in JSON, so that its fields
-// say nothing.
+// Opaque reports whether t has its own JSON encoding, so that its fields say nothing
+// about it.
 func (s Side) Opaque(t reflect.Type) bool {
 	pointer := reflect.PointerTo(t)
 	if s == Reads {
@@ -73,11 +84,11 @@ func (s Side) text(t reflect.Type) bool {
 	case s == Reads:
 		return pointer.Implements(textType) && !pointer.Implements(unmarshalerType)
 	}
-	// One with methods of its pointer writes itself only where it can be addressed.
+	// A method with a pointer receiver applies only to addressable values.
 	return t.Kind() != reflect.Interface && t.Implements(textOutType) && !pointer.Implements(marshalerType)
 }
 
-// isBytes reports whether encoding/json has a t as a string in base64.
+// isBytes reports whether encoding/json encodes t as a string in base64.
 func isBytes(t reflect.Type) bool {
 	if t.Kind() != reflect.Slice || t.Elem().Kind() != reflect.Uint8 {
 		return false

@@ -5,16 +5,16 @@ import (
 	"encoding/json"
 )
 
-// stream decodes one body after the other. A small one takes 0.3 µs so, and
-// 0.7 µs and a kilobyte with a json.Decoder of its own. (json.Unmarshal lets
-// unknown members pass.)
+// stream decodes one body after another with one json.Decoder. A small body takes
+// 0.3 µs; with a json.Decoder of its own it takes 0.7 µs and allocates a kilobyte.
+// json.Unmarshal cannot reject unknown members.
 type stream struct {
 	body bytes.Reader
 	json *json.Decoder // of body
 }
 
-// maxStreamed is the longest body, in bytes, after which a stream is kept: it
-// holds on to twice as many at the most.
+// maxStreamed is the longest body, in bytes, after which a stream is reused. It
+// bounds the buffer that a stream keeps to about twice that.
 const maxStreamed = 4 << 10
 
 func newStream(s Strictness) *stream {
@@ -26,8 +26,8 @@ func newStream(s Strictness) *stream {
 	return st
 }
 
-// decode decodes the value that body begins with, and returns what follows it.
-// With an error, or with something that follows, the stream has ended.
+// decode decodes the first value of body, and returns what follows it. After an
+// error, or if anything follows, the stream must not be used again.
 func (s *stream) decode(body []byte, p any) (rest []byte, err error) {
 	s.body.Reset(body)
 	defer s.body.Reset(nil)
