@@ -14,13 +14,13 @@ import (
 // DeadLetterFilter selects dead letters. A letter must satisfy every field that is
 // set; the zero value selects all letters.
 type DeadLetterFilter struct {
-	IDs    []string          // any of them
-	Codes  []Code            // any of them
-	Error  string            // part of the error, in upper or lower case
-	Key    string            // routing key, or a pattern such as "order.#"
-	Before time.Time         // it failed last before then
-	After  time.Time         // it failed last after then
-	Fields []DeadLetterField // all of them
+	IDs    []string          // one of these ids
+	Codes  []Code            // one of these codes
+	Error  string            // part of the error, ignoring case
+	Key    string            // the routing key, or a pattern such as "order.#"
+	Before time.Time         // the last failure was before this time
+	After  time.Time         // the last failure was after this time
+	Fields []DeadLetterField // all of these fields match
 }
 
 // Empty reports whether f selects all letters.
@@ -52,7 +52,7 @@ func (f *DeadLetterFilter) Matches(l *DeadLetter) bool {
 	return !slices.ContainsFunc(f.Fields, func(field DeadLetterField) bool { return !field.fits(body) })
 }
 
-// DeadLetterField chooses letters by one value in their JSON body.
+// DeadLetterField selects letters by one value in their JSON body.
 type DeadLetterField struct {
 	path  []string
 	value string
