@@ -192,7 +192,7 @@ func deadStopsAtAnError(s *system) {
 	stop := errors.New("stop")
 	var gone []string
 	err := b.VisitDeadLetters(s.within(), "try", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
-		l.Gone = func() { gone = append(gone, l.Event.ID) }
+		l.OnRemoved = func() { gone = append(gone, l.Event.ID) }
 		if l.Event.ID == "1" {
 			return contract.ActionDiscard, stop
 		}

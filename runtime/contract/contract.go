@@ -12,19 +12,19 @@ import (
 	"math/rand/v2"
 )
 
-// Message is a value that travels: a struct that knows the routing key under
-// which it is published or called. The method must work on the zero value.
+// Message is a struct that knows the routing key under which it is published or
+// called. RoutingKey must work on the zero value.
 type Message interface {
 	RoutingKey() string
 }
 
-// Handler runs one delivery and returns the reply's body (nil for an event).
-// The event is shared and must not be changed.
+// Handler runs a function on one event or call. It returns the body of the reply,
+// nil for an event. It must not modify the event, which is shared.
 type Handler func(ctx context.Context, e *Event) ([]byte, error)
 
-// NewID returns a fresh identifier for a message or a call: 26 characters of
-// base32 with 130 random bits. It is unique, and no secret: the generator is
-// the process's own ChaCha8, where crypto/rand would ask the kernel each time.
+// NewID returns a new identifier for a message or a call: 26 characters of base32
+// with 130 random bits. It is unique, but not a secret: it comes from
+// math/rand/v2, which is much faster than crypto/rand.
 func NewID() string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 	var id [26]byte

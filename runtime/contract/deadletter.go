@@ -8,54 +8,57 @@ import (
 // DeadLetter is an event that a function could not handle, and why.
 type DeadLetter struct {
 	Function string
-	Event    Event  // as it was published; Attempt says how often the function ran, 0 that nobody knows
-	Code     Code   // why it was given up; a word of the broker's own when that did it
-	Error    string // what the function failed with, as Error.Error says it
-	Worker   string // that ran it last; "" when unknown
-	First    time.Time
-	Last     time.Time // of the failures
-	Stack    string    // of a panic
+	Event    Event     // as it was published; Attempt is the number of runs, 0 if unknown
+	Code     Code      // why it became a dead letter; if RabbitMQ dead-lettered it, its reason, such as "delivery_limit"
+	Error    string    // text of the last error of the function
+	Worker   string    // id of the worker that ran it last; "" if unknown
+	First    time.Time // time of the first failure
+	Last     time.Time // time of the last failure
+	Stack    string    // stack of a panic
 
-	// Gone is for whoever looks at the letter to set: it is called once the
-	// letter has left. One is called at a time, and all before VisitDeadLetters returns.
-	Gone func()
+	// OnRemoved may be set by a visitor: it is called after the letter has been removed
+	// from the dead letters. Calls do not overlap, and all have returned when
+	// VisitDeadLetters returns.
+	OnRemoved func()
 }
 
-// DeadLetterAction is what becomes of a dead letter that somebody has looked at.
+// DeadLetterAction says what VisitDeadLetters does with a dead letter.
 type DeadLetterAction int
 
-// The fates.
+// The actions.
 const (
-	ActionKeep    DeadLetterAction = iota // it stays where it is
-	ActionReplay                          // its function gets it again, from the first attempt on
-	ActionReplace                         // it stays, at the end of the queue, with the Event.Body that it was given
-	ActionDiscard                         // it is gone for good
-	ActionStop                            // it stays, and no other letter is looked at
+	ActionKeep    DeadLetterAction = iota // keep it
+	ActionReplay                          // deliver it to its function again, as the first attempt
+	ActionReplace                         // keep it with the Event.Body that the visitor has set, at the end of the queue
+	ActionDiscard                         // delete it
+	ActionStop                            // keep it and visit no more
 )
 
-// DeadLetters is what a broker offers to whoever looks after dead letters.
-// While one looks at those of a function, nobody else can.
+// DeadLetters gives access to the dead letters of a broker. Only one visitor at a
+// time can visit the dead letters of a function.
 type DeadLetters interface {
-	// DeadLetterCounts lists the functions that have dead letters, by name,
-	// whether or not they still exist. Those in also are looked at too, should
-	// the broker not know of them.
+	// DeadLetterCounts lists the functions that have dead letters, sorted by name,
+	// whether or not they still exist. It also checks the functions named by also,
+	// which the broker may not know.
 	DeadLetterCounts(ctx context.Context, also ...string) ([]DeadLetterCount, error)
 
-	// VisitDeadLetters calls visit with the dead letters of the function that there
-	// are when it begins, the oldest first, and does with each what visit
-	// says. A letter leaves only when its copy has been taken: whatever
-	// interrupts it, nothing is lost, and at the worst the copies that were
-	// under way come twice, each with one id. Of a letter, visit may change
-	// Event.Body and Gone. One that it keeps may be shown to it again.
+	// VisitDeadLetters calls visit with each dead letter of the function that
+	// exists at the start, oldest first, and does what visit returns. Visit may
+	// modify only Event.Body and OnRemoved. A letter that it keeps may be visited
+	// again.
 	//
-	// It fails with the first error of visit or of a copy, and no letter after
-	// that is begun: those under way still leave, or stay; with ErrNotFound if
-	// the function never had a queue for dead letters, and with ErrConflict if
-	// somebody else looks at them.
+	// A letter is removed only after the broker has confirmed its copy. If the
+	// visit is interrupted no letter is lost; copies that were in flight may be
+	// delivered twice, with the same id.
+	//
+	// VisitDeadLetters returns the first error of visit or of a copy, and visits no
+	// further letters; removals in flight are completed first. It fails with
+	// ErrNotFound if the function never had a dead letter queue, and with
+	// ErrConflict while another visitor is active.
 	VisitDeadLetters(ctx context.Context, function string, visit func(*DeadLetter) (DeadLetterAction, error)) error
 }
 
-// DeadLetterCount is a function with dead letters.
+// DeadLetterCount is the number of dead letters of one function.
 type DeadLetterCount struct {
 	Name    string `json:"name"`
 	Letters int    `json:"letters"`

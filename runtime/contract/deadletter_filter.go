@@ -11,25 +11,25 @@ import (
 	"time"
 )
 
-// DeadLetterFilter chooses dead letters. The zero value chooses all; what is set has
-// to fit all at once.
+// DeadLetterFilter selects dead letters. A letter must satisfy every field that is
+// set; the zero value selects all letters.
 type DeadLetterFilter struct {
-	IDs    []string          // any of them
-	Codes  []Code            // any of them
-	Error  string            // part of the error, in upper or lower case
-	Key    string            // routing key, or a pattern such as "order.#"
-	Before time.Time         // it failed last before then
-	After  time.Time         // it failed last after then
-	Fields []DeadLetterField // all of them
+	IDs    []string          // one of these ids
+	Codes  []Code            // one of these codes
+	Error  string            // part of the error, ignoring case
+	Key    string            // the routing key, or a pattern such as "order.#"
+	Before time.Time         // the last failure was before this time
+	After  time.Time         // the last failure was after this time
+	Fields []DeadLetterField // all of these fields match
 }
 
-// Empty reports whether f chooses all.
+// Empty reports whether f selects all letters.
 func (f *DeadLetterFilter) Empty() bool {
 	return len(f.IDs) == 0 && len(f.Codes) == 0 && f.Error == "" && f.Key == "" &&
 		f.Before.IsZero() && f.After.IsZero() && len(f.Fields) == 0
 }
 
-// Matches reports whether f chooses l.
+// Matches reports whether f selects l.
 func (f *DeadLetterFilter) Matches(l *DeadLetter) bool {
 	switch {
 	case len(f.IDs) > 0 && !slices.Contains(f.IDs, l.Event.ID),
@@ -52,7 +52,7 @@ func (f *DeadLetterFilter) Matches(l *DeadLetter) bool {
 	return !slices.ContainsFunc(f.Fields, func(field DeadLetterField) bool { return !field.fits(body) })
 }
 
-// DeadLetterField chooses letters by one value in their JSON body.
+// DeadLetterField selects letters by one value in their JSON body.
 type DeadLetterField struct {
 	path  []string
 	value string
@@ -108,10 +108,10 @@ func (f DeadLetterField) fits(v any) bool {
 	return false
 }
 
-// sameNumber compares decimals exactly: 1.50 and 1.5, but not two ids that
-// differ beyond the 53 bits of a float64.
+// sameNumber compares decimals exactly: 1.50 equals 1.5, but two ids that differ
+// only beyond the 53 bits of a float64 are not equal.
 func sameNumber(a, b string) bool {
-	const longest = 40 // an exponent of a billion would take for ever
+	const longest = 40 // a huge exponent would take too long
 	if len(a) > longest || len(b) > longest || strings.ContainsAny(a+b, "eE/") {
 		return false
 	}

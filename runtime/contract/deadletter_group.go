@@ -11,7 +11,7 @@ import (
 type DeadLetterGroup struct {
 	Function string    `json:"function"`
 	Code     Code      `json:"code"`
-	Error    string    `json:"error"` // with … for what differs from letter to letter
+	Error    string    `json:"error"` // with … in place of what differs between the letters
 	Count    int       `json:"count"`
 	First    time.Time `json:"first"` // the earliest of their last failures
 	Last     time.Time `json:"last"`  // the latest
@@ -60,9 +60,9 @@ func (g *DeadLetterGroups) List() []DeadLetterGroup {
 	return list
 }
 
-// varying is what in an error is likely to be about one letter alone: what
-// stands in quotes, numbers, and ids with a digit in them.
+// varying matches the parts of an error that are likely to differ between
+// letters: quoted text, numbers, and ids that contain a digit.
 var varying = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|\b[0-9A-Za-z-]*[0-9][0-9A-Za-z-]*\b(?:[.:][0-9][0-9A-Za-z]*)*`)
 
-// errorPattern is err without what differs from letter to letter.
+// errorPattern returns err with the varying parts replaced.
 func errorPattern(err string) string { return varying.ReplaceAllString(err, "…") }

@@ -10,39 +10,40 @@ import (
 	"time"
 )
 
-// Announcement is what a worker says of itself, at start, every
-// AnnounceInterval, and when asked.
+// Announcement describes a worker. A worker sends it at its start, every
+// AnnounceInterval, and on request.
 type Announcement struct {
 	Worker    string       `json:"worker"` // unique per process
 	Host      string       `json:"host"`
 	PID       int          `json:"pid"`
 	Started   time.Time    `json:"started"`
 	Functions []Descriptor `json:"functions"`
-	Batch     bool         `json:"batch,omitempty"` // understands several calls in one message
-	Leaving   bool         `json:"leaving,omitempty"`
+	Batch     bool         `json:"batch,omitempty"`   // it accepts several calls in one message
+	Leaving   bool         `json:"leaving,omitempty"` // it has stopped
 }
 
-// A worker announces itself every AnnounceInterval and is taken for gone when
-// it has been silent for AnnounceTimeout.
+// A worker announces itself every AnnounceInterval. One that has not done so for
+// AnnounceTimeout is assumed to be dead.
 const (
 	AnnounceInterval = 2 * time.Second
 	AnnounceTimeout  = 7 * time.Second
 )
 
-// Live is one function as the directory sees it.
+// Live is a function with the workers that host it.
 type Live struct {
 	Descriptor
-	Workers []string `json:"workers"` // ids, sorted; empty when known but not hosted
+	Workers []string `json:"workers"` // ids, sorted; empty if no worker hosts it at present
 	Batch   bool     `json:"batch,omitempty"`
 }
 
-// Directory knows which functions exist and who hosts them, from what workers
-// announce. A function stays known after its last worker has gone, until it is
-// forgotten. The zero Directory is ready to use, by any number of goroutines.
+// Directory keeps the functions that exist and the workers that host them, as
+// workers announce them. A function stays in the directory after its last worker
+// has stopped, until Forget. The zero Directory is ready to use. It is safe for
+// concurrent use.
 type Directory struct {
 	mu      sync.Mutex
 	workers map[string]seen
-	known   map[string]Descriptor // of the newest worker that hosts it, or did last
+	known   map[string]Descriptor // by name; from the newest worker that hosts it, or did last
 	list    []Live
 	changed chan struct{}
 }
@@ -56,7 +57,7 @@ func (s *seen) newerThan(o *seen) bool {
 	return cmp.Or(s.Started.Compare(o.Started), strings.Compare(s.Worker, o.Worker)) > 0
 }
 
-// Update takes an announcement in, at time now.
+// Update applies an announcement that was received at now.
 func (d *Directory) Update(a Announcement, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -71,7 +72,7 @@ func (d *Directory) Update(a Announcement, now time.Time) {
 	d.rebuild()
 }
 
-// Expire forgets workers that were last heard of before now - AnnounceTimeout,
+// Expire removes the workers without an announcement since now - AnnounceTimeout,
 // and returns their ids.
 func (d *Directory) Expire(now time.Time) (gone []string) {
 	d.mu.Lock()
@@ -86,7 +87,7 @@ func (d *Directory) Expire(now time.Time) (gone []string) {
 	return gone
 }
 
-// Forget forgets those of the functions that no worker hosts.
+// Forget removes those of the functions that no worker hosts.
 func (d *Directory) Forget(functions ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -98,15 +99,15 @@ func (d *Directory) Forget(functions ...string) {
 	d.rebuild()
 }
 
-// Functions lists what is known, sorted by name. The slice is shared: do not
-// change it.
+// Functions lists all functions, sorted by name. The caller must not modify the
+// slice, which is shared.
 func (d *Directory) Functions() []Live {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.list
 }
 
-// Changed returns a channel that is closed at the next change.
+// Changed returns a channel that is closed when the list of functions changes.
 func (d *Directory) Changed() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -116,8 +117,8 @@ func (d *Directory) Changed() <-chan struct{} {
 	return d.changed
 }
 
-// Find returns the function of that name, or else the request function that
-// answers that key: one that is hosted, where several did in turn.
+// Find returns the function with this name, or else the request function that
+// answers this routing key. Of several with one key it prefers one that is hosted.
 func (d *Directory) Find(nameOrKey string) (Live, bool) {
 	list := d.Functions()
 	for _, f := range list {
@@ -135,7 +136,7 @@ func (d *Directory) Find(nameOrKey string) (Live, bool) {
 	return found, ok
 }
 
-// rebuild makes the list anew and tells who waits if it differs.
+// rebuild recomputes the list and, if it has changed, closes d.changed.
 func (d *Directory) rebuild() {
 	newest := map[string]seen{}
 	for _, w := range d.workers {

@@ -7,36 +7,36 @@ import (
 	"time"
 )
 
-// Code names what went wrong, in a word that travels.
+// Code is the kind of an error. It travels with replies and dead letters.
 type Code string
 
-// The codes that a function declares. None of them but CodeThrottled is tried
-// again; RetryAfter says of any other failure that it shall be.
+// The codes that functions return. Errors with these codes are permanent, except
+// CodeThrottled.
 const (
 	CodeInvalid      Code = "invalid"             // the input does not fit
-	CodeUnauthorized Code = "unauthorized"        // the caller did not say who it is
-	CodeForbidden    Code = "forbidden"           // the caller may not
+	CodeUnauthorized Code = "unauthorized"        // the caller is not authenticated
+	CodeForbidden    Code = "forbidden"           // the caller is not allowed to do this
 	CodeNotFound     Code = "not-found"           // what the input names does not exist
-	CodeConflict     Code = "conflict"            // what the input names is in another state
-	CodeGone         Code = "gone"                // it existed and does no longer
-	CodePrecondition Code = "precondition-failed" // the caller's condition does not hold
-	CodeThrottled    Code = "throttled"           // the caller asks too often
-	CodePermanent    Code = "permanent"           // it failed, and will fail again
+	CodeConflict     Code = "conflict"            // the state of what the input names does not allow it
+	CodeGone         Code = "gone"                // what the input names no longer exists
+	CodePrecondition Code = "precondition-failed" // a condition of the caller does not hold
+	CodeThrottled    Code = "throttled"           // too many requests
+	CodePermanent    Code = "permanent"           // it would fail again
 )
 
-// The codes that a runtime gives.
+// The codes that the runtime returns.
 const (
-	CodeMalformed   Code = "malformed"   // the body is not what its content type says
-	CodeInternal    Code = "internal"    // the function failed with an error it did not declare
+	CodeMalformed   Code = "malformed"   // the body does not have its content type
+	CodeInternal    Code = "internal"    // the function returned an error without a code
 	CodePanic       Code = "panic"       // the function panicked
 	CodeUnroutable  Code = "unroutable"  // no queue is bound to the routing key
-	CodeRefused     Code = "refused"     // the broker took the message and refused it: its queue is full
-	CodeBlocked     Code = "blocked"     // the broker takes nothing at present: it is short of memory or disk
-	CodeUnavailable Code = "unavailable" // no connection, at a limit, or stopping; surely not sent
-	CodeUnconfirmed Code = "unconfirmed" // sent, and the broker's confirmation or the reply is missing
+	CodeRefused     Code = "refused"     // the queue is full
+	CodeBlocked     Code = "blocked"     // the broker blocks publishers: it is short of memory or disk
+	CodeUnavailable Code = "unavailable" // no connection, a limit is reached, or the process stops; it was not sent
+	CodeUnconfirmed Code = "unconfirmed" // it was sent, but the confirmation or the reply did not arrive
 	CodeExpired     Code = "expired"     // the deadline passed
-	CodeCanceled    Code = "canceled"    // the caller went away
-	CodeLost        Code = "lost"        // the worker died under the call, or answered rubbish
+	CodeCanceled    Code = "canceled"    // the caller canceled it
+	CodeLost        Code = "lost"        // the worker died during the call, or its reply is unreadable
 	CodeExhausted   Code = "exhausted"   // all attempts are used up
 )
 
@@ -50,31 +50,32 @@ const (
 	ExecutedUnknown Executed = "unknown"
 )
 
-// Error is a failure with a meaning: what a function returns to say more than
-// "try again", and what a call or a publish fails with.
+// Error is an error with a code. Calls and publishes fail with it, and functions
+// return it to say more than "try again".
 //
-// The sentinels below compare by code: errors.Is(err, faas.ErrUnroutable).
+// errors.Is compares it with the errors below by code:
+// errors.Is(err, contract.ErrUnroutable).
 type Error struct {
 	Code     Code
-	Detail   string        // for the caller; no internals
-	Fields   []FieldError  // what exactly does not fit, with CodeInvalid
-	After    time.Duration // try again no sooner; zero leaves it to the policy
-	Executed Executed      // may the function have run; "" means yes, it answered
-	Cause    error         // for the log and the dead letter; never sent to a caller
-	Stack    []byte        // of a panic, for the log and the dead letter
+	Detail   string        // for the caller; without internals
+	Fields   []FieldError  // the fields that do not fit, with CodeInvalid
+	After    time.Duration // shortest wait before the next attempt; 0 leaves it to the policy
+	Executed Executed      // whether the function may have run; "" means yes
+	Cause    error         // for the log and the dead letter; never sent to the caller
+	Stack    []byte        // stack of a panic, for the log and the dead letter
 }
 
-// FieldError points at one part of an input.
+// FieldError describes what is wrong with one field of an input.
 type FieldError struct {
 	Pointer string `json:"pointer"` // RFC 6901, "" is the whole input
 	Detail  string `json:"detail"`
 }
 
-// MaxFieldErrors is how many mistakes in one input a caller is told of: a body can
-// have more than an answer, or a line of the log, has room for.
+// MaxFieldErrors is the largest number of field errors in one Error. It bounds the
+// size of a reply and of a log line.
 const MaxFieldErrors = 100
 
-// Sentinels to compare with. Publish and Call document which they return.
+// Errors to compare with errors.Is. Broker documents which of them it returns.
 var (
 	ErrNotFound    = &Error{Code: CodeNotFound}
 	ErrInvalid     = &Error{Code: CodeInvalid}
@@ -88,7 +89,7 @@ var (
 	ErrLost        = &Error{Code: CodeLost}
 )
 
-// Error says the code, the detail and the cause.
+// Error returns the code, the detail, the field errors and the cause.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(string(e.Code))
@@ -98,7 +99,7 @@ func (e *Error) Error() string {
 	for _, f := range e.Fields {
 		b.WriteString("; " + f.Pointer + ": " + f.Detail)
 	}
-	if e.Cause != nil && !strings.HasSuffix(e.Detail, e.Cause.Error()) { // %w has put it there already
+	if e.Cause != nil && !strings.HasSuffix(e.Detail, e.Cause.Error()) { // %w has included it already
 		b.WriteString(": " + e.Cause.Error())
 	}
 	return b.String()
@@ -107,13 +108,13 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Is compares codes, so that the sentinels work with errors.Is.
+// Is reports whether target is an *Error with the same code.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Code == e.Code
 }
 
-// Permanent reports whether trying again cannot help.
+// Permanent reports whether another attempt would fail again.
 func (e *Error) Permanent() bool {
 	switch e.Code {
 	case CodeInvalid, CodeUnauthorized, CodeForbidden, CodeNotFound, CodeConflict, CodeGone,
@@ -123,8 +124,8 @@ func (e *Error) Permanent() bool {
 	return false
 }
 
-// AsError returns err as an *Error: itself if it is one, else CodeInternal
-// with err as the cause. It returns nil for nil.
+// AsError returns the *Error in the chain of err, or else a new one with
+// CodeInternal and err as its cause. It returns nil for nil.
 func AsError(err error) *Error {
 	if err == nil {
 		return nil
@@ -135,8 +136,9 @@ func AsError(err error) *Error {
 	return &Error{Code: CodeInternal, Detail: "the function failed", Cause: err}
 }
 
-// Errorf returns an *Error with this code, and the rest as its detail. The
-// first error among the arguments is kept as its cause, with %w or without.
+// Errorf returns an *Error with this code and the formatted detail. The first
+// error among the arguments becomes its cause, whatever its verb. Without
+// arguments the format is the detail.
 func Errorf(code Code, format string, a ...any) error {
 	detail := format
 	if len(a) > 0 {
@@ -145,7 +147,7 @@ func Errorf(code Code, format string, a ...any) error {
 	return &Error{Code: code, Detail: detail, Cause: causeOf(a)}
 }
 
-// causeOf keeps the first error among the arguments for errors.Is.
+// causeOf returns the first error among the arguments.
 func causeOf(a []any) error {
 	for _, v := range a {
 		if err, ok := v.(error); ok {

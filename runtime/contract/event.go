@@ -5,34 +5,34 @@ import (
 	"time"
 )
 
-// Event is a message as it travels: what a publisher hands to the broker and
-// what a function is run with. A function that takes an Event instead of a
-// message type of its own gets it undecoded.
+// Event is a message as it travels: a publisher gives it to the broker, and a
+// function runs with it. A function whose message type is Event gets the message
+// undecoded.
 type Event struct {
 	Key         string         // routing key, 1 to 255 bytes
-	Exchange    string         // "" is the namespace's own events exchange
-	ID          string         // message id; filled in when empty
-	ContentType string         // "application/json" when empty
-	Type        string         // AMQP's type property, free for the publisher's use
-	Time        time.Time      // when it was published; filled in when zero
-	NotBefore   time.Time      // deliver no sooner; zero is at once
-	Headers     map[string]any // as they came, without the ones Rabbet keeps for itself
+	Exchange    string         // "" is the events exchange of the namespace
+	ID          string         // message id; "" is replaced by a new one
+	ContentType string         // "" means "application/json"
+	Type        string         // the AMQP property type; Rabbet does not interpret it
+	Time        time.Time      // time of publication; zero means now
+	NotBefore   time.Time      // earliest time of delivery; zero means now
+	Headers     map[string]any // without those that Rabbet uses itself
 	Body        []byte
 
-	Correlation string // id of the message or call that the whole chain began with
-	Causation   string // id of the message or call that led to this one
+	Correlation string // id of the first message or call of the chain
+	Causation   string // id of the message or call that caused this one
 	Trace       Trace
 
-	Session []byte // of a call to a function that says UsesSession: the values as a JSON object; nil without a session
+	Session []byte // the values of the client's session as a JSON object, for a function with UsesSession; nil without a session
 
-	Attempt     int  // 1 on the first run; what is delivered always has at least 1
-	Redelivered bool // an earlier delivery of this very message was not settled
+	Attempt     int  // number of this attempt; 1 or more once it is delivered
+	Redelivered bool // an earlier delivery of this message was not acknowledged
 }
 
 // RoutingKey makes Event a Message.
 func (e Event) RoutingKey() string { return e.Key }
 
-// Trace is the W3C trace context, carried as it came.
+// Trace is a W3C trace context, unmodified.
 type Trace struct {
 	Parent  string // traceparent
 	State   string // tracestate
@@ -42,16 +42,15 @@ type Trace struct {
 // Call is one call of a request function.
 type Call struct {
 	Key         string    // routing key of the function
-	Function    string    // the function's name, when the caller knows it
-	ID          string    // call id; filled in when empty
+	Function    string    // name of the function, if the caller knows it
+	ID          string    // call id; "" is replaced by a new one
 	ContentType string    // "application/json" when empty
-	Deadline    time.Time // the caller waits no longer; zero is ctx's, else DefaultTimeout from now
+	Deadline    time.Time // zero means the deadline of ctx, or else DefaultTimeout from now
 	Body        []byte
-	Session     []byte // the client's session as a JSON object, for a function that says UsesSession; nil without one
+	Session     []byte // the values of the client's session as a JSON object, for a function with UsesSession; nil without a session
 
-	// Identity is who asks, for a function whose CachePolicy names what says so:
-	// a hash of those values, "" when unknown. It keeps cached results apart and
-	// does not travel.
+	// Identity is a hash of what identifies the client (see CachePolicy.Identity),
+	// "" if that is unknown. It separates cached results, and does not travel.
 	Identity string
 
 	Correlation string
@@ -59,23 +58,24 @@ type Call struct {
 	Trace       Trace
 }
 
-// Reply answers a Call.
+// Reply is the reply to a Call.
 type Reply struct {
 	Body    []byte
-	Run     time.Duration // how long the function ran
-	Worker  string        // id of the worker that ran it, when known
-	Session []byte        // a SessionChange as JSON; nil when the session stays as it is
+	Run     time.Duration // duration of the run
+	Worker  string        // id of the worker that ran it, if known
+	Session []byte        // a SessionChange as JSON; nil without changes
 }
 
-// DefaultTimeout bounds a run or a call that names no other limit.
+// DefaultTimeout limits a run or a call without a limit of its own.
 const DefaultTimeout = 30 * time.Second
 
 // MaxDelay is how far ahead an event can be published.
 const MaxDelay = 30 * 24 * time.Hour
 
-// Meta is what a delivery hands on to everything its function does.
+// Meta is what is known of the delivery that a function runs for. The function's own
+// publishes and calls continue its trace and its chain.
 type Meta struct {
-	Function    string // name of the function that runs
+	Function    string // name of the function
 	ID          string // id of the message or call that it runs for
 	Correlation string
 	Causation   string
@@ -86,18 +86,18 @@ type Meta struct {
 
 type metaKey struct{}
 
-// WithMeta returns ctx with m in it. Runtimes call it; tests may.
+// WithMeta returns a copy of ctx that carries m.
 func WithMeta(ctx context.Context, m Meta) context.Context {
 	return context.WithValue(ctx, metaKey{}, m)
 }
 
-// MetaOf returns what the running delivery carries; the zero Meta outside of one.
+// MetaOf returns the Meta that ctx carries; the zero Meta outside of a run.
 func MetaOf(ctx context.Context) Meta {
 	m, _ := ctx.Value(metaKey{}).(Meta)
 	return m
 }
 
-// Chain is the id under which everything that follows from one beginning can be found.
+// Chain returns the id of the first message or call of the chain that m belongs to.
 func (m Meta) Chain() string {
 	if m.Correlation != "" {
 		return m.Correlation

@@ -2,8 +2,8 @@ package contract
 
 import "strings"
 
-// Match reports whether a routing key fits a topic pattern as AMQP 0-9-1
-// defines it: words between dots, "*" is one word, "#" any number of them.
+// Match reports whether a routing key matches a topic pattern of AMQP 0-9-1:
+// words separated by dots, where "*" matches one word and "#" zero or more.
 func Match(pattern, key string) bool {
 	if !strings.ContainsAny(pattern, "*#") {
 		return pattern == key
@@ -11,12 +11,12 @@ func Match(pattern, key string) bool {
 	return matchWords(strings.Split(pattern, "."), strings.Split(key, "."))
 }
 
-// matchWords lets each "#" take as few words as possible, and one more each
-// time that what follows it does not fit. Only the last "#" ever has to be
-// reconsidered, so that no pattern takes more than len(pattern) × len(key) steps.
+// matchWords lets each "#" match as few words as possible, and one more whenever
+// the rest does not match. It needs to backtrack only to the last "#", therefore
+// it takes at most len(pattern) × len(key) steps.
 func matchWords(pattern, key []string) bool {
 	p, k := 0, 0
-	hash, taken := -1, 0 // the last "#", and where what follows it was tried
+	hash, taken := -1, 0 // the last "#", and the number of words of key before the rest
 	for k < len(key) {
 		switch {
 		case p < len(pattern) && pattern[p] == "#":

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// OncePolicy says by what an event function knows events apart that it is to
-// handle once.
+// OncePolicy says which events an event function handles only once, see
+// faas.Once.
 type OncePolicy struct {
-	// Key is a template over the message's fields, "order:{id}"; "" is the
-	// event's id, with its routing key and, of a CloudEvent, its source.
+	// Key is a template over the fields of the message: "order:{id}". "" stands for
+	// the id of the event with its routing key and, for a CloudEvent, its source.
 	Key string `json:"key,omitempty"`
 }
 
-// KeyOf returns what e is known by. It fails with CodeInvalid if e has nothing
-// to put in the place of a field: no such member, or one that is empty, null,
+// KeyOf returns the key of e. It fails with CodeMalformed if the body is not a JSON
+// object, and with CodeInvalid if a field of the template is missing, empty, null,
 // an object or an array.
 func (p *OncePolicy) KeyOf(e *Event) (string, error) {
 	if p.Key == "" {
@@ -34,8 +34,8 @@ func (p *OncePolicy) KeyOf(e *Event) (string, error) {
 	return key, nil
 }
 
-// member finds the member of that name, or else one whose name differs in case
-// only, as encoding/json does; of several the first in alphabetical order.
+// member returns the member with this name, or else one whose name differs only in
+// case, as encoding/json does: the first in alphabetical order.
 func member(members map[string]json.RawMessage, name string) json.RawMessage {
 	if v, ok := members[name]; ok {
 		return v
@@ -52,7 +52,7 @@ func member(members map[string]json.RawMessage, name string) json.RawMessage {
 	return members[slices.Min(found)]
 }
 
-// scalar is the text of a string, a number or a bool.
+// scalar returns a string, a number or a bool as text.
 func scalar(raw json.RawMessage) (string, bool) {
 	if len(raw) == 0 {
 		return "", false

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// Redacted stands in place of what is sensitive.
+// Redacted replaces sensitive values.
 const Redacted = "[redacted]"
 
 const redactedJSON = `"` + Redacted + `"`
 
-// Redact returns the JSON body with everything that schema marks as sensitive
-// replaced by Redacted, and otherwise as it is but for white space. What is no
-// JSON is returned as it is if schema marks nothing, and is Redacted as a whole
-// if it does.
+// Redact returns body, a JSON value, with everything that the JSON Schema marks as
+// sensitive replaced by Redacted, and without insignificant white space. If the
+// schema marks nothing, Redact returns body itself. If it marks something and body
+// is not JSON, all of body is replaced.
 func Redact(schema json.RawMessage, body []byte) []byte {
 	marks := marksOf(schema)
 	if !marks.any() {
@@ -31,7 +31,7 @@ func Redact(schema json.RawMessage, body []byte) []byte {
 	return marks.appendRedacted(make([]byte, 0, len(body)), d)
 }
 
-// appendRedacted appends d's next value, which is valid.
+// appendRedacted appends the next value of d, which must be valid JSON.
 func (m *marks) appendRedacted(b []byte, d *json.Decoder) []byte {
 	token, _ := d.Token()
 	opening, _ := token.(json.Delim)
@@ -67,7 +67,7 @@ func (m *marks) appendRedacted(b []byte, d *json.Decoder) []byte {
 	return appendJSON(b, token)
 }
 
-// skip reads the rest of the value that token begins.
+// skip reads the rest of the value that begins with token.
 func skip(d *json.Decoder, token json.Token) {
 	for depth := 0; ; token, _ = d.Token() {
 		switch token {
@@ -82,7 +82,7 @@ func skip(d *json.Decoder, token json.Token) {
 	}
 }
 
-// appendJSON appends a token as it would have come: without escapes for HTML.
+// appendJSON appends a token without escapes for HTML.
 func appendJSON(b []byte, token json.Token) []byte {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
@@ -91,17 +91,17 @@ func appendJSON(b []byte, token json.Token) []byte {
 	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...)
 }
 
-// withoutSecrets returns err with nothing in its texts of what the sensitive
-// fields of the message hold. It still is whatever it was to errors.Is.
+// withoutSecrets returns err with the values of the sensitive fields of the message
+// removed from its texts. errors.Is works as before.
 func withoutSecrets(err error, schema json.RawMessage, body []byte) error {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
 	if d.Decode(&v) != nil {
-		return err // about a body that is not JSON; it quotes a byte of it at the most
+		return err // an error about a body that is not JSON quotes at most one byte of it
 	}
 	found := marksOf(schema).secrets(v, false, nil)
-	slices.SortStableFunc(found, func(a, b string) int { return len(b) - len(a) }) // one may be part of another
+	slices.SortStableFunc(found, func(a, b string) int { return len(b) - len(a) }) // longest first: one may contain another
 	var pairs []string
 	for _, secret := range found {
 		pairs = append(pairs, secret, Redacted)
@@ -126,8 +126,8 @@ func withoutSecrets(err error, schema json.RawMessage, body []byte) error {
 	return &own
 }
 
-// cleanError is an error whose text has been cleaned. It does not unwrap:
-// nobody may come by what it was.
+// cleanError is an error whose text has been cleaned. It has no Unwrap method,
+// which would give access to the original text.
 type cleanError struct {
 	text string
 	err  error
@@ -136,9 +136,9 @@ type cleanError struct {
 func (e *cleanError) Error() string        { return e.text }
 func (e *cleanError) Is(target error) bool { return errors.Is(e.err, target) }
 
-// secrets appends the ways in which the sensitive scalars of v may be written
-// in an error. A text of one or two bytes is no secret, but
-// replacing it would garble everything.
+// secrets appends the sensitive scalars of v, in each form in which an error may
+// quote them. It omits values of one or two bytes: replacing them would make the
+// rest of the text unreadable.
 func (m *marks) secrets(v any, sensitive bool, found []string) []string {
 	var opening json.Delim
 	switch v.(type) {

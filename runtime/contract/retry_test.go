@@ -1,8 +1,10 @@
 package contract
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -72,5 +74,51 @@ func TestJudgeJitters(t *testing.T) {
 	}
 	if len(seen) < 2 {
 		t.Error("every wait is the same")
+	}
+}
+
+func TestDecideByNext(t *testing.T) {
+	busy := errors.New("busy")
+	policy := Retry{Max: 5, Next: func(attempt int, err error) (time.Duration, bool) {
+		switch {
+		case errors.Is(err, busy):
+			return time.Duration(attempt) * time.Minute, true
+		case attempt == 4:
+			panic("why")
+		}
+		return -time.Second, attempt < 3
+	}}
+	for _, c := range []struct {
+		name    string
+		err     error
+		attempt int
+		want    Outcome
+		after   time.Duration
+		code    Code
+	}{
+		{"its own wait", fmt.Errorf("wrapped: %w", busy), 2, OutcomeRetry, 2 * time.Minute, CodeInternal},
+		{"the error asks for more", &Error{Code: CodeUnavailable, After: time.Hour, Cause: busy}, 2, OutcomeRetry, time.Hour, CodeUnavailable},
+		{"a negative wait", errors.New("other"), 1, OutcomeRetry, 0, CodeInternal},
+		{"it gives up", errors.New("other"), 3, OutcomeDead, 0, CodeExhausted},
+		{"all attempts used up", busy, 5, OutcomeDead, 0, CodeExhausted},
+		{"a permanent error", &Error{Code: CodeInvalid, Cause: busy}, 1, OutcomeDead, 0, CodeInvalid},
+		{"postponed", AsError(Postpone(time.Hour, busy)), 9, OutcomeRetry, time.Hour, CodeUnavailable},
+	} {
+		d := policy.Decide(c.err, c.attempt)
+		if d.Outcome != c.want || d.After != c.after || d.Err.Code != c.code || !errors.Is(d.Err, c.err) {
+			t.Errorf("%s: got %+v (%v), want %s after %v with %s", c.name, d, d.Err, c.want, c.after, c.code)
+		}
+	}
+	other := errors.New("other")
+	d := policy.Decide(other, 4)
+	if d.Outcome != OutcomeRetry || d.Attempt != 5 || d.After < 6*time.Second || d.Err.Code != CodePanic || !errors.Is(d.Err, other) || len(d.Err.Stack) == 0 {
+		t.Errorf("a panic: got %+v (%v), want a retry after the default wait that tells of it", d, d.Err)
+	}
+}
+
+func TestNextDoesNotTravel(t *testing.T) {
+	text, err := json.Marshal(Descriptor{Retry: Retry{Max: 3, Next: func(int, error) (time.Duration, bool) { return 0, false }}})
+	if err != nil || !strings.Contains(string(text), `"retry":{"max":3}`) {
+		t.Errorf("announced as %s, %v", text, err)
 	}
 }

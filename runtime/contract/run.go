@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Invocation tells how one run of a function went: what a log line or a metric
-// is made of.
+// Invocation describes one run of a function, for logs and metrics.
 type Invocation struct {
 	Function string
 	Kind     Kind
@@ -17,28 +16,29 @@ type Invocation struct {
 	ID       string
 	Trace    Trace
 	Attempt  int
-	Wait     time.Duration // between its arrival at the worker and its start
-	Run      time.Duration
+	Wait     time.Duration // from the arrival at the worker to the start
+	Run      time.Duration // from the start to the end
 	Outcome  Outcome
-	After    time.Duration // with OutcomeRetry
+	After    time.Duration // with OutcomeRetry: the wait before the next attempt
 	Err      error         // nil on success
 }
 
-// Observer is told of every run, after its outcome has taken effect. It must
-// be quick and safe for concurrent use.
+// Observer is called after each run, once its outcome has taken effect. It must
+// not block, and must be safe for concurrent use.
 type Observer func(Invocation)
 
-// MaxReply is how many bytes a reply may have. RabbitMQ 4 takes messages of
-// 16 MiB by default, and several replies may be in one.
+// MaxReply is the largest size of a reply in bytes. RabbitMQ 4 accepts messages of
+// 16 MiB by default, and one message may carry several replies.
 const MaxReply = 15 << 20
 
-// Function is a function that can be run: what a worker hosts.
+// Function is a function that a worker can run. Package faas makes one from what an
+// author has registered.
 type Function struct {
 	Descriptor
 	Handle Handler
 }
 
-// Run runs f on e: see Begin.
+// Run runs f on e, as Begin and Do.
 func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (Reply, error) {
 	return f.Begin(ctx, e, deadline).Do()
 }
@@ -47,12 +47,12 @@ func (f *Function) Run(ctx context.Context, e *Event, deadline time.Time) (Reply
 type Run struct {
 	function *Function
 	event    *Event
-	late     bool // its deadline has passed before it begins
+	late     bool // its deadline has passed before its start
 	ctx      runContext
 }
 
-// Begin returns a run of f on e that ends with ctx, with the function's own
-// limit, or with deadline if that is sooner (zero: none). Do does it.
+// Begin prepares a run of f on e. The context of the run ends with ctx, after the
+// function's Timeout, or at deadline unless that is zero, whichever is first.
 func (f *Function) Begin(ctx context.Context, e *Event, deadline time.Time) *Run {
 	r := &Run{function: f, event: e, ctx: runContext{parent: ctx, meta: Meta{
 		Function: f.Name, ID: e.ID, Correlation: e.Correlation, Causation: e.Causation,
@@ -69,12 +69,12 @@ func (f *Function) Begin(ctx context.Context, e *Event, deadline time.Time) *Run
 	return r
 }
 
-// Cancel ends the ctx of the run. It may be called at any time.
+// Cancel cancels the context of the run. It may be called at any time.
 func (r *Run) Cancel() { r.ctx.cancel() }
 
-// Do runs the function, once, and turns a panic into an error. A run whose
-// deadline had passed already fails with CodeExpired and Executed "no". Of the
-// reply it fills in the body and what became of the session.
+// Do runs the function. It must be called once. It returns a panic as an error
+// with CodePanic. If the deadline passed before Begin, it does not run the function
+// and fails with CodeExpired and ExecutedNo. It sets Body and Session of the reply.
 func (r *Run) Do() (reply Reply, err error) {
 	if r.late {
 		return Reply{}, Expired(ExecutedNo)
@@ -111,13 +111,14 @@ func (r *Run) Do() (reply Reply, err error) {
 	return reply, ofRun(ctx, err)
 }
 
-// ofRun is what a run that returned err, with ctx as it was then, failed with.
+// ofRun returns the error of a run whose handler returned err, with the context
+// that ctx was then.
 func ofRun(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if refused, ok := err.(refusal); ok { //nolint:errorlint // wrapped, it is not this input's
-		return refused.err
+	if refused, ok := errors.AsType[refusal](err); ok {
+		return refused.err // without what a middleware may have put around it
 	}
 	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
 		if errors.Is(cause, context.Canceled) {
@@ -126,8 +127,8 @@ func ofRun(ctx context.Context, err error) error {
 		return &Error{Code: CodeExpired, Detail: "the deadline passed while the function ran", Cause: err, Executed: ExecutedUnknown}
 	}
 	if e, ok := errors.AsType[*Error](err); ok && e.Executed != "" && e.Executed != ExecutedYes {
-		// Of a publish or a call that the function made. Whatever became of
-		// that one, this function has run, and does not say so itself.
+		// The error of a publish or a call that the function made. Its Executed is
+		// about that one; this function has run.
 		own := &Error{Code: CodeInternal, Detail: "the function failed", After: e.After, Executed: ExecutedYes, Cause: err}
 		if e.Permanent() {
 			own.Code = CodePermanent
@@ -137,7 +138,7 @@ func ofRun(ctx context.Context, err error) error {
 	return err
 }
 
-// Expired is the error of a call whose deadline passed.
+// Expired returns the error of a call whose deadline has passed.
 func Expired(executed Executed) *Error {
 	detail := "the deadline passed"
 	if executed == ExecutedNo {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// runContext is the ctx of a run. It becomes a context of the standard library,
-// with its timer and its place among its parent's children, when somebody first
-// listens to it: a function that does not wait for anything pays for none of that.
+// runContext is the context of a run. It creates a context of the standard
+// library, with its timer and its registration at the parent, only when Done is
+// first called. A function that never waits does not pay for it.
 type runContext struct {
 	parent   context.Context
 	deadline time.Time
@@ -16,7 +16,7 @@ type runContext struct {
 
 	mu       sync.Mutex
 	canceled bool
-	listened context.Context // nil until somebody listens
+	listened context.Context // nil until Done is called
 	end      context.CancelFunc
 }
 
@@ -58,8 +58,8 @@ func (c *runContext) Err() error {
 	return nil
 }
 
-// Value implements context.Context. What the standard library asks for to
-// attach a child goes to the context that is listened to.
+// Value implements context.Context. The standard library finds the context to
+// attach a child to through it.
 func (c *runContext) Value(key any) any {
 	if key == (metaKey{}) {
 		return c.meta

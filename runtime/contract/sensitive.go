@@ -8,7 +8,7 @@ import (
 // HasSensitive reports whether the JSON Schema marks anything as sensitive.
 func HasSensitive(schema json.RawMessage) bool { return marksOf(schema).any() }
 
-// marks is what of a schema says where sensitive values are.
+// marks is the part of a schema that says which values are sensitive.
 type marks struct {
 	Sensitive  bool              `json:"x-sensitive"`
 	Items      *marks            `json:"items"`
@@ -16,7 +16,8 @@ type marks struct {
 	Rest       restMarks         `json:"additionalProperties"`
 }
 
-// restMarks are those of members that have no property: true, false or a schema.
+// restMarks are the marks of members that the schema does not name: the value of
+// additionalProperties, which is true, false or a schema.
 type restMarks struct{ *marks }
 
 func (r *restMarks) UnmarshalJSON(b []byte) error {
@@ -27,7 +28,7 @@ func (r *restMarks) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, r.marks)
 }
 
-// marksOf reads a schema. One that cannot be read marks everything.
+// marksOf parses a schema. A schema that cannot be parsed marks everything.
 func marksOf(schema json.RawMessage) *marks {
 	if len(schema) == 0 {
 		return nil
@@ -55,9 +56,9 @@ func (m *marks) any() bool {
 	return false
 }
 
-// fits reports whether a value that begins so can be what the schema speaks of,
-// as far as anything in it is marked: in a value of another kind nobody knows
-// where the sensitive part is. A scalar begins with no delimiter.
+// fits reports whether a value that begins with this delimiter (0 for a scalar) is
+// of the kind that the schema describes, if the schema marks anything below it. In
+// a value of another kind it is unknown which part is sensitive.
 func (m *marks) fits(opening json.Delim) bool {
 	switch {
 	case !m.any() || m.Sensitive:
@@ -68,8 +69,8 @@ func (m *marks) fits(opening json.Delim) bool {
 	return opening == '{'
 }
 
-// member returns the marks of a member, whose name is compared as
-// encoding/json does when it fills a struct.
+// member returns the marks of a member. It compares names as encoding/json does
+// when it decodes into a struct.
 func (m *marks) member(name string) *marks {
 	if m == nil {
 		return nil

@@ -9,42 +9,44 @@ import (
 	"sync"
 )
 
-// MaxSession is how many bytes the values of a session may take, as one JSON object.
+// MaxSession is the largest size of the values of a session, in bytes, as one JSON
+// object.
 const MaxSession = 16 << 10
 
 type sessionKey struct{}
 
-// WithSession returns ctx with s in it. Run calls it; tests may.
+// WithSession returns a copy of ctx that carries s.
 func WithSession(ctx context.Context, s *ClientSession) context.Context {
 	return context.WithValue(ctx, sessionKey{}, s)
 }
 
-// SessionOf returns the session that ctx has, if there is one.
+// SessionOf returns the session that ctx carries, if any.
 func SessionOf(ctx context.Context) (s *ClientSession, found bool) {
 	s, found = ctx.Value(sessionKey{}).(*ClientSession)
 	return s, found
 }
 
-// ClientSession is a session in the hands of one function, see faas.Session. It is
-// safe for concurrent use.
+// ClientSession is the session of a client as one run of a function sees it, see
+// faas.Session. It is safe for concurrent use.
 type ClientSession struct {
-	absent bool // the call came without one
+	absent bool // the call has no session
 
 	mu     sync.Mutex
-	before map[string]json.RawMessage // as it came; nil once it is destroyed
+	before map[string]json.RawMessage // as it came with the call; nil after Destroy
 	values map[string]json.RawMessage // as it is now
 	change SessionChange
 }
 
-// SessionChange is what a function did to a session. It travels as JSON.
+// SessionChange is the change that a function made to a session. It travels as JSON.
 type SessionChange struct {
 	Set     map[string]json.RawMessage `json:"set,omitempty"`
 	Delete  []string                   `json:"delete,omitempty"`
-	Renew   bool                       `json:"renew,omitempty"`   // give it another token, and end the present one
-	Destroy bool                       `json:"destroy,omitempty"` // end it; Set begins another
+	Renew   bool                       `json:"renew,omitempty"`   // replace its token
+	Destroy bool                       `json:"destroy,omitempty"` // end it; with Set, begin a new one
 }
 
-// OpenSession returns the session that came with a call; nil: it came without.
+// OpenSession returns a session with these values, a JSON object. A session from nil,
+// for a call without one, is empty and cannot be changed.
 func OpenSession(values []byte) (*ClientSession, error) {
 	s := &ClientSession{absent: values == nil}
 	if !s.absent {
@@ -56,9 +58,8 @@ func OpenSession(values []byte) (*ClientSession, error) {
 	return s, nil
 }
 
-// Get decodes the value of that name into what value points to, as
-// json.Unmarshal does, and reports whether there is one. It fails if the value
-// does not fit.
+// Get decodes the value with this name into value, as json.Unmarshal does, and
+// reports whether there is one. It fails if the value has another type.
 func (s *ClientSession) Get(name string, value any) (found bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,10 +73,9 @@ func (s *ClientSession) Get(name string, value any) (found bool, err error) {
 	return true, nil
 }
 
-// Set stores a value under a name, as JSON. The first value that is set begins
-// the client's session. It fails, and changes nothing, when the value cannot
-// be encoded, when the session would be larger than MaxSession, and when the
-// call came without a session.
+// Set stores a value under a name, as JSON. The first value begins the session of
+// the client. Set fails without effect if the value cannot be encoded, if the
+// session would exceed MaxSession, or if the call has no session.
 func (s *ClientSession) Set(name string, value any) error {
 	raw, err := json.Marshal(value)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *ClientSession) Set(name string, value any) error {
 	return nil
 }
 
-// Delete removes the value of that name, if there is one.
+// Delete removes the value with this name, if there is one.
 func (s *ClientSession) Delete(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,18 +114,18 @@ func (s *ClientSession) Delete(name string) {
 	}
 }
 
-// Renew gives the session another token and a new lifetime; the present token
-// is worth nothing from then on. Call it wherever the client's rights change,
-// above all at login: a token that somebody else may have planted or seen
-// before must not be the one that is logged in.
+// Renew gives the session a new token and a new lifetime, and invalidates the
+// present token. Call it whenever the rights of the client change, above all at
+// login: otherwise an attacker who planted the token before, or knows it, is logged
+// in as well (session fixation).
 func (s *ClientSession) Renew() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.change.Renew = !s.absent
 }
 
-// Destroy ends the session with all its values, at logout. What is set after it
-// begins another session, under another token.
+// Destroy ends the session and deletes its values, as at logout. Set begins a new
+// session afterwards, with another token.
 func (s *ClientSession) Destroy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,7 +133,7 @@ func (s *ClientSession) Destroy() {
 	s.change = SessionChange{Destroy: !s.absent}
 }
 
-// Change returns what was done to the session so far.
+// Change returns the changes made so far.
 func (s *ClientSession) Change() SessionChange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,7 +142,7 @@ func (s *ClientSession) Change() SessionChange {
 	return c
 }
 
-// encodeChange is Change as it travels; nil if nothing was done.
+// encodeChange returns Change as JSON; nil without changes.
 func (s *ClientSession) encodeChange() ([]byte, error) {
 	c := s.Change()
 	if len(c.Set) == 0 && len(c.Delete) == 0 && !c.Renew && !c.Destroy {
@@ -151,7 +151,7 @@ func (s *ClientSession) encodeChange() ([]byte, error) {
 	return json.Marshal(c)
 }
 
-// CheckSession fails if values take more than MaxSession bytes.
+// CheckSession fails if values exceed MaxSession bytes as JSON.
 func CheckSession(values map[string]json.RawMessage) error {
 	b, err := json.Marshal(values)
 	if err != nil {
@@ -163,7 +163,7 @@ func CheckSession(values map[string]json.RawMessage) error {
 	return nil
 }
 
-// copied is maps.Clone, but never nil.
+// copied returns a copy that is never nil.
 func copied(values map[string]json.RawMessage) map[string]json.RawMessage {
 	c := make(map[string]json.RawMessage, len(values)+1)
 	maps.Copy(c, values)

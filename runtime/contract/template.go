@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// ExpandTemplate fills a tag template such as "profile:{id}" in. field gives the
-// value of an input field as text.
+// ExpandTemplate replaces the fields in a template such as "profile:{id}" with their
+// values. Field returns the value of a field as text, and whether it exists.
 func ExpandTemplate(template string, field func(name string) (string, bool)) (string, error) {
 	var b strings.Builder
 	for rest := template; ; {

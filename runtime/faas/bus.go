@@ -10,40 +10,47 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Bus is how a function reaches others. Trace, deadline, correlation and
-// causation travel in ctx.
+// Bus publishes events and calls functions. The trace, the deadline and the ids of
+// the message that a function runs for are taken from ctx.
 type Bus interface {
-	// Publish returns nil once the broker has confirmed the event; see Broker.
+	// Publish returns nil once the broker has confirmed the event. It fails with
+	// ErrUnroutable if no queue receives the event, with ErrRefused if a queue is
+	// full, with ErrBlocked or ErrUnavailable if the broker cannot take it now, and
+	// with ErrUnconfirmed if it is not known whether the broker has it.
 	Publish(ctx context.Context, m Message, options ...PublishOption) error
-	// Request calls the function that answers m's key; most want Call.
+	// Request calls the function that answers the routing key of m, and returns its
+	// undecoded reply. Use Call to decode it.
 	Request(ctx context.Context, m Message) (Reply, error)
 }
 
-// Reply is what a call is answered with. Its Body is the reply as JSON.
+// Reply is the reply to a call. Its Body is JSON.
 type Reply = contract.Reply
 
-// PublishOption says more about one publish.
+// PublishOption is an option of Bus.Publish: To, At or In.
 type PublishOption func(*Event)
 
-// To publishes to another exchange than the namespace's own.
+// To publishes to another exchange than the events exchange of the namespace.
 func To(exchange string) PublishOption { return func(e *Event) { e.Exchange = exchange } }
 
 // MaxDelay is how far ahead an event can be published: 30 days.
 const MaxDelay = contract.MaxDelay
 
-// At delivers the event no sooner than t, which is at most MaxDelay from now,
-// and over RabbitMQ a tenth of a second later at the most, if a worker is free:
+// At delivers the event at t, which is at most MaxDelay from now:
 //
 //	d.Bus.Publish(ctx, events.TrialEnds{ID: in.ID}, faas.At(in.Ends))
 //
-// It comes to the functions that listen now, not to those that will by then.
+// It is never delivered earlier. With RabbitMQ and a free worker it is delivered at
+// most 0.1 s later. It is delivered to the functions that are bound to its routing
+// key when it is published, not to those that are bound at t.
 func At(t time.Time) PublishOption { return func(e *Event) { e.NotBefore = t } }
 
-// In is At for so long from now.
+// In delivers the event after d, as At does.
 func In(d time.Duration) PublishOption { return At(time.Now().Add(d)) }
 
-// Call calls the function that answers in's routing key and decodes its reply.
-// Its error is an *Error.
+// Call calls the function that answers the routing key of in, and decodes its
+// reply. Every error is an *Error: the one that the function returned, or
+// ErrUnroutable, ErrExpired, ErrUnavailable … Its Executed says whether the function
+// may have run.
 func Call[Out any](ctx context.Context, bus Bus, in Message) (Out, error) {
 	var out Out
 	reply, err := bus.Request(ctx, in)
@@ -69,8 +76,8 @@ func (b *bus) Publish(ctx context.Context, m Message, options ...PublishOption) 
 	return b.broker.Publish(ctx, e)
 }
 
-// NewEvent returns what a Bus publishes for m: for whoever keeps it first, and
-// publishes it later and perhaps more than once, under the id that it has here.
+// NewEvent returns the event that a Bus publishes for m. An outbox stores it, and
+// publishes it later, perhaps more than once, with the same id.
 func NewEvent(ctx context.Context, m Message, options ...PublishOption) (Event, error) {
 	e, ok := m.(Event)
 	if !ok {

@@ -9,19 +9,21 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
-// CachePolicy says how long callers may serve a result again (TTL), what makes
-// it stale (Tags), and who may share it. It is an Option of OnRequest; most
-// functions want Cached. Package contract describes its fields.
+// CachePolicy says for how long results are cached (TTL), what invalidates them
+// (Tags), whether stale ones may be served (StaleWhileRevalidate, StaleIfError),
+// whether errors are cached (Negative), and who may share them (Public, Identity,
+// Edge). It is an Option of OnRequest; most functions need only Cached.
 type CachePolicy = contract.CachePolicy
 
-// Cached lets callers serve a result again for ttl, until one of its tags is
-// invalidated. A tag is a template over the input's fields: "profile:{id}". It
-// is short for a CachePolicy of these two.
+// Cached caches the results of a request function for ttl (a second to 30 days), or
+// until one of the tags is invalidated. A tag is a template over the fields of the
+// message: "profile:{id}". Cached is short for a CachePolicy with TTL and Tags.
 func Cached(ttl time.Duration, tags ...string) Option { return CachePolicy{TTL: ttl, Tags: tags} }
 
-// cacheOption returns c as a descriptor has it.
+// cacheOption returns a copy of c with canonical names of header fields.
 func cacheOption(c CachePolicy) *CachePolicy {
 	c.Tags = slices.Clone(c.Tags)
 	c.Identity = slices.Clone(c.Identity)
@@ -40,7 +42,7 @@ const (
 	largestKept = 16 << 20            // RabbitMQ's limit since 4.0
 )
 
-// checkCache says what about c cannot work for a function with this route and input.
+// checkCache reports why c does not work for a function with this route and input.
 func checkCache(c *CachePolicy, route *contract.Route, input json.RawMessage) error {
 	if route != nil && route.Method != http.MethodGet && route.Method != http.MethodHead && route.Method != http.MethodPost {
 		return fmt.Errorf("faas.Cached: %s %s changes something: a cached result would keep it from running", route.Method, route.Path)
@@ -51,7 +53,7 @@ func checkCache(c *CachePolicy, route *contract.Route, input json.RawMessage) er
 	for _, t := range []struct {
 		name  string
 		value time.Duration
-		after time.Duration // what it is added to
+		after time.Duration // the time that it follows
 		least time.Duration
 	}{
 		{"StaleWhileRevalidate", c.StaleWhileRevalidate, c.TTL, 0},
@@ -69,7 +71,7 @@ func checkCache(c *CachePolicy, route *contract.Route, input json.RawMessage) er
 		return err
 	}
 	for _, tag := range c.Tags {
-		_, err := contract.ExpandTemplate(tag, func(name string) (string, bool) { return "", hasProperty(input, name) })
+		_, err := contract.ExpandTemplate(tag, func(name string) (string, bool) { return "", schema.HasProperty(input, name) })
 		if err != nil {
 			return fmt.Errorf("faas.Cached: %w", err)
 		}
@@ -77,7 +79,7 @@ func checkCache(c *CachePolicy, route *contract.Route, input json.RawMessage) er
 	return nil
 }
 
-// checkSharing says what about who may get whose result cannot work.
+// checkSharing reports what is wrong with Edge, Public and Identity.
 func checkSharing(c *CachePolicy, route *contract.Route) error {
 	if c.Edge != 0 {
 		switch {

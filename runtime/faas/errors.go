@@ -7,34 +7,33 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Error is a failure with a meaning: what a function returns to say more than
-// "try again", and what a call or a publish fails with. NotFound, Invalid and
-// the other functions below make one. Its Code says what went wrong, its
-// Executed whether the function may have run.
+// Error is an error with a Code. A function returns one, made by NotFound, Invalid
+// and so on, to say more than "try again". Calls and publishes fail with one; its
+// Executed says whether the function may have run.
 type Error = contract.Error
 
-// FieldError says what does not fit in one field of an input, which it names by
-// its JSON pointer: "/email".
+// FieldError describes what is wrong with one field of an input. It names the field
+// by its JSON pointer (RFC 6901): "/email".
 type FieldError = contract.FieldError
 
-// Code names what went wrong, in a word that travels.
+// Code is the kind of an Error.
 type Code = contract.Code
 
-// The codes that a function declares. None of them but CodeThrottled is tried
-// again; RetryAfter says of any other failure that it shall be.
+// The codes that functions return. Errors with these codes are permanent, except
+// CodeThrottled.
 const (
 	CodeInvalid      = contract.CodeInvalid      // the input does not fit
-	CodeUnauthorized = contract.CodeUnauthorized // the caller did not say who it is
-	CodeForbidden    = contract.CodeForbidden    // the caller may not
+	CodeUnauthorized = contract.CodeUnauthorized // the caller is not authenticated
+	CodeForbidden    = contract.CodeForbidden    // the caller is not allowed to do this
 	CodeNotFound     = contract.CodeNotFound     // what the input names does not exist
-	CodeConflict     = contract.CodeConflict     // what the input names is in another state
-	CodeGone         = contract.CodeGone         // it existed and does no longer
-	CodePrecondition = contract.CodePrecondition // the caller's condition does not hold
-	CodeThrottled    = contract.CodeThrottled    // the caller asks too often
-	CodePermanent    = contract.CodePermanent    // it failed, and will fail again
+	CodeConflict     = contract.CodeConflict     // the state of what the input names does not allow it
+	CodeGone         = contract.CodeGone         // what the input names no longer exists
+	CodePrecondition = contract.CodePrecondition // a condition of the caller does not hold
+	CodeThrottled    = contract.CodeThrottled    // too many requests
+	CodePermanent    = contract.CodePermanent    // it would fail again
 )
 
-// Executed says whether the function behind a failed call may have run.
+// Executed says whether the function of a failed call may have run.
 type Executed = contract.Executed
 
 // The values of Executed.
@@ -44,8 +43,7 @@ const (
 	ExecutedUnknown = contract.ExecutedUnknown
 )
 
-// Errors to compare with: errors.Is(err, faas.ErrUnroutable). They compare by
-// code.
+// Errors to compare with, by code: errors.Is(err, faas.ErrUnroutable).
 var (
 	ErrNotFound    = contract.ErrNotFound
 	ErrInvalid     = contract.ErrInvalid
@@ -59,14 +57,19 @@ var (
 	ErrLost        = contract.ErrLost
 )
 
-// NotFound says that what the input names does not exist: 404 over HTTP, and
-// no retry for an event. So do its siblings below, each with its own code.
+// NotFound returns an error for an input that names something that does not exist.
+// Over HTTP its status is 404. An event that fails with it becomes a dead letter at
+// once, as with the other errors below except Throttled and RetryAfter.
+//
+// The detail is sent to the caller. An error among the arguments becomes the cause,
+// which is only logged.
 func NotFound(format string, a ...any) error { return contract.Errorf(CodeNotFound, format, a...) }
 
-// Invalid says that the input makes no sense: 422 over HTTP.
+// Invalid returns an error for an input that makes no sense: 422 over HTTP.
 func Invalid(format string, a ...any) error { return contract.Errorf(CodeInvalid, format, a...) }
 
-// InvalidField is Invalid for one field, named by its JSON pointer ("/email").
+// InvalidField is Invalid for one field, which it names by its JSON pointer:
+// "/email".
 func InvalidField(pointer, format string, a ...any) error {
 	return &Error{
 		Code: CodeInvalid, Detail: "the input does not fit",
@@ -74,43 +77,47 @@ func InvalidField(pointer, format string, a ...any) error {
 	}
 }
 
-// Unauthorized says that the caller must say who it is: 401 over HTTP.
+// Unauthorized returns an error for a caller that is not authenticated: 401 over
+// HTTP.
 func Unauthorized(format string, a ...any) error {
 	return contract.Errorf(CodeUnauthorized, format, a...)
 }
 
-// Forbidden says that the caller may not do this: 403 over HTTP.
+// Forbidden returns an error for a caller that is not allowed to do this: 403 over
+// HTTP.
 func Forbidden(format string, a ...any) error { return contract.Errorf(CodeForbidden, format, a...) }
 
-// Conflict says that what the input names is in another state: 409 over HTTP.
+// Conflict returns an error for an input that does not fit the present state: 409
+// over HTTP.
 func Conflict(format string, a ...any) error { return contract.Errorf(CodeConflict, format, a...) }
 
-// Gone says that what the input names no longer exists: 410 over HTTP.
+// Gone returns an error for an input that names something that no longer exists:
+// 410 over HTTP.
 func Gone(format string, a ...any) error { return contract.Errorf(CodeGone, format, a...) }
 
-// PreconditionFailed says that the caller's condition does not hold: 412 over HTTP.
+// PreconditionFailed returns an error for a condition of the caller that does not
+// hold: 412 over HTTP.
 func PreconditionFailed(format string, a ...any) error {
 	return contract.Errorf(CodePrecondition, format, a...)
 }
 
-// Throttled says that the caller asks too often: 429 over HTTP.
+// Throttled returns an error for too many requests: 429 over HTTP, with Retry-After.
+// An event is delivered again after the given time or later.
 func Throttled(after time.Duration, format string, a ...any) error {
 	err := contract.AsError(contract.Errorf(CodeThrottled, format, a...))
 	err.After = after
 	return err
 }
 
-// Permanent says that it failed and would fail again: 500 over HTTP, and
-// straight to the dead letters for an event. An error among the arguments is
-// kept as the cause.
+// Permanent returns an error for a failure that would happen again: 500 over HTTP.
 func Permanent(format string, a ...any) error { return contract.Errorf(CodePermanent, format, a...) }
 
-// RetryAfter says that it failed for now and when to try again: the event
-// comes back after d (at least), a call is answered 503 with Retry-After.
+// RetryAfter returns an error for a temporary failure: an event is delivered again
+// after d or later, and a call fails with 503 and Retry-After over HTTP.
 func RetryAfter(d time.Duration, err error) error {
 	return &Error{Code: contract.CodeUnavailable, Detail: "try again later", After: d, Cause: err, Executed: ExecutedYes}
 }
 
-// AsError returns err as an *Error: itself if it is one, else one with the code
+// AsError returns the *Error in the chain of err, or else a new one with the code
 // "internal" and err as its cause. It returns nil for nil.
 func AsError(err error) *Error { return contract.AsError(err) }

@@ -1,9 +1,9 @@
-// Package faas is what functions are written with: how a function is
-// registered (OnRequest, OnEvent), what it says of itself (HTTP, Cached, Retry
-// …), how it reaches others (Bus, Call), and what its errors mean (NotFound,
-// RetryAfter …).
+// Package faas is for authors of functions. A function is registered in a Set with
+// OnRequest or OnEvent; options such as HTTP, Cached and Retry describe it. It
+// publishes events and calls other functions with a Bus. Its errors, such as
+// NotFound and RetryAfter, say what happens next.
 //
-// It knows nothing of brokers, HTTP servers or caches. Package contract has what
-// those need to run a function; the types of it that function authors use have
-// names here, too.
+// The package does not know brokers, HTTP servers or caches: they run functions
+// through package contract. Types of that package that authors need have an alias
+// here.
 package faas

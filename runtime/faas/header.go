@@ -5,76 +5,68 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
-// A message field tagged `header:"Accept-Language"` is filled from that request
-// header field over HTTP, and from nowhere else; several lines of it are joined
-// with ", " (RFC 9110, section 5.3). It is part of the input like every other
-// field: of the cache's key, of what a caller over AMQP sends. In the schema
-// the property says so with the keyword "x-header".
+// Over HTTP, a message field with the tag `header:"Accept-Language"` is filled only
+// from that request header field; several lines of it are joined with ", " (RFC
+// 9110, section 5.3). Otherwise the field is like any other: it is a part of the
+// cache key, and a caller over AMQP sends it in the body. Its property in the schema
+// has the keyword "x-header".
 
-// checkHeaders says which header tags in the message type t cannot work.
+// checkHeaders reports header tags in the message type t that do not work.
 func checkHeaders(t reflect.Type) error {
-	if t.Kind() != reflect.Struct || reads.opaque(t) {
+	if t.Kind() != reflect.Struct || schema.Reads.Opaque(t) {
 		return nil
 	}
 	taken := map[string]string{}
-	for _, f := range fieldsOf(t) {
-		if f.header == "" {
-			if at := headerBelow(f.typ, nil); at != "" {
-				return fmt.Errorf("field %q: its part %q has a header tag: only the message's own fields come from header fields", f.name, at)
+	for _, f := range schema.Fields(t) {
+		if f.Header == "" {
+			if at := headerBelow(f.Type, nil); at != "" {
+				return fmt.Errorf("field %q: its part %q has a header tag: only the message's own fields come from header fields", f.Name, at)
 			}
 			continue
 		}
-		switch name := f.header; {
+		switch name := f.Header; {
 		case !isToken(name):
-			return fmt.Errorf("field %q: header %q is not the name of a header field", f.name, name)
+			return fmt.Errorf("field %q: header %q is not the name of a header field", f.Name, name)
 		case taken[name] != "":
-			return fmt.Errorf("fields %q and %q: both come from the header field %s", taken[name], f.name, name)
-		case (name == "Authorization" || name == "Cookie") && !f.sensitive:
-			return fmt.Errorf("field %q: the header field %s is a secret: tag the field `sensitive:\"true\"` as well", f.name, name)
+			return fmt.Errorf("fields %q and %q: both come from the header field %s", taken[name], f.Name, name)
+		case (name == "Authorization" || name == "Cookie") && !f.Sensitive:
+			return fmt.Errorf("field %q: the header field %s is a secret: tag the field `sensitive:\"true\"` as well", f.Name, name)
 		case ofConnection(name) || ofIngress(name):
-			return fmt.Errorf("field %q: the header field %s is not for functions", f.name, name)
-		case !fromText(f.typ):
-			return fmt.Errorf("field %q: a header field is text: make it a string, a number or a bool instead of %v", f.name, f.typ)
+			return fmt.Errorf("field %q: the header field %s is not for functions", f.Name, name)
+		case !schema.FromText(f.Type):
+			return fmt.Errorf("field %q: a header field is text: make it a string, a number or a bool instead of %v", f.Name, f.Type)
 		}
-		taken[f.header] = f.name
+		taken[f.Header] = f.Name
 	}
 	return nil
 }
 
-// headerBelow is the name of a field with a header tag inside of t; "" if there is none.
+// headerBelow returns the name of a field with a header tag inside of t, or "".
 func headerBelow(t reflect.Type, above []reflect.Type) string {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Array || t.Kind() == reflect.Map {
 		t = t.Elem()
 	}
-	if t.Kind() != reflect.Struct || reads.opaque(t) || slices.Contains(above, t) {
+	if t.Kind() != reflect.Struct || schema.Reads.Opaque(t) || slices.Contains(above, t) {
 		return ""
 	}
-	for _, f := range fieldsOf(t) {
-		if f.header != "" {
-			return f.name
+	for _, f := range schema.Fields(t) {
+		if f.Header != "" {
+			return f.Name
 		}
-		if at := headerBelow(f.typ, append(above, t)); at != "" {
+		if at := headerBelow(f.Type, append(above, t)); at != "" {
 			return at
 		}
 	}
 	return ""
 }
 
-// fromText reports whether the text of a header field can become a t.
-func fromText(t reflect.Type) bool {
-	s := reads.schema(t, nil)
-	name, ok := s.Type.(string)
-	if names, several := s.Type.([]string); several {
-		name, ok = names[0], true
-	}
-	return ok && name != "array" && name != "object" && s.ContentEncoding == ""
-}
-
-// ofConnection reports whether a header field, its name in canonical form, is
-// about one connection or the way the message is framed (RFC 9110, sections
-// 6.6, 7.2 and 7.6.1).
+// ofConnection reports whether a header field, its name in canonical form, belongs
+// to the connection or to the framing of the message (RFC 9110, sections 6.6, 7.2
+// and 7.6.1).
 func ofConnection(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate", "Te", "Trailer",
@@ -84,8 +76,8 @@ func ofConnection(name string) bool {
 	return false
 }
 
-// ofIngress reports whether a header field is the ingress's own business, or
-// says what nobody but a trusted proxy may say.
+// ofIngress reports whether a header field is for the ingress, or may be set only
+// by a trusted proxy.
 func ofIngress(name string) bool {
 	switch name {
 	case "Cache-Control", "Pragma", "Age", "Vary", "If-Modified-Since", "Range", "If-Range",

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
 func TestHeaderFieldsThatCannotWork(t *testing.T) {
@@ -94,7 +96,7 @@ func TestHeaderFieldsOfARegistration(t *testing.T) {
 	for name, want := range map[string]string{
 		"id": "", "language": "Accept-Language", "limit": "X-Limit", "token": "Authorization", "since": "If-Unmodified-Since",
 	} {
-		if got := headerOf(fns[0].Input, name); got != want {
+		if got := schema.HeaderOf(fns[0].Input, name); got != want {
 			t.Errorf("%s comes from %q, want %q, in %s", name, got, want, fns[0].Input)
 		}
 	}

@@ -10,36 +10,37 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
-// OnRequest registers fn as the request function called name: kebab-case, at
-// most 100 bytes. In's routing key is the key that it answers. What it returns
-// is the reply as encoding/json writes it: null for a slice or a map that is
-// nil. What cannot work is not registered: the set's Err says why, and With
-// fails with it.
+// OnRequest registers fn as a request function: it answers calls with the routing
+// key of In. The name is in kebab-case, at most 100 bytes. The message is decoded
+// from JSON; unknown and missing fields are errors of the caller, and so is what
+// Validate returns (see Validator). The result is encoded as JSON.
+//
+// A registration that cannot work is reported by Set.Err and Set.With, with its file
+// and line.
 func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(context.Context, *D, In) (Out, error), options ...Option) {
 	key, unkeyed := keyOf[In]()
-	inType := newInput(reflect.TypeFor[In](), strict)
+	inType := schema.NewDecoder(reflect.TypeFor[In](), schema.Strict)
 	status := http.StatusOK
 	if reflect.TypeFor[Out]() == reflect.TypeFor[struct{}]() {
 		status = http.StatusNoContent
 	}
 	d := contract.Descriptor{
 		Name: name, Kind: contract.KindRequest, Keys: []string{key},
-		Input: inType.schema, Output: schemaOf(reflect.TypeFor[Out](), writes),
+		Input: inType.Schema, Output: schema.Of(reflect.TypeFor[Out](), schema.Writes),
 		Concurrency: 128,
 	}
 	bind := func(deps *D) Handler {
 		return func(ctx context.Context, e *Event) ([]byte, error) {
 			var in In
-			if err := inType.decode(e.Body, &in); err != nil {
+			if err := inType.Decode(e.Body, &in); err != nil {
 				return nil, contract.Refuse(err)
 			}
 			out, err := fn(ctx, deps, in)
@@ -57,13 +58,15 @@ func OnRequest[D any, In Message, Out any](set *Set[D], name string, fn func(con
 		if fn == nil {
 			return nil, errNoFunction
 		}
-		return bind, cmp.Or(unkeyed, checkType(inType.typ, "the message", reads), checkType(reflect.TypeFor[Out](), "the reply", writes), checkHeaders(inType.typ))
+		return bind, cmp.Or(unkeyed, schema.Check(inType.Type, "the message", schema.Reads), schema.Check(reflect.TypeFor[Out](), "the reply", schema.Writes), checkHeaders(inType.Type))
 	})
 }
 
-// OnEvent registers fn as the event function called name. In's routing key is
-// the key that it reacts to; Keys names others, or patterns. A function that
-// takes an Event gets it undecoded and needs Keys.
+// OnEvent registers fn as an event function: it reacts to events with the routing
+// key of In, or with those of the option Keys. Unknown and missing fields are
+// accepted. A function whose In is Event gets the events undecoded, and needs Keys.
+// If fn returns an error, the event is delivered again as Retry says, unless the
+// error is permanent, see NotFound.
 func OnEvent[D any, In Message](set *Set[D], name string, fn func(context.Context, *D, In) error, options ...Option) {
 	first := reaction(fn)
 	d := contract.Descriptor{Name: name, Kind: contract.KindEvent, Concurrency: 16}
@@ -100,17 +103,18 @@ func OnEvent[D any, In Message](set *Set[D], name string, fn func(context.Contex
 	})
 }
 
-// Also lets an event function react to another message type as well.
+// Also lets an event function react to a further message type, with a function of its
+// own.
 func Also[D any, In Message](fn func(context.Context, *D, In) error) Option {
 	r := reaction(fn)
 	return optionFunc(func(s *settings) { s.also = append(s.also, r) })
 }
 
-// reactionTo is what an event function does about one message type.
+// reactionTo is the part of an event function for one message type.
 type reactionTo[D any] struct {
 	keys  []string
 	input json.RawMessage // nil for undecoded events
-	wrong error           // why it cannot work
+	wrong error           // why it does not work
 	run   func(context.Context, *D, *Event) error
 }
 
@@ -137,12 +141,12 @@ func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactio
 		r.run = func(ctx context.Context, deps *D, e *Event) error { return raw(ctx, deps, *e) }
 		return r
 	}
-	inType := newInput(reflect.TypeFor[In](), tolerant)
-	r.input = inType.schema
-	r.wrong = cmp.Or(r.wrong, checkType(inType.typ, "the message", reads))
+	inType := schema.NewDecoder(reflect.TypeFor[In](), schema.Tolerant)
+	r.input = inType.Schema
+	r.wrong = cmp.Or(r.wrong, schema.Check(inType.Type, "the message", schema.Reads))
 	r.run = func(ctx context.Context, deps *D, e *Event) error {
 		var in In
-		if err := inType.decode(e.Body, &in); err != nil {
+		if err := inType.Decode(e.Body, &in); err != nil {
 			return err
 		}
 		return fn(ctx, deps, in)
@@ -150,13 +154,13 @@ func reaction[D any, In Message](fn func(context.Context, *D, In) error) reactio
 	return r
 }
 
-// keyOf is the routing key of In, which its zero value tells.
+// keyOf returns the routing key of the zero value of In.
 func keyOf[In Message]() (string, error) {
 	switch t := reflect.TypeFor[In](); t.Kind() {
 	case reflect.Pointer:
 		return "", fmt.Errorf("take the message by value: %v, with RoutingKey declared on it, instead of %v", t.Elem(), t)
 	case reflect.Interface:
-		name := strings.ReplaceAll(t.String(), "contract.", "faas.") // Message is faas.Message for its author
+		name := strings.ReplaceAll(t.String(), "contract.", "faas.") // authors know the alias
 		return "", fmt.Errorf("take one type of message instead of the interface %s, or a faas.Event for any", name)
 	}
 	var in In
@@ -165,9 +169,7 @@ func keyOf[In Message]() (string, error) {
 
 var errNoFunction = errors.New("there is nothing to run: the function is nil")
 
-var kebab = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
-
-// register completes d by the options and adds it to set, if it can work.
+// register applies the options to d and adds it to set.
 func register[D any](set *Set[D], d contract.Descriptor, options []Option, status int, bind func(*settings) (func(*D) Handler, error)) {
 	_, file, line, _ := runtime.Caller(2)
 	s := settings{keys: d.Keys, status: status, concurrency: d.Concurrency}
@@ -183,19 +185,22 @@ func register[D any](set *Set[D], d contract.Descriptor, options []Option, statu
 		set.refuse(fmt.Errorf("%s:%d: function %q: %w", file, line, d.Name, err))
 		return
 	}
-	set.add(entry[D]{descriptor: d, file: file, line: line, bind: bound})
+	set.add(entry[D]{descriptor: d, ownRetry: s.retry != nil, file: file, line: line, bind: bound})
 }
 
-// complete completes d by what the options say, or says what cannot work.
+// complete sets the fields of d that the options determine, and checks d.
 func complete(d *contract.Descriptor, s *settings, status int) (err error) {
 	if d.Kind == contract.KindRequest && !slices.Equal(s.keys, d.Keys) {
 		return errors.New("faas.Keys is for event functions: callers use the key of the message")
 	}
 	d.Keys, d.Exchange, d.Reactions = s.keys, s.exchange, s.reactions
-	d.Cache, d.Retry, d.Once, d.Ordered, d.Session = s.cache, s.retry, s.once, s.ordered, s.session
+	d.Cache, d.Once, d.Ordered, d.Session = s.cache, s.once, s.ordered, s.session
 	d.Concurrency, d.Timeout = s.concurrency, cmp.Or(s.timeout, contract.DefaultTimeout)
 	if d.Ordered {
 		d.Concurrency = 1
+	}
+	if s.retry != nil {
+		d.Retry = *s.retry
 	}
 	if s.route != "" && d.Kind == contract.KindRequest {
 		if d.Route, err = parseRoute(s.route, s.status); err != nil {
@@ -218,84 +223,7 @@ func complete(d *contract.Descriptor, s *settings, status int) (err error) {
 	return nil
 }
 
-// maxOrderedAttempts is the delivery limit of the queue.
-const maxOrderedAttempts = 20
-
-// check says what about d cannot work.
-func check(d *contract.Descriptor, s *settings) error {
-	if !kebab.MatchString(d.Name) || len(d.Name) > 100 {
-		return fmt.Errorf("name it in kebab-case (lower-case letters, digits, single hyphens), in at most 100 bytes")
-	}
-	if d.Kind == contract.KindRequest && d.Keys[0] == "" {
-		return fmt.Errorf("it has no routing key: return one from RoutingKey")
-	}
-	if len(d.Keys) == 0 {
-		return fmt.Errorf("it has no routing key: return one from RoutingKey, or add faas.Keys")
-	}
-	for i, k := range d.Keys {
-		if slices.Contains(d.Keys[:i], k) {
-			return fmt.Errorf("routing key %q: it is there twice, and the first part of the function gets all of it", k)
-		}
-		if k == "" || len(k) > 255 {
-			return fmt.Errorf("routing key %.40q: AMQP allows 1 to 255 bytes", k)
-		}
-		for word := range strings.SplitSeq(k, ".") {
-			if len(word) > 1 && strings.ContainsAny(word, "*#") {
-				return fmt.Errorf("routing key %q: * and # stand for whole words: write order.* or order.#", k)
-			}
-		}
-		if d.Kind == contract.KindRequest && strings.ContainsAny(k, "*#") {
-			return fmt.Errorf("routing key %q: a request function answers one key, not a pattern", k)
-		}
-	}
-	if d.Kind == contract.KindRequest && (s.exchange != "" || s.ordered || s.once != nil || s.retry != (Retry{})) {
-		return fmt.Errorf("faas.Exchange, faas.Ordered, faas.Once and faas.Retry are for event functions")
-	}
-	if d.Kind == contract.KindEvent && (s.readOnly || s.idempotent) {
-		return fmt.Errorf("faas.ReadOnly and faas.Idempotent are for request functions: an event is always delivered again")
-	}
-	if d.Kind == contract.KindEvent && (s.route != "" || d.Cache != nil || d.Session) {
-		return fmt.Errorf("faas.HTTP, faas.Cached and faas.UsesSession are for request functions")
-	}
-	if d.Route != nil && d.Route.Status == http.StatusNoContent && string(d.Output) != string(schemaOf(reflect.TypeFor[struct{}](), writes)) {
-		return fmt.Errorf("faas.Status(204) says that there is no reply: return struct{}, or choose another status")
-	}
-	if d.Session && d.Cache != nil {
-		return fmt.Errorf("faas.UsesSession and faas.Cached: one client's session must not end up in another's result; keep one of them")
-	}
-	if d.Concurrency < 1 || d.Concurrency > 10_000 {
-		return fmt.Errorf("faas.Concurrency(%d): choose 1 to 10000", d.Concurrency)
-	}
-	if d.Timeout < time.Millisecond {
-		return fmt.Errorf("faas.Timeout(%v): choose at least a millisecond", d.Timeout)
-	}
-	if longest := 25 * time.Minute; d.Timeout > longest && (d.Kind == contract.KindEvent || d.Redeliver) {
-		return fmt.Errorf("faas.Timeout(%v): choose at most %v: RabbitMQ takes a worker that holds a message for 30 min for hung", d.Timeout, longest)
-	}
-	if err := checkRetry(d.Retry); err != nil {
-		return err
-	}
-	if d.Ordered && d.Retry.WithDefaults().Max > maxOrderedAttempts {
-		return fmt.Errorf("faas.Ordered with %d attempts: choose at most %d, which RabbitMQ counts", d.Retry.Max, maxOrderedAttempts)
-	}
-	if d.Route != nil {
-		if err := checkParameters(d); err != nil {
-			return err
-		}
-		if err := checkExposure(d); err != nil {
-			return err
-		}
-	}
-	if d.Once != nil {
-		return checkOnce(d.Once, d.Reactions)
-	}
-	if d.Cache != nil {
-		return checkCache(d.Cache, d.Route, d.Input)
-	}
-	return nil
-}
-
-// versionOf changes whenever the shape of the message or the reply does.
+// versionOf returns a hash of the schemas of the message and the reply.
 func versionOf(in, out json.RawMessage) string {
 	h := sha256.New()
 	h.Write(in)

@@ -3,18 +3,17 @@ package faas
 import (
 	"fmt"
 	"net/http"
-	"reflect"
 	"slices"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/faas/internal/schema"
 )
 
-// A field of a message or a reply tagged `sensitive:"true"` holds what must
-// not lie around. In the schema its property, or whatever it is inside of that
-// the schema does not spell out, has the keyword "x-sensitive"; the descriptor
-// is Sensitive. Nothing of such a function is cached, its errors are logged
-// without what the message's sensitive fields hold, and who shows a message
-// shows what Redact leaves of it.
+// A field of a message or a reply with the tag `sensitive:"true"` holds a secret.
+// Its property in the schema, or the closest one that encloses it, has the keyword
+// "x-sensitive", and the descriptor is Sensitive. Results of such a function are not
+// cached, its errors are logged without the values of the sensitive fields, and
+// messages are shown only after contract.Redact.
 
 // isSensitive reports whether a message or the reply has sensitive fields.
 func isSensitive(d *contract.Descriptor) bool {
@@ -22,13 +21,13 @@ func isSensitive(d *contract.Descriptor) bool {
 		slices.ContainsFunc(d.Reactions, func(r contract.Reaction) bool { return contract.HasSensitive(r.Input) })
 }
 
-// checkExposure says which sensitive field the route would put into a URL,
-// where every proxy logs it (RFC 9110, section 17.9).
+// checkExposure reports sensitive fields that the route would take from the URL,
+// which proxies log (RFC 9110, section 17.9).
 func checkExposure(d *contract.Descriptor) error {
 	params := paramsOf(d.Route)
-	for name, schema := range propertiesOf(d.Input) {
+	for name, property := range schema.Properties(d.Input) {
 		switch {
-		case !contract.HasSensitive(schema) || headerOf(d.Input, name) != "":
+		case !contract.HasSensitive(property) || schema.HeaderOf(d.Input, name) != "":
 		case slices.Contains(params, name):
 			return fmt.Errorf("route %q: the field %q is sensitive and would be in the path, which is logged everywhere: take it from the body or a header field", d.Route.Path, name)
 		case !hasBody(d.Route.Method):
@@ -40,30 +39,4 @@ func checkExposure(d *contract.Descriptor) error {
 
 func hasBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
-}
-
-// holdsSensitive reports whether there is a sensitive field anywhere in t.
-func holdsSensitive(t reflect.Type, above []reflect.Type) bool {
-	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
-		return holdsSensitive(t.Elem(), above)
-	case reflect.Struct:
-		if slices.Contains(above, t) {
-			return false
-		}
-		above = append(above, t)
-		for f := range t.Fields() {
-			if taggedSensitive(f) || holdsSensitive(f.Type, above) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// taggedSensitive reports whether a field has the tag, with any value but
-// "false": a slip must not give a secret away.
-func taggedSensitive(f reflect.StructField) bool {
-	value, tagged := f.Tag.Lookup("sensitive")
-	return tagged && value != "false"
 }

@@ -12,17 +12,16 @@ import (
 // values that a function gets, sets and deletes. It is safe for concurrent use.
 type ClientSession = contract.ClientSession
 
-// Session returns the session of the client that called the function over
-// HTTP: what functions remember of this client from one call to the next,
-// whichever ingress it calls. It panics in a function that is not registered
-// with UsesSession.
+// Session returns the session of the HTTP client that called the function: values
+// that the client's calls share, whichever ingress and worker serve them. It panics
+// in a function that is not registered with UsesSession.
 //
-// What the function changes takes effect if it succeeds, and not at all if it
-// fails. Only what it changed is stored: two functions that run for one client
-// at the same time and change different values do not undo each other.
+// Changes take effect if the function succeeds, and not at all if it fails. Only
+// changed values are stored: functions that run at the same time for one client and
+// change different values do not undo each other's changes.
 //
-// A call that did not come over HTTP has no session, and none is passed on by
-// Call: to such a run the session is empty and cannot be changed.
+// A call that did not come over HTTP has no session; Call does not pass one on. In
+// such a run the session is empty and cannot be changed.
 func Session(ctx context.Context) *ClientSession {
 	s, ok := contract.SessionOf(ctx)
 	if !ok {

@@ -12,24 +12,50 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Set is a collection of functions that all get the same dependencies, a *D.
-// The zero Set is ready to use.
+// Set is a collection of functions that all get the same dependencies, a *D. The
+// zero Set is ready to use:
+//
+//	var All faas.Set[Deps]
 type Set[D any] struct {
-	mu       sync.Mutex
-	entries  []entry[D]
-	mistakes []error
+	// Retry is the policy of event functions that are registered without a Retry
+	// of their own. Set it before the functions are used, at best where the set
+	// is declared.
+	Retry Retry
+
+	mu         sync.Mutex
+	entries    []entry[D]
+	middleware []func(next Handler) Handler
+	mistakes   []error
 }
 
+// entry is one registered function.
 type entry[D any] struct {
 	descriptor contract.Descriptor
+	ownRetry   bool // it was registered with a Retry
 	file       string
 	line       int
 	bind       func(*D) Handler
 }
 
-// With returns the set's functions with their dependencies in place, those
-// named only (all without names), sorted by name. It fails with Err, and on a
-// name that the set does not have.
+// Use adds middleware around every function of the set, whether it is registered
+// before or after. The first that is added is the outermost, as in
+//
+//	All.Use(withTracing, withAuthorization) // tracing → authorization → function
+//
+// A middleware is called once for each function, and the Handler that it returns
+// once for each run. MetaOf(ctx).Function is the name of the function that runs.
+// A middleware may return an error without calling next. It runs inside of the
+// limits of the run: its timeout, and the recovery from panics. For an event
+// that Once suppresses, it does not run.
+func (s *Set[D]) Use(middleware ...func(next Handler) Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.middleware = append(s.middleware, middleware...)
+}
+
+// With returns the functions with these names, or all without names, bound to
+// their dependencies and sorted by name. It fails with Err, and if the set has
+// no function of one of the names.
 func (s *Set[D]) With(deps *D, names ...string) ([]contract.Function, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
@@ -44,34 +70,34 @@ func (s *Set[D]) With(deps *D, names ...string) ([]contract.Function, error) {
 	var fns []contract.Function
 	for _, e := range s.entries {
 		if len(names) == 0 || slices.Contains(names, e.descriptor.Name) {
-			fns = append(fns, contract.Function{Descriptor: e.descriptor, Handle: e.bind(deps)})
+			fns = append(fns, contract.Function{Descriptor: s.describe(e), Handle: s.wrap(e.bind(deps))})
 		}
 	}
 	slices.SortFunc(fns, func(a, b contract.Function) int { return strings.Compare(a.Name, b.Name) })
 	return fns, nil
 }
 
-// Err returns every registration that cannot work, each with its place: nil if
-// there is none.
+// Err returns all registrations that cannot work, each with its file and line;
+// nil if there are none.
 func (s *Set[D]) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(s.mistakes...)
+	return errors.Join(append(slices.Clone(s.mistakes), s.checkDefaults()...)...)
 }
 
-// Descriptors describes the set's functions, sorted by name.
+// Descriptors describes the functions of the set, sorted by name.
 func (s *Set[D]) Descriptors() []contract.Descriptor {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []contract.Descriptor
 	for _, e := range s.entries {
-		list = append(list, e.descriptor)
+		list = append(list, s.describe(e))
 	}
 	slices.SortFunc(list, func(a, b contract.Descriptor) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
-// Sources yields each function's name with the base name of the file that
+// Sources yields the name of each function with the base name of the file that
 // registers it.
 func (s *Set[D]) Sources() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
@@ -86,7 +112,40 @@ func (s *Set[D]) Sources() iter.Seq2[string, string] {
 	}
 }
 
-// add registers e, unless it clashes with another.
+// describe returns the descriptor of e with the defaults of the set.
+func (s *Set[D]) describe(e entry[D]) contract.Descriptor {
+	d := e.descriptor
+	if d.Kind == contract.KindEvent && !e.ownRetry {
+		d.Retry = s.Retry
+	}
+	return d
+}
+
+// wrap puts the middleware of the set around handle.
+func (s *Set[D]) wrap(handle Handler) Handler {
+	for _, middleware := range slices.Backward(s.middleware) {
+		handle = middleware(handle)
+	}
+	return handle
+}
+
+// checkDefaults reports what is wrong with the defaults of the set, and with
+// what they make of its functions.
+func (s *Set[D]) checkDefaults() []error {
+	if err := s.Retry.Validate(); err != nil {
+		return []error{fmt.Errorf("the Retry of the set: %w", err)}
+	}
+	var mistakes []error
+	for _, e := range s.entries {
+		d := s.describe(e)
+		if err := checkRetry(&d); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s:%d: function %q, with the Retry of the set: %w", e.file, e.line, d.Name, err))
+		}
+	}
+	return mistakes
+}
+
+// add registers e, unless it clashes with another function.
 func (s *Set[D]) add(e entry[D]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,13 +159,14 @@ func (s *Set[D]) add(e entry[D]) {
 	s.entries = append(s.entries, e)
 }
 
+// refuse notes a registration that cannot work.
 func (s *Set[D]) refuse(mistake error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mistakes = append(s.mistakes, mistake)
 }
 
-// clashOf says why a and b cannot stand in one set; "" if they can.
+// clashOf returns why a and b cannot be in one set; "" if they can.
 func clashOf(a, b *contract.Descriptor) string {
 	switch {
 	case a.Name == b.Name:

@@ -97,8 +97,8 @@ func visitDead(ctx context.Context, g graves, function string, visit func(*contr
 			if err := g.settleDead(ctx, function, number, fate, l.Event.Body); err != nil {
 				return fmt.Errorf("dead letter %q: %w", l.Event.ID, err)
 			}
-			if l.Gone != nil {
-				l.Gone()
+			if l.OnRemoved != nil {
+				l.OnRemoved()
 			}
 		}
 	}

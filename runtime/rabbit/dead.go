@@ -67,10 +67,10 @@ func (b *Broker) VisitDeadLetters(ctx context.Context, function string, visit fu
 			if err := unbury(); err != nil {
 				return failed(err)
 			}
-			if l.Gone != nil {
+			if l.OnRemoved != nil {
 				telling.Lock()
 				defer telling.Unlock()
-				l.Gone()
+				l.OnRemoved()
 			}
 			return nil
 		}}, nil

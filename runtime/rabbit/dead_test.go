@@ -288,7 +288,7 @@ func TestReplayWithoutAQueueKeepsTheLetter(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := b.VisitDeadLetters(t.Context(), "gone", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
-		l.Gone = func() { t.Errorf("letter %s: told gone", l.Event.ID) }
+		l.OnRemoved = func() { t.Errorf("letter %s: told gone", l.Event.ID) }
 		return contract.ActionReplay, nil
 	})
 	if !errors.Is(err, contract.ErrUnroutable) || !strings.Contains(err.Error(), b.names.eventQueue("gone")) {
@@ -324,7 +324,7 @@ func TestReplayIsCutOff(t *testing.T) {
 	}
 	gone := 0
 	if err := operator.VisitDeadLetters(within(t, 20*time.Second), "cut", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
-		l.Gone = func() { gone++ }
+		l.OnRemoved = func() { gone++ }
 		return contract.ActionReplay, nil
 	}); err != nil {
 		t.Fatal(err)

@@ -134,7 +134,7 @@ func (a *deadAction) carryOut(ctx context.Context, d *desk, verb string, fate co
 			if err := limiter.Wait(ctx); err != nil {
 				return contract.ActionKeep, context.Cause(ctx)
 			}
-			l.Gone = func() {
+			l.OnRemoved = func() {
 				done[name]++
 				_ = progress.Add(1)
 			}

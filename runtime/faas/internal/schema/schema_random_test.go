@@ -1,4 +1,4 @@
-package faas
+package schema
 
 import (
 	"encoding/json"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Types that say themselves what they are in JSON: both ways, or one way only.
@@ -182,8 +183,8 @@ func fill(r *rand.Rand, v reflect.Value, depth int) {
 	}
 }
 
-// validator returns what a client would check bodies with.
-func validator(t *testing.T, schema json.RawMessage) func(body []byte) error {
+// validatorOf returns what a client would check bodies with.
+func validatorOf(t *testing.T, schema json.RawMessage) func(body []byte) error {
 	t.Helper()
 	var s jsonschema.Schema
 	if err := json.Unmarshal(schema, &s); err != nil {
@@ -210,9 +211,9 @@ func TestSchemaFitsWhatIsWritten(t *testing.T) {
 			for seed := range uint64(80) {
 				r := rand.New(rand.NewPCG(seed, 0))
 				typ := typeOf(r, leaves, r.IntN(3))
-				reply := validator(t, schemaOf(typ, writes))
-				in := newInput(typ, strict)
-				message := validator(t, in.schema)
+				reply := validatorOf(t, Of(typ, Writes))
+				in := NewDecoder(typ, Strict)
+				message := validatorOf(t, in.Schema)
 				for range 10 {
 					v := reflect.New(typ)
 					fill(r, v.Elem(), 3)
@@ -221,16 +222,16 @@ func TestSchemaFitsWhatIsWritten(t *testing.T) {
 						t.Fatalf("%v: %v", typ, err)
 					}
 					if err := reply(body); err != nil {
-						t.Fatalf("%v is written as %s, but %v: %s", typ, body, err, schemaOf(typ, writes))
+						t.Fatalf("%v is written as %s, but %v: %s", typ, body, err, Of(typ, Writes))
 					}
 					if name == "one way" {
 						continue
 					}
 					if err := message(body); err != nil {
-						t.Fatalf("%v: a caller sends %s, but %v: %s", typ, body, err, in.schema)
+						t.Fatalf("%v: a caller sends %s, but %v: %s", typ, body, err, in.Schema)
 					}
-					if err := in.decode(body, reflect.New(typ).Interface()); err != nil {
-						t.Fatalf("%v: %s is refused: %v, %v", typ, body, err, AsError(err).Fields)
+					if err := in.Decode(body, reflect.New(typ).Interface()); err != nil {
+						t.Fatalf("%v: %s is refused: %v, %v", typ, body, err, contract.AsError(err).Fields)
 					}
 				}
 			}
@@ -295,8 +296,8 @@ func TestSchemaFitsWhatIsTaken(t *testing.T) {
 	for seed := range uint64(80) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		typ := typeOf(r, exact, r.IntN(3))
-		in := newInput(typ, strict)
-		valid := validator(t, in.schema)
+		in := NewDecoder(typ, Strict)
+		valid := validatorOf(t, in.Schema)
 		for range 20 {
 			whole := reflect.New(typ)
 			fill(r, whole.Elem(), 3)
@@ -306,13 +307,13 @@ func TestSchemaFitsWhatIsTaken(t *testing.T) {
 			}
 			v = change(r, v)
 			body := encode(v)
-			err := in.decode(body, reflect.New(typ).Interface())
+			err := in.Decode(body, reflect.New(typ).Interface())
 			wrong := valid(body)
 			switch {
 			case err == nil && wrong != nil && valid(encode(withoutNull(v))) != nil:
-				t.Fatalf("%v: %s is taken, though %v: %s", typ, body, wrong, in.schema)
+				t.Fatalf("%v: %s is taken, though %v: %s", typ, body, wrong, in.Schema)
 			case err != nil && wrong == nil:
-				t.Fatalf("%v: %s is refused: %v, %v; its schema is %s", typ, body, err, AsError(err).Fields, in.schema)
+				t.Fatalf("%v: %s is refused: %v, %v; its schema is %s", typ, body, err, contract.AsError(err).Fields, in.Schema)
 			case err == nil:
 				taken++
 			default:

@@ -1,4 +1,4 @@
-package faas
+package schema
 
 import (
 	"encoding/json"
@@ -50,14 +50,14 @@ func TestSchema(t *testing.T) {
 		},"required":["n"],"additionalProperties":false}`},
 	} {
 		var got, want any
-		if err := json.Unmarshal(schemaOf(c.typ, reads), &got); err != nil {
+		if err := json.Unmarshal(Of(c.typ, Reads), &got); err != nil {
 			t.Fatalf("%v: %v", c.typ, err)
 		}
 		if err := json.Unmarshal([]byte(c.want), &want); err != nil {
 			t.Fatalf("%v: %v", c.typ, err)
 		}
 		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%v: got %s, want %s", c.typ, schemaOf(c.typ, reads), c.want)
+			t.Errorf("%v: got %s, want %s", c.typ, Of(c.typ, Reads), c.want)
 		}
 	}
 }
