@@ -13,6 +13,8 @@ import (
 	"github.com/rabbet-fn/rabbet/events"
 	"github.com/rabbet-fn/rabbet/functions/stores"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/mail"
+	"github.com/rabbet-fn/rabbet/runtime/outbox"
 )
 
 // world is everything that a function may touch, in memory. What happens to it
@@ -20,8 +22,8 @@ import (
 type world struct {
 	profiles map[string]events.Profile
 	journal  []string
-	stored   []stores.Record // to be published
-	sent     []stores.Message
+	stored   []outbox.Record // to be published
+	sent     []mail.Message
 	fail     map[string]error // by what is to fail: "save", "invalidate", "send", "read"
 }
 
@@ -44,7 +46,7 @@ func (w *world) ByID(_ context.Context, id string) (events.Profile, error) {
 	return p, nil
 }
 
-func (w *world) Save(_ context.Context, p events.Profile, outgoing ...stores.Record) error {
+func (w *world) Save(_ context.Context, p events.Profile, outgoing ...outbox.Record) error {
 	w.journal = append(w.journal, "save "+p.ID)
 	if w.fail["save"] == nil {
 		w.profiles[p.ID] = p
@@ -67,7 +69,7 @@ func (w *world) Request(context.Context, faas.Message) (faas.Reply, error) {
 	return faas.Reply{}, faas.ErrUnroutable
 }
 
-func (w *world) Send(_ context.Context, m stores.Message) error {
+func (w *world) Send(_ context.Context, m mail.Message) error {
 	if w.fail["send"] == nil {
 		w.sent = append(w.sent, m)
 	}
@@ -191,7 +193,7 @@ func TestSendEmail(t *testing.T) {
 	if err := sendEmail(ctx, d, events.EmailRequested{To: "eve@example.com", Subject: "S", Text: "T"}); err != nil {
 		t.Fatal(err)
 	}
-	if want := (stores.Message{ID: "the-event", To: "eve@example.com", Subject: "S", Text: "T"}); w.sent[0] != want {
+	if want := (mail.Message{ID: "the-event", To: "eve@example.com", Subject: "S", Text: "T"}); w.sent[0] != want {
 		t.Errorf("got %+v, want %+v", w.sent[0], want)
 	}
 	for _, in := range []events.ProfileUpdated{{ID: "1"}, events.ProfileUpdated(ada)} {
@@ -214,7 +216,7 @@ func TestSendEmailOutcomes(t *testing.T) {
 	}{
 		{"unknown profile", nil, events.ProfileUpdated{ID: "nobody"}, true},
 		{"server out of reach", errors.New("connection refused"), events.ProfileUpdated(ada), false},
-		{"rejected", stores.ErrRejected, events.ProfileUpdated(ada), true},
+		{"rejected", mail.ErrRejected, events.ProfileUpdated(ada), true},
 	} {
 		w, d := newWorld()
 		w.fail["send"] = tt.fail

@@ -2,8 +2,6 @@ package stores
 
 import (
 	"context"
-	"crypto/rand"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -17,48 +15,9 @@ import (
 	"testing"
 
 	"github.com/rabbet-fn/rabbet/events"
+	"github.com/rabbet-fn/rabbet/runtime/database/databasetest"
+	"github.com/rabbet-fn/rabbet/runtime/outbox"
 )
-
-// databases returns the URL of a fresh database of each make.
-func databases(t *testing.T) map[string]func(*testing.T) string {
-	t.Helper()
-	return map[string]func(*testing.T) string{"sqlite": sqliteURL, "postgres": postgresURL}
-}
-
-func sqliteURL(t *testing.T) string {
-	return "sqlite://" + filepath.Join(t.TempDir(), "a folder", "100% odd#name.db")
-}
-
-// postgresURL makes a database of the test's own and drops it at its end.
-func postgresURL(t *testing.T) string {
-	if testing.Short() {
-		t.Skip("needs PostgreSQL")
-	}
-	server := os.Getenv("RABBET_TEST_POSTGRES_URL")
-	if server == "" {
-		t.Fatal("set RABBET_TEST_POSTGRES_URL, or run scripts/test, which starts one")
-	}
-	db, err := sql.Open("pgx", server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := fmt.Sprintf("stores_%d_%s", os.Getpid(), strings.ToLower(rand.Text()))
-	if _, err := db.Exec("CREATE DATABASE " + name); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := db.Exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
-			t.Error(err)
-		}
-		db.Close()
-	})
-	u, err := url.Parse(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.Path = "/" + name
-	return u.String()
-}
 
 func mustOpen(t *testing.T, url string) *Profiles {
 	t.Helper()
@@ -71,64 +30,59 @@ func mustOpen(t *testing.T, url string) *Profiles {
 }
 
 func TestProfiles(t *testing.T) {
-	for name, fresh := range databases(t) {
-		t.Run(name, func(t *testing.T) {
-			at := fresh(t)
-			p := mustOpen(t, at)
-			if _, err := p.ByID(t.Context(), "9"); !errors.Is(err, ErrNotFound) {
-				t.Errorf("a profile that nobody saved: got %v, want ErrNotFound", err)
+	databasetest.Each(t, func(t *testing.T, at string) {
+		p := mustOpen(t, at)
+		if _, err := p.ByID(t.Context(), "9"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("a profile that nobody saved: got %v, want ErrNotFound", err)
+		}
+		for _, want := range []events.Profile{
+			{ID: "9", Name: "Ada", Email: "ada@example.com"},
+			{ID: "9", Name: "Ada Lovelace", Email: "ada@example.org"},
+			{ID: "'; DROP TABLE profiles; --", Name: `"Bobby" ünïcode 🙂`, Email: "b@example.com"},
+		} {
+			if err := p.Save(t.Context(), want); err != nil {
+				t.Fatal(err)
 			}
-			for _, want := range []events.Profile{
-				{ID: "9", Name: "Ada", Email: "ada@example.com"},
-				{ID: "9", Name: "Ada Lovelace", Email: "ada@example.org"},
-				{ID: "'; DROP TABLE profiles; --", Name: `"Bobby" ünïcode 🙂`, Email: "b@example.com"},
-			} {
-				if err := p.Save(t.Context(), want); err != nil {
-					t.Fatal(err)
-				}
-				if got, err := p.ByID(t.Context(), want.ID); err != nil || got != want {
-					t.Errorf("got %+v, %v; want %+v", got, err, want)
-				}
+			if got, err := p.ByID(t.Context(), want.ID); err != nil || got != want {
+				t.Errorf("got %+v, %v; want %+v", got, err, want)
 			}
-			p.Close()
-			again := mustOpen(t, at)
-			if got, err := again.ByID(t.Context(), "9"); err != nil || got.Name != "Ada Lovelace" {
-				t.Errorf("after opening it again: got %+v, %v", got, err)
-			}
-			if err := again.Ping(t.Context()); err != nil {
-				t.Errorf("Ping: %v", err)
-			}
-		})
-	}
+		}
+		p.Close()
+		again := mustOpen(t, at)
+		if got, err := again.ByID(t.Context(), "9"); err != nil || got.Name != "Ada Lovelace" {
+			t.Errorf("after opening it again: got %+v, %v", got, err)
+		}
+		if err := again.Ping(t.Context()); err != nil {
+			t.Errorf("Ping: %v", err)
+		}
+	})
 }
 
 func TestSeedKeepsWhatIsThere(t *testing.T) {
-	for name, fresh := range databases(t) {
-		t.Run(name, func(t *testing.T) {
-			p := mustOpen(t, fresh(t))
-			mine := events.Profile{ID: "42", Name: "Mine", Email: "mine@example.com"}
-			if err := p.Save(t.Context(), mine); err != nil {
+	databasetest.Each(t, func(t *testing.T, at string) {
+		p := mustOpen(t, at)
+		mine := events.Profile{ID: "42", Name: "Mine", Email: "mine@example.com"}
+		if err := p.Save(t.Context(), mine); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := p.Seed(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			for range 2 {
-				if err := p.Seed(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if got, err := p.ByID(t.Context(), "42"); err != nil || got != mine {
-				t.Errorf("got %+v, %v; want %+v", got, err, mine)
-			}
-			if got, err := p.ByID(t.Context(), "1"); err != nil || got != samples[0] {
-				t.Errorf("got %+v, %v; want %+v", got, err, samples[0])
-			}
-		})
-	}
+		}
+		if got, err := p.ByID(t.Context(), "42"); err != nil || got != mine {
+			t.Errorf("got %+v, %v; want %+v", got, err, mine)
+		}
+		if got, err := p.ByID(t.Context(), "1"); err != nil || got != samples[0] {
+			t.Errorf("got %+v, %v; want %+v", got, err, samples[0])
+		}
+	})
 }
 
 // A connection that breaks, at whatever moment, is nothing that the same call in
 // a moment would not mend.
 func TestBrokenConnections(t *testing.T) {
-	u, err := url.Parse(postgresURL(t))
+	u, err := url.Parse(databasetest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,36 +163,33 @@ func (b *breakable) breakAll() {
 
 // Each Open has connections of its own, as separate processes have.
 func TestOpenAtOnce(t *testing.T) {
-	for name, fresh := range databases(t) {
-		t.Run(name, func(t *testing.T) {
-			at := fresh(t)
-			var all sync.WaitGroup
-			for i := range 8 {
-				all.Go(func() {
-					p, err := Open(t.Context(), at)
-					if err != nil {
+	databasetest.Each(t, func(t *testing.T, at string) {
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				p, err := Open(t.Context(), at)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer p.Close()
+				for j := range 10 {
+					if err := p.Save(t.Context(), events.Profile{ID: fmt.Sprint(i, "-", j), Name: "n", Email: "e"}); err != nil {
 						t.Error(err)
-						return
 					}
-					defer p.Close()
-					for j := range 10 {
-						if err := p.Save(t.Context(), events.Profile{ID: fmt.Sprint(i, "-", j), Name: "n", Email: "e"}); err != nil {
-							t.Error(err)
-						}
-					}
-				})
-			}
-			all.Wait()
-			var rows int
-			if err := mustOpen(t, at).db.QueryRow(`SELECT count(*) FROM profiles`).Scan(&rows); err != nil || rows != 80 {
-				t.Errorf("got %d rows, %v; want 80", rows, err)
-			}
-		})
-	}
+				}
+			})
+		}
+		all.Wait()
+		var rows int
+		if err := mustOpen(t, at).db.QueryRow(`SELECT count(*) FROM profiles`).Scan(&rows); err != nil || rows != 80 {
+			t.Errorf("got %d rows, %v; want 80", rows, err)
+		}
+	})
 }
 
 func TestLockedDatabase(t *testing.T) {
-	at := sqliteURL(t)
+	at := databasetest.SQLite(t)
 	p, other := mustOpen(t, at), mustOpen(t, at)
 	tx, err := other.db.BeginTx(t.Context(), nil) // immediate: it has the lock from here on
 	if err != nil {
@@ -292,7 +243,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestPostgresWithoutDatabase(t *testing.T) {
-	u, err := url.Parse(postgresURL(t))
+	u, err := url.Parse(databasetest.Postgres(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,10 +254,26 @@ func TestPostgresWithoutDatabase(t *testing.T) {
 }
 
 func TestCanceledContext(t *testing.T) {
-	p := mustOpen(t, sqliteURL(t))
+	p := mustOpen(t, databasetest.SQLite(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := p.Save(ctx, events.Profile{ID: "1"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
+}
+
+func TestSaveIsAllOrNothing(t *testing.T) {
+	databasetest.Each(t, func(t *testing.T, url string) {
+		p := mustOpen(t, url)
+		if _, err := p.db.Exec(`ALTER TABLE outbox RENAME TO elsewhere`); err != nil {
+			t.Fatal(err)
+		}
+		err := p.Save(t.Context(), events.Profile{ID: "1", Name: "n", Email: "e"}, outbox.Record{ID: "a"})
+		if err == nil {
+			t.Fatal("got nil without an outbox")
+		}
+		if _, err := p.ByID(t.Context(), "1"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("the profile without its event: got %v, want ErrNotFound", err)
+		}
+	})
 }
