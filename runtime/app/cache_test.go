@@ -1,13 +1,10 @@
 package app_test
 
 import (
-	"bytes"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/app"
-	"github.com/rabbet-fn/rabbet/runtime/cache"
 )
 
 // A cache of its own would be one that nobody else can invalidate.

@@ -1,12 +1,8 @@
 package app_test
 
 import (
-	"encoding/base64"
-	"errors"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/rabbet-fn/rabbet/events"
 	"github.com/rabbet-fn/rabbet/functions/stores"
 	"github.com/rabbet-fn/rabbet/runtime/database/databasetest"
