@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -24,6 +25,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/dev"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/mailcatcher"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/results"
+	"github.com/rabbet-fn/rabbet/runtime/app/internal/scaffold"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/services"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/terminal"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/topology"
@@ -47,6 +49,7 @@ type commands struct {
 	Cache     results.Command     `cmd:"" help:"Show and invalidate cached results."`
 	Topology  topology.Command    `cmd:"" help:"Declare, compare or export what functions need on RabbitMQ, where they may not do it themselves."`
 	Mail      mailcatcher.Command `cmd:"" help:"Run an SMTP server that delivers nothing and shows on a page what it received."`
+	New       scaffold.Command    `cmd:"" help:"Write a new project, or a new function."`
 	Help      helpCommand         `cmd:"" help:"Tell more: 'rabbet help env' lists the environment."`
 }
 
@@ -88,7 +91,7 @@ func (p *program) main(args []string) int {
 }
 
 func (p *program) run(command *kong.Context) error {
-	if p.invalid != nil {
+	if p.invalid != nil && !strings.HasPrefix(command.Command(), "new") {
 		return fmt.Errorf("the functions cannot run as they are registered:\n%w", p.invalid)
 	}
 	c, err := p.configure()
