@@ -53,12 +53,17 @@ type dev struct {
 // startDev builds the checkout at dir and runs `rabbet dev` in it until the test ends.
 func startDev(t *testing.T, dir string) *dev {
 	t.Helper()
+	d := startDevOf(t, dir, "./runtime/cmd/rabbet")
+	d.eventually("the ingress is ready", func() bool { code, _ := d.get("/profiles/42"); return code == 200 })
+	return d
+}
+
+// startDevOf builds the package of the module at dir and runs its `rabbet dev` there
+// until the test ends.
+func startDevOf(t *testing.T, dir, pkg string) *dev {
+	t.Helper()
 	binary := filepath.Join(dir, "rabbet")
-	build := exec.Command("go", "build", "-o", binary, "./runtime/cmd/rabbet")
-	build.Dir = dir
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	build(t, dir, binary, pkg)
 	httpAddr, adminAddr := freeAddr(t), freeAddr(t)
 	d := &dev{t: t, dir: dir, binary: binary, base: "http://" + httpAddr, admin: "http://" + adminAddr, log: &syncBuffer{}}
 	cmd := exec.Command(binary, "dev")
@@ -78,7 +83,6 @@ func startDev(t *testing.T, dir string) *dev {
 		}
 	})
 	d.pid = cmd.Process.Pid
-	d.eventually("the ingress is ready", func() bool { code, _ := d.get("/profiles/42"); return code == 200 })
 	return d
 }
 

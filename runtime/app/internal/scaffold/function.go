@@ -1,6 +1,7 @@
 package scaffold
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"strings"
 
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/terminal"
@@ -40,8 +40,8 @@ type function struct {
 
 type field struct{ Go, JSON string }
 
-// Run writes the function and its test. known are the functions of this program.
-func (cmd functionCommand) Run(_ context.Context, known []faas.Descriptor) error {
+// Run writes the function and its test.
+func (cmd functionCommand) Run() error {
 	p, err := openProject()
 	if err != nil {
 		return err
@@ -49,11 +49,6 @@ func (cmd functionCommand) Run(_ context.Context, known []faas.Descriptor) error
 	fn, err := cmd.function(p)
 	if err != nil {
 		return terminal.Usage(err)
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Path == p.module {
-		if err := fn.checkKnown(known); err != nil {
-			return err
-		}
 	}
 	base := strings.ReplaceAll(fn.Name, "-", "_")
 	kind := "event"
@@ -68,10 +63,11 @@ func (cmd functionCommand) Run(_ context.Context, known []faas.Descriptor) error
 	if err != nil {
 		return err
 	}
-	if err := p.checkDeclared(fn, source.name); err != nil {
+	files := []file{source, test}
+	if err := cmp.Or(checkNew(p.root, files), p.check(fn)); err != nil {
 		return err
 	}
-	if err := writeAll(p.root, []file{source, test}); err != nil {
+	if err := writeAll(p.root, files); err != nil {
 		return err
 	}
 	fmt.Printf("Wrote %s and %s.\n", filepath.Join(p.root, source.name), filepath.Join(p.root, test.name))
@@ -162,27 +158,34 @@ func (fn *function) addFields() (err error) {
 	return nil
 }
 
-// checkKnown reports a function of this program that has the same route or key.
-func (fn *function) checkKnown(known []faas.Descriptor) error {
-	for _, d := range known {
-		if d.Route != nil && d.Route.Method+" "+d.Route.Path == fn.Route {
-			return fmt.Errorf("the function %s answers %s already: choose another route", d.Name, fn.Route)
+// check reports what fn would have in common with a function of p.
+func (p *project) check(fn *function) error {
+	for _, name := range []string{fn.Func, fn.Func + "Request", fn.Func + "Reply", fn.Func + "Event", "Test" + fn.Export} {
+		if f, ok := p.declared[name]; ok {
+			return fmt.Errorf("functions/%s declares %s already: choose another name for the function", f, name)
 		}
-		if fn.Route != "" && d.Kind == faas.KindRequest && d.Keys[0] == fn.Key {
-			return fmt.Errorf("the function %s answers the routing key %s already: choose another name", d.Name, fn.Key)
+	}
+	if fn.Route == "" {
+		return nil
+	}
+	if f, ok := p.keys[fn.Key]; ok {
+		return fmt.Errorf("%s has a message with the routing key %s already: choose another name for the function", f, fn.Key)
+	}
+	for route, f := range p.routes {
+		if conflict(route, fn.Route) {
+			return fmt.Errorf("functions/%s has the route %q already, which conflicts with %q: choose another route", f, route, fn.Route)
 		}
 	}
 	return nil
 }
 
-// checkDeclared reports a name of the new file that package functions has already.
-func (p *project) checkDeclared(fn *function, target string) error {
-	for _, name := range []string{fn.Func, fn.Func + "Request", fn.Func + "Reply", fn.Func + "Event", "Test" + fn.Export} {
-		if f, ok := p.declared[name]; ok && f != filepath.Base(target) {
-			return fmt.Errorf("functions/%s declares %s already: choose another name for the function", f, name)
-		}
-	}
-	return nil
+// conflict reports whether a ServeMux cannot have both routes.
+func conflict(a, b string) (yes bool) {
+	defer func() { yes = recover() != nil }()
+	mux := http.NewServeMux()
+	mux.Handle(a, http.NotFoundHandler())
+	mux.Handle(b, http.NotFoundHandler())
+	return false
 }
 
 // keyOf derives a routing key from a name: get-invoice has invoice.get.

@@ -18,6 +18,8 @@ type project struct {
 	module   string            // its path
 	declared map[string]string // the file that declares each name of package functions
 	events   map[string]string // the type in package events for each routing key
+	keys     map[string]string // the file of a message type for each routing key
+	routes   map[string]string // the file of a function for each HTTP route
 }
 
 // openProject finds the project around the working directory.
@@ -39,13 +41,13 @@ func openProject() (*project, error) {
 }
 
 func readProject(root, mod string) (*project, error) {
-	p := &project{root: root, declared: map[string]string{}, events: map[string]string{}}
+	p := &project{root: root, declared: map[string]string{}, events: map[string]string{}, keys: map[string]string{}, routes: map[string]string{}}
 	for line := range strings.Lines(mod) {
 		if path, ok := strings.CutPrefix(line, "module "); ok {
 			p.module = strings.Trim(strings.TrimSpace(path), `"`)
 		}
 	}
-	if err := eachFile(filepath.Join(root, "functions"), p.addDeclared); err != nil {
+	if err := eachFile(filepath.Join(root, "functions"), p.addFunctions); err != nil {
 		return nil, err
 	}
 	if p.declared["All"] == "" || p.declared["Deps"] == "" {
@@ -70,7 +72,34 @@ func eachFile(dir string, add func(name string, f *ast.File)) error {
 	return nil
 }
 
-// addDeclared notes what f declares at its top level.
+// addFunctions notes what a file of package functions declares.
+func (p *project) addFunctions(name string, f *ast.File) {
+	p.addDeclared(name, f)
+	for key := range routingKeys(f) {
+		p.keys[key] = "functions/" + name
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) != 1 {
+			return true
+		}
+		if fn, ok := call.Fun.(*ast.SelectorExpr); ok && fn.Sel.Name == "HTTP" {
+			if route, ok := literal(call.Args[0]); ok {
+				p.routes[route] = name
+			}
+		}
+		return true
+	})
+}
+
+// addEvents notes the message types of a file of package events.
+func (p *project) addEvents(name string, f *ast.File) {
+	for key, typ := range routingKeys(f) {
+		p.events[key], p.keys[key] = typ, "events/"+name
+	}
+}
+
+// addDeclared notes the names that f declares at its top level.
 func (p *project) addDeclared(name string, f *ast.File) {
 	for _, d := range f.Decls {
 		switch d := d.(type) {
@@ -93,25 +122,33 @@ func (p *project) addDeclared(name string, f *ast.File) {
 	}
 }
 
-// addEvents notes the types of f whose method RoutingKey returns a literal.
-func (p *project) addEvents(_ string, f *ast.File) {
+// routingKeys returns the types of f whose method RoutingKey returns a literal, by that
+// literal.
+func routingKeys(f *ast.File) map[string]string {
+	types := map[string]string{}
 	for _, d := range f.Decls {
 		fn, ok := d.(*ast.FuncDecl)
 		if !ok || fn.Name.Name != "RoutingKey" || fn.Recv == nil || fn.Body == nil || len(fn.Body.List) != 1 {
 			continue
 		}
-		receiver, ok := fn.Recv.List[0].Type.(*ast.Ident)
-		if !ok {
+		receiver, isIdent := fn.Recv.List[0].Type.(*ast.Ident)
+		result, isReturn := fn.Body.List[0].(*ast.ReturnStmt)
+		if !isIdent || !isReturn || len(result.Results) != 1 {
 			continue
 		}
-		result, ok := fn.Body.List[0].(*ast.ReturnStmt)
-		if !ok || len(result.Results) != 1 {
-			continue
-		}
-		if literal, ok := result.Results[0].(*ast.BasicLit); ok {
-			if key, err := strconv.Unquote(literal.Value); err == nil {
-				p.events[key] = receiver.Name
-			}
+		if key, ok := literal(result.Results[0]); ok {
+			types[key] = receiver.Name
 		}
 	}
+	return types
+}
+
+// literal returns the value of a string literal.
+func literal(e ast.Expr) (string, bool) {
+	l, ok := e.(*ast.BasicLit)
+	if !ok || l.Kind != token.STRING {
+		return "", false
+	}
+	value, err := strconv.Unquote(l.Value)
+	return value, err == nil
 }

@@ -59,10 +59,8 @@ func parse(name, text string) (*template.Template, error) {
 
 // writeAll writes files into dir. If one of them exists, it writes none.
 func writeAll(dir string, files []file) error {
-	for _, f := range files {
-		if _, err := os.Lstat(filepath.Join(dir, f.name)); err == nil {
-			return fmt.Errorf("%s exists: nothing was written; remove it, or choose another name", filepath.Join(dir, f.name))
-		}
+	if err := checkNew(dir, files); err != nil {
+		return err
 	}
 	for _, f := range files {
 		if err := write(filepath.Join(dir, filepath.FromSlash(f.name)), f); err != nil {
@@ -70,6 +68,21 @@ func writeAll(dir string, files []file) error {
 		}
 	}
 	return nil
+}
+
+// checkNew reports a file that exists in dir.
+func checkNew(dir string, files []file) error {
+	for _, f := range files {
+		if path := filepath.Join(dir, filepath.FromSlash(f.name)); exists(path) {
+			return fmt.Errorf("%s exists: nothing was written; remove it, or choose another name", path)
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func write(path string, f file) (err error) {
