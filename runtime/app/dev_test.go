@@ -187,7 +187,6 @@ const greetSource = `package functions
 import (
 	"context"
 
-	"github.com/rabbet-fn/rabbet/runtime/app/internal/config"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 

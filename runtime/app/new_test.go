@@ -123,7 +123,7 @@ func TestNewProject(t *testing.T) {
 		}{
 			{[]string{"Bad", "--event", "a.b"}, "kebab-case"},
 			{[]string{"send-invoice", "--event", "order.placed"}, "send_invoice.go exists"},
-			{[]string{"call-js", "--event", "a.b"}, "Go leaves call_js.go out"},
+			{[]string{"call-js", "--event", "a.b"}, "the file call_js.go: Go leaves it out"},
 			{[]string{"type", "--event", "a.b"}, "choose a longer one"},
 			{[]string{"all", "--event", "ord*"}, "order.*"},
 			{[]string{"deps", "--request", "FETCH"}, `such as "GET /`},

@@ -70,8 +70,8 @@ func checkFile(path string, names []string, shared bool) (problem string, err er
 	// For a system that does not exist, Go builds only what depends on no system.
 	nowhere := build.Default
 	nowhere.GOOS, nowhere.GOARCH = "nowhere", "none"
-	if built, err := nowhere.MatchFile(dir, file); err != nil || !built {
-		return "Go leaves it out of some builds, for its build tag or the ending of its name (_linux, _js, _arm64 …): rename it", nil
+	if built, err := nowhere.MatchFile(dir, file); !built || err != nil {
+		return "Go leaves it out of some builds, for its build tag or the ending of its name (_linux, _js, _arm64 …): rename it", nil //nolint:nilerr // a file that cannot be read is not built
 	}
 	if shared {
 		return "", nil

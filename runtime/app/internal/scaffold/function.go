@@ -134,7 +134,7 @@ func checkFileName(name string) error {
 		return io.NopCloser(strings.NewReader("package functions\n")), nil
 	}
 	if built, err := nowhere.MatchFile(".", name); err != nil || !built || strings.HasSuffix(name, "_test.go") {
-		return fmt.Errorf("Go leaves %s out of some builds for the ending of its name (_linux, _js, _test …): choose a name that ends otherwise", name) //nolint:staticcheck,revive // Go is a name
+		return fmt.Errorf("the file %s: Go leaves it out of some builds, for the ending of its name (_linux, _js, _test …): choose a name that ends otherwise", name)
 	}
 	return nil
 }
@@ -210,9 +210,9 @@ func camel(name string) string {
 func exported(name string) string {
 	var b strings.Builder
 	for word := range strings.SplitSeq(name, "_") {
-		switch {
-		case word == "":
-		case word == "id" || word == "url":
+		switch word {
+		case "":
+		case "id", "url":
 			b.WriteString(strings.ToUpper(word))
 		default:
 			b.WriteString(strings.ToUpper(word[:1]) + word[1:])
