@@ -43,7 +43,7 @@ type Record struct {
 // in the order in which they were stored.
 type Outbox struct {
 	db    *database.DB
-	woken chan struct{} // holds one: something was stored by this process
+	woken chan struct{} // buffers one signal: this process has stored records
 }
 
 // Relay says how records are published.
@@ -62,7 +62,7 @@ type Relay struct {
 	// Lease is how long the records that a process had claimed when it died wait
 	// for another process. Publishing may take half of it; 10 s.
 	Lease time.Duration
-	// Poll is how often the relay looks for records that other processes have
+	// Poll is how often the relay searches for records that other processes have
 	// stored, and for those that have waited long enough; 1 s.
 	Poll time.Duration
 }
@@ -97,13 +97,13 @@ func (o *Outbox) Relay(ctx context.Context, r Relay) {
 	failures := 0
 	for ctx.Err() == nil {
 		pause, woken := r.Poll, o.woken
-		taken, err := o.round(working, &r)
+		n, err := o.round(working, &r)
 		switch {
 		case err != nil:
 			r.Report(err)
 			pause, woken = backoff(failures, 100*time.Millisecond, 2*time.Second), nil
 			failures++
-		case taken > 0:
+		case n > 0:
 			failures = 0
 			continue
 		}
@@ -116,22 +116,22 @@ func (o *Outbox) Relay(ctx context.Context, r Relay) {
 		timer.Stop()
 	}
 	for {
-		taken, err := o.round(working, &r)
+		n, err := o.round(working, &r)
 		if err != nil {
-			r.Report(fmt.Errorf("what is stored stays for the next relay: %w", err))
+			r.Report(fmt.Errorf("stored events are left to another relay: %w", err))
 		}
-		if taken == 0 || err != nil || working.Err() != nil {
+		if n == 0 || err != nil || working.Err() != nil {
 			return
 		}
 	}
 }
 
-// round takes and publishes one batch, and returns how many records it took. It
+// round claims and publishes one batch, and returns how many records it claimed. It
 // fails when nothing can be published, or the database does not answer.
-func (o *Outbox) round(ctx context.Context, r *Relay) (taken int, err error) {
+func (o *Outbox) round(ctx context.Context, r *Relay) (claimed int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Lease)
 	defer cancel()
-	clearing, done := context.WithTimeout(context.WithoutCancel(ctx), r.Lease) // also when publishing has to end
+	settling, done := context.WithTimeout(context.WithoutCancel(ctx), r.Lease) // not canceled with ctx: what was published must be deleted
 	defer done()
 	b, err := o.claim(ctx, r.Batch, r.Lease)
 	if err != nil {
@@ -141,15 +141,15 @@ func (o *Outbox) round(ctx context.Context, r *Relay) (taken int, err error) {
 		return 0, nil
 	}
 	down := b.publish(ctx, r)
-	for pause := 10 * time.Millisecond; ; pause *= 2 { // while the lease lasts: what is not cleared is published again
-		err := o.settle(clearing, b)
+	for pause := 10 * time.Millisecond; ; pause *= 2 { // until the lease ends: after that another relay publishes them again
+		err := o.settle(settling, b)
 		if err == nil {
 			return len(b.records), down
 		}
 		select {
 		case <-time.After(pause):
-		case <-clearing.Done():
-			return len(b.records), fmt.Errorf("clear the outbox, what was published will be again: %w", o.db.Explain(err))
+		case <-settling.Done():
+			return len(b.records), fmt.Errorf("delete from the outbox (the events will be published again): %w", o.db.Explain(err))
 		}
 	}
 }
@@ -203,7 +203,7 @@ func (b *batch) publish(ctx context.Context, r *Relay) (down error) {
 				}
 				if c.settle(err); c.outcome == failed {
 					r.Report(fmt.Errorf("publish %s %q, attempt %d: %w", c.Key, c.ID, c.attempts, err))
-					return // what follows must not overtake it
+					return // later records of the subject must not be published before it
 				}
 				if c.outcome == parked {
 					r.Report(fmt.Errorf("publish %s %q: it is parked in the outbox as number %d: %w", c.Key, c.ID, c.number, err))
@@ -218,7 +218,7 @@ func (b *batch) publish(ctx context.Context, r *Relay) (down error) {
 	return nil
 }
 
-// settle notes how publishing c went.
+// settle sets the outcome of publishing c.
 func (c *claimed) settle(err error) {
 	switch {
 	case err == nil:
@@ -233,8 +233,8 @@ func (c *claimed) settle(err error) {
 	}
 }
 
-// backoff is how long to wait after so many failures before: first, twice as
-// long each time, at most most, and up to half of it more or less.
+// backoff returns how long to wait after a number of earlier failures: first, doubled
+// for each of them, at most most, and then randomly up to half of it more or less.
 func backoff(failures int, first, most time.Duration) time.Duration {
 	wait := first << min(failures, 20)
 	wait = min(wait, most)

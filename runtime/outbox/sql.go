@@ -27,25 +27,25 @@ func (o *Outbox) Add(ctx context.Context, tx *sql.Tx, subject string, records ..
 	return nil
 }
 
-// claimable is what a record must be to be claimed: due, and not behind one of
-// its subject that is not, because another relay has it or it waits.
+// claimable is the condition for a record to be claimed: it is due, and no earlier
+// record of its subject waits or is claimed by another relay.
 const claimable = `NOT parked AND due <= NOW AND NOT EXISTS (
 	SELECT 1 FROM outbox earlier
 	WHERE earlier.subject = record.subject AND earlier.number < record.number AND NOT earlier.parked AND earlier.due > NOW)`
 
-// claim takes up to size records under a lease, the oldest first. It looks for
-// them without a lock, for that takes time when many cannot be claimed.
+// claim claims up to size records under a lease, the oldest first. It finds them
+// without a lock, since that takes time when many cannot be claimed.
 func (o *Outbox) claim(ctx context.Context, size int, lease time.Duration) (*batch, error) {
 	found, err := o.find(ctx, size)
 	if err != nil || len(found) == 0 {
 		return &batch{}, err
 	}
-	found = append(found, make([]any, size-len(found))...) // so that the statement is always the same; null is no number
+	found = append(found, make([]any, size-len(found))...) // nulls, so that the statement is always the same
 	return o.take(ctx, found, lease)
 }
 
-// take claims those of the records that still can be. Claims are made one after
-// the other, so that each sees what the others hold.
+// take claims those of the records that can still be claimed. Claims are made one after
+// the other, so that each sees the claims of the others.
 func (o *Outbox) take(ctx context.Context, found []any, lease time.Duration) (*batch, error) {
 	b := &batch{owner: rand.Text()}
 	var places strings.Builder
@@ -91,12 +91,12 @@ func (o *Outbox) find(ctx context.Context, size int) (numbers []any, err error) 
 	return numbers, rows.Err()
 }
 
-// sql puts the database's time in the place of NOW.
+// sql replaces NOW by the expression for the database's time.
 func (o *Outbox) sql(statement string) string {
 	return strings.ReplaceAll(statement, "NOW", o.db.Now())
 }
 
-// settle removes what b has published and gives the rest back.
+// settle deletes what b has published, and releases the rest.
 func (o *Outbox) settle(ctx context.Context, b *batch) error {
 	return o.db.Transaction(ctx, func(tx *sql.Tx) error {
 		for _, c := range b.records {

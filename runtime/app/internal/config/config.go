@@ -17,32 +17,32 @@ import (
 // Config is what the environment sets. The tag doc is what `rabbet help env` prints.
 type Config struct {
 	BrokerURL      string        `env:"BROKER_URL" envDefault:"memory://" doc:"memory:// is the broker inside 'rabbet dev'; amqp://user:password@host:5672/vhost or amqps://… is RabbitMQ (several, separated by commas, are tried in turn)"`
-	BrokerURLFile  string        `env:"BROKER_URL_FILE" doc:"file that holds the broker URL, in place of RABBET_BROKER_URL; it is read again before each connection, so credentials may be rotated (a mounted Kubernetes secret)"`
+	BrokerURLFile  string        `env:"BROKER_URL_FILE" doc:"file that holds the broker URL, in place of RABBET_BROKER_URL; it is read again before each connection, so that credentials can change (a mounted Kubernetes secret)"`
 	CacheURL       string        `env:"CACHE_URL" doc:"redis://host:6379/0, rediss://…, memcached://host:11211,host2:11211, memory:// or none; by default memory:// in 'rabbet dev' and none elsewhere"`
-	CacheKeys      []string      `env:"CACHE_KEY" doc:"seals what is cached (AES-256-GCM): 32 random bytes in base64, as of 'openssl rand -base64 32'; two, separated by a comma, while one takes over: the first seals, both open"`
-	CacheLocal     uint16        `env:"CACHE_LOCAL" envDefault:"0" doc:"MiB of cached results that each process keeps in its own memory; a result may then be stale for up to 2 s after its invalidation; 0 keeps none"`
-	StateURL       string        `env:"STATE_URL" doc:"redis://host:6379/0, rediss://…, for what must not be forgotten: which events were handled (faas.Once), sessions; 'rabbet dev' keeps that in its own process"`
+	CacheKeys      []string      `env:"CACHE_KEY" doc:"encrypts cached results (AES-256-GCM): 32 random bytes in base64, from 'openssl rand -base64 32'; two, separated by a comma, to change the key: the first encrypts, both decrypt"`
+	CacheLocal     uint16        `env:"CACHE_LOCAL" envDefault:"0" doc:"MiB of cached results that each process also keeps in its own memory; a result may then be stale for up to 2 s after its invalidation; 0 for none"`
+	StateURL       string        `env:"STATE_URL" doc:"redis://host:6379/0, rediss://…, for what must not be lost: which events were handled (faas.Once), and sessions; 'rabbet dev' keeps that in its own memory"`
 	HTTPAddr       string        `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" doc:"where the ingress listens"`
 	AdminAddr      string        `env:"ADMIN_ADDR" doc:"where /livez and /readyz are served; 127.0.0.1:8081 by default, none for no such server"`
 	Namespace      string        `env:"NAMESPACE" envDefault:"rabbet" doc:"prefix of every exchange and queue, so that several systems share a broker"`
 	Functions      []string      `env:"FUNCTIONS" doc:"names of the functions to host, separated by commas; all by default"`
 	LogLevel       string        `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat      string        `env:"LOG_FORMAT" doc:"json or console; by default console in 'rabbet dev' and json elsewhere"`
-	OnceFor        time.Duration `env:"ONCE_FOR" envDefault:"168h" doc:"how long it is known that an event was handled (faas.Once)"`
-	Grace          time.Duration `env:"GRACE" envDefault:"25s" doc:"how long work under way may take to finish after SIGTERM; the process ends within a second more, or 4 s if RabbitMQ or a function does not answer: what kills it should wait longer"`
-	Batch          bool          `env:"BATCH" envDefault:"true" doc:"let calls that wait at the same moment travel in one message"`
-	Declare        bool          `env:"DECLARE" envDefault:"true" doc:"false: declare no exchange and no queue on RabbitMQ, but for those of a process's own; 'rabbet topology' does it then"`
+	OnceFor        time.Duration `env:"ONCE_FOR" envDefault:"168h" doc:"how long a handled event is remembered (faas.Once)"`
+	Grace          time.Duration `env:"GRACE" envDefault:"25s" doc:"how long work in flight may take to finish after SIGTERM; the process then ends within 1 s, or 4 s if RabbitMQ or a function does not answer: let a supervisor wait longer before it kills"`
+	Batch          bool          `env:"BATCH" envDefault:"true" doc:"send calls that wait at the same moment in one message"`
+	Declare        bool          `env:"DECLARE" envDefault:"true" doc:"false: declare no exchange and no queue on RabbitMQ, except those of the process itself; use 'rabbet topology' then"`
 	ManagementURL  string        `env:"MANAGEMENT_URL" doc:"http://user:password@host:15672, where 'rabbet topology diff' asks RabbitMQ's management API"`
 	TrustedProxies []string      `env:"TRUSTED_PROXIES" doc:"addresses or CIDR blocks whose X-Forwarded-* headers count, separated by commas; none by default"`
-	Dir            string        `env:"DIR" envDefault:".rabbet" doc:"folder for what 'rabbet dev' keeps"`
+	Dir            string        `env:"DIR" envDefault:".rabbet" doc:"folder for the files of 'rabbet dev'"`
 	Process        string        `env:"PROCESS" doc:"id of this process in announcements and logs; random by default"`
-	SMTPAddr       string        `env:"SMTP_ADDR" envDefault:"127.0.0.1:1025" doc:"where 'rabbet mail' takes mail"`
+	SMTPAddr       string        `env:"SMTP_ADDR" envDefault:"127.0.0.1:1025" doc:"where 'rabbet mail' accepts mail"`
 	MailAddr       string        `env:"MAIL_ADDR" envDefault:"127.0.0.1:8025" doc:"where 'rabbet mail' shows it"`
 
-	SessionURL      string        `env:"SESSION_URL" doc:"redis://… as above, where the ingress keeps sessions (faas.UsesSession); by default STATE_URL, and without that the process of 'rabbet dev'"`
-	SessionIdle     time.Duration `env:"SESSION_IDLE" envDefault:"1h" doc:"a session that is not used for so long ends"`
-	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"24h" doc:"a session ends so long after it began, or was renewed, even if it is used"`
-	SessionCookie   string        `env:"SESSION_COOKIE" doc:"name of the cookie with a session's token; by default __Host-rabbet-session, and rabbet-session without SESSION_SECURE"`
+	SessionURL      string        `env:"SESSION_URL" doc:"redis://… as above, where the ingress keeps sessions (faas.UsesSession); by default RABBET_STATE_URL, or the memory of 'rabbet dev'"`
+	SessionIdle     time.Duration `env:"SESSION_IDLE" envDefault:"1h" doc:"a session ends when it was not used for this time"`
+	SessionLifetime time.Duration `env:"SESSION_LIFETIME" envDefault:"24h" doc:"a session ends this time after it began or was renewed, even if it is used"`
+	SessionCookie   string        `env:"SESSION_COOKIE" doc:"name of the cookie with the token of a session; by default __Host-rabbet-session, or rabbet-session with RABBET_SESSION_SECURE=false"`
 	SessionSecure   *bool         `env:"SESSION_SECURE" doc:"true: browsers send that cookie over TLS only; by default false in 'rabbet dev' and true elsewhere"`
 }
 
@@ -61,16 +61,15 @@ func Read() (*Config, error) {
 	return &c, c.check()
 }
 
-// items is a list as it was meant: commas may have spaces around them, and
-// nothing after the last one.
+// items removes spaces around the items of a list, and empty items.
 func items(list []string) []string {
-	var meant []string
+	var trimmed []string
 	for _, item := range list {
 		if item = strings.TrimSpace(item); item != "" {
-			meant = append(meant, item)
+			trimmed = append(trimmed, item)
 		}
 	}
-	return meant
+	return trimmed
 }
 
 var namespaceForm = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_-]{0,39}$`)

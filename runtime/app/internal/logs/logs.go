@@ -1,5 +1,5 @@
-// Package logs makes the logger of a process. It knows how a line looks, and
-// nothing of what is logged but the invocations of functions.
+// Package logs makes the logger of a process. It knows the format of a
+// line, and nothing of what is logged except the invocations of functions.
 package logs
 
 import (

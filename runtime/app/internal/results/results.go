@@ -1,5 +1,4 @@
-// Package results holds the commands that look at cached results and invalidate
-// them.
+// Package results holds the commands that show and invalidate cached results.
 package results
 
 import (
