@@ -51,36 +51,36 @@ func Open(url string) (*Sender, error) {
 
 // Send returns nil once the server has accepted the message. It fails with
 // ErrRejected if the server, or the address itself, says that it never will.
-func (m *Sender) Send(ctx context.Context, msg Message) error {
-	letter, err := m.compose(msg)
+func (s *Sender) Send(ctx context.Context, msg Message) error {
+	message, err := s.compose(msg)
 	if err != nil {
 		return err
 	}
 	var conn conn
-	client, err := m.server.client(&conn)
+	client, err := s.server.client(&conn)
 	if err != nil {
-		return fmt.Errorf("send mail over %s: %w", m.server.name, err)
+		return fmt.Errorf("send mail over %s: %w", s.server.name, err)
 	}
 	defer conn.close()                         // the client leaves it open when the greeting fails
 	defer context.AfterFunc(ctx, conn.close)() // and observes ctx only while it dials
 
-	err = client.DialAndSendWithContext(ctx, letter)
+	err = client.DialAndSendWithContext(ctx, message)
 	switch {
-	case letter.IsDelivered():
+	case message.IsDelivered():
 		return nil // only QUIT can have failed after that
 	case err == nil:
-		return fmt.Errorf("send mail over %s: the server did not confirm it", m.server.name)
+		return fmt.Errorf("send mail over %s: the server did not confirm it", s.server.name)
 	case ctx.Err() != nil:
-		return fmt.Errorf("send mail over %s: %w", m.server.name, context.Cause(ctx))
-	case rejected(letter):
-		return fmt.Errorf("send mail over %s: %w: %w", m.server.name, ErrRejected, err)
+		return fmt.Errorf("send mail over %s: %w", s.server.name, context.Cause(ctx))
+	case rejected(message):
+		return fmt.Errorf("send mail over %s: %w: %w", s.server.name, ErrRejected, err)
 	}
-	return fmt.Errorf("send mail over %s: %w", m.server.name, err)
+	return fmt.Errorf("send mail over %s: %w", s.server.name, err)
 }
 
 // compose builds the mail. It refuses line breaks in header values: text of a user
 // must not become a header.
-func (m *Sender) compose(msg Message) (*gomail.Msg, error) {
+func (s *Sender) compose(msg Message) (*gomail.Msg, error) {
 	to, err := mail.ParseAddress(msg.To)
 	if err != nil {
 		return nil, fmt.Errorf("mail to %q: %w: %w", msg.To, ErrRejected, err)
@@ -88,28 +88,28 @@ func (m *Sender) compose(msg Message) (*gomail.Msg, error) {
 	if strings.ContainsAny(msg.To+msg.Subject, "\r\n\x00") {
 		return nil, fmt.Errorf("mail to %q: %w: a line break in its address or subject", msg.To, ErrRejected)
 	}
-	letter := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
-	letter.FromMailAddress(m.server.from)
-	letter.ToMailAddress(to)
-	letter.Subject(msg.Subject)
-	letter.SetDate()
-	letter.SetMessageIDWithValue(m.messageID(msg.ID))
-	letter.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no out-of-office answers
-	letter.SetBodyString(gomail.TypeTextPlain, msg.Text)
-	return letter, nil
+	message := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
+	message.FromMailAddress(s.server.from)
+	message.ToMailAddress(to)
+	message.Subject(msg.Subject)
+	message.SetDate()
+	message.SetMessageIDWithValue(s.messageID(msg.ID))
+	message.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no out-of-office answers
+	message.SetBodyString(gomail.TypeTextPlain, msg.Text)
+	return message, nil
 }
 
 // messageID hashes id, which may hold anything, into what RFC 5322 allows.
-func (m *Sender) messageID(id string) string {
+func (s *Sender) messageID(id string) string {
 	sum := sha256.Sum256([]byte(id))
-	_, domain, _ := strings.Cut(m.server.from.Address, "@")
+	_, domain, _ := strings.Cut(s.server.from.Address, "@")
 	return hex.EncodeToString(sum[:16]) + "@" + domain
 }
 
-// rejected reports whether the server refused this very mail for good. A
-// refused login is not the mail's fault and may be mended.
-func rejected(letter *gomail.Msg) bool {
-	e, ok := errors.AsType[*gomail.SendError](letter.SendError())
+// rejected reports whether the server refused the mail itself for good. A refused
+// login is not a property of the mail: it may succeed later.
+func rejected(message *gomail.Msg) bool {
+	e, ok := errors.AsType[*gomail.SendError](message.SendError())
 	if !ok || e.ErrorCode() < 500 || e.ErrorCode() == 530 {
 		return false
 	}

@@ -18,7 +18,8 @@ import (
 	gomail "github.com/wneessen/go-mail"
 )
 
-// mailTimeout bounds each exchange with the server, whatever the caller's ctx allows.
+// mailTimeout limits each exchange with the server, even if the ctx of the caller has a
+// later deadline.
 const mailTimeout = 20 * time.Second
 
 // server is an SMTP server and how to talk to it.
@@ -111,7 +112,7 @@ func (s *server) options(query url.Values) (err error) {
 func (s *server) client(c *conn) (*gomail.Client, error) {
 	starttls := s.starttls
 	if s.implicitTLS {
-		starttls = gomail.TLSOpportunistic // not offered once TLS is on; it makes the client look whether TLS is
+		starttls = gomail.TLSOpportunistic // the server does not offer it within TLS, but the client then checks that TLS is on
 	}
 	options := []gomail.Option{
 		gomail.WithPort(s.port), gomail.WithTimeout(mailTimeout),

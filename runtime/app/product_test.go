@@ -1,0 +1,45 @@
+package app_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/rabbet-fn/rabbet/functions"
+	"github.com/rabbet-fn/rabbet/runtime/app"
+	"github.com/rabbet-fn/rabbet/runtime/faas"
+)
+
+func TestHelpEnvShowsTheSettingsOfTheProduct(t *testing.T) {
+	out, notes, code := command(t, nil, "help", "env")
+	for _, want := range []string{"RABBET_BROKER_URL ", "[memory://]", "RABBET_DATABASE_URL ", "RABBET_SMTP_URL "} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("got exit code %d, %s%s, want %q in it", code, out, notes, want)
+		}
+	}
+}
+
+// A product without dependencies and settings needs its functions only.
+func TestProductOfFunctionsOnly(t *testing.T) {
+	clearEnv(t)
+	var set faas.Set[struct{}]
+	faas.OnEvent(&set, "react", func(context.Context, *struct{}, faas.Event) error { return nil }, faas.Keys("a"))
+	product := app.Product[struct{}]{Functions: &set}
+	if _, err := app.Configure(product); err != nil {
+		t.Error(err)
+	}
+	if code := app.Run(product, "topology", "export"); code != 0 {
+		t.Errorf("got exit code %d, want 0", code)
+	}
+}
+
+func TestFunctionsThatCannotRunAreRefused(t *testing.T) {
+	clearEnv(t)
+	var set faas.Set[functions.Deps]
+	for range 2 {
+		faas.OnEvent(&set, "twice", func(context.Context, *functions.Deps, faas.Event) error { return nil }, faas.Keys("a"))
+	}
+	if code := app.Run(app.Product[functions.Deps]{Functions: &set}, "topology", "export"); code != app.ExitFailed {
+		t.Errorf("got exit code %d, want %d", code, app.ExitFailed)
+	}
+}
