@@ -24,7 +24,7 @@ type world struct {
 	journal  []string
 	stored   []outbox.Record // to be published
 	sent     []mail.Message
-	fail     map[string]error // by what is to fail: "save", "invalidate", "send", "read"
+	fail     map[string]error // by what fails: "save", "invalidate", "send", "read"
 }
 
 func newWorld(profiles ...events.Profile) (*world, *Deps) {
@@ -130,7 +130,7 @@ func TestUpdateProfileWhenSomethingFails(t *testing.T) {
 			t.Errorf("%s fails: got %v, want an error: %v", what, err, wantErr)
 		}
 		if what == "invalidate" && len(w.stored) != 1 {
-			t.Error("without the event nobody invalidates later")
+			t.Error("without the event nothing invalidates later")
 		}
 	}
 }

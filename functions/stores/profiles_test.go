@@ -33,7 +33,7 @@ func TestProfiles(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, at string) {
 		p := mustOpen(t, at)
 		if _, err := p.ByID(t.Context(), "9"); !errors.Is(err, ErrNotFound) {
-			t.Errorf("a profile that nobody saved: got %v, want ErrNotFound", err)
+			t.Errorf("a profile that was not saved: got %v, want ErrNotFound", err)
 		}
 		for _, want := range []events.Profile{
 			{ID: "9", Name: "Ada", Email: "ada@example.com"},
@@ -197,7 +197,7 @@ func TestLockedDatabase(t *testing.T) {
 	}
 	err = p.Save(t.Context(), events.Profile{ID: "1"})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "another process") {
-		t.Errorf("while it is locked: got %v, want ErrUnavailable and who is to blame", err)
+		t.Errorf("while it is locked: got %v, want ErrUnavailable and why", err)
 	}
 	if _, err := p.ByID(t.Context(), "1"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a read beside a writer: got %v, want ErrNotFound", err)

@@ -7,7 +7,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/app"
 )
 
-// A cache of its own would be one that nobody else can invalidate.
+// No other process could invalidate a cache in the memory of this one.
 func TestOwnCacheIsRefused(t *testing.T) {
 	for _, url := range []string{"memory://", "memory://?size=8"} {
 		env := []string{"RABBET_BROKER_URL=amqp://127.0.0.1:1/", "RABBET_CACHE_URL=" + url, "RABBET_DATABASE_URL=sqlite://" + t.TempDir() + "/db"}

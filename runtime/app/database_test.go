@@ -18,8 +18,8 @@ func TestDatabaseComesAndGoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	way := newGate(t, u.Host)
-	way.shut()
+	way := newProxy(t, u.Host)
+	way.close()
 	u.Host = way.address
 	env := []string{
 		"RABBET_BROKER_URL=" + amqp, "RABBET_NAMESPACE=test-" + faas.NewID()[:10],
@@ -51,7 +51,7 @@ func TestDatabaseComesAndGoes(t *testing.T) {
 	way.open()
 	worker.awaitReady()
 	await(t, "a profile is saved", func() bool { return save(`"id":"9"`) })
-	way.shut()
+	way.close()
 	if !save(`"status":503`) {
 		t.Error("without the database a call does not get a 503")
 	}

@@ -151,7 +151,7 @@ func (d *dev) write(name, content string) {
 }
 
 // freeAddr is an address on which nothing listens. Its port is below those that
-// the system hands out by itself, so that nothing takes it meanwhile.
+// the system assigns by itself, so that nothing takes it meanwhile.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -248,7 +248,7 @@ func init() {
 		if in.How == "exit" {
 			os.Exit(0)
 		}
-		go panic("nobody recovers this")
+		go panic("this is not recovered")
 		<-ctx.Done()
 		return "", ctx.Err()
 	}, faas.HTTP("POST /fatal/{how}"))
@@ -321,7 +321,7 @@ func greetFile(salutation string) string { return fmt.Sprintf(greetSource, "`", 
 // TestDev is what a newcomer does in the first minutes.
 func TestDev(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it compiles the whole program; left out with -short")
+		t.Skip("compiles programs")
 	}
 	dir := checkout(t)
 	for name, source := range map[string]string{"fatal": fatalSource, "relay": relaySource} {
@@ -386,8 +386,8 @@ func TestDev(t *testing.T) {
 		if out, err := d.rabbet("publish", "profile.updated", `{"id":"42"}`); err != nil {
 			t.Errorf("publish: got %q, %v", out, err)
 		}
-		if out, err := d.rabbet("publish", "nobody.cares", `{}`); err == nil || !strings.Contains(out, "nothing is bound") {
-			t.Errorf("publish to nobody: got %q, %v", out, err)
+		if out, err := d.rabbet("publish", "no.queue", `{}`); err == nil || !strings.Contains(out, "nothing is bound") {
+			t.Errorf("publish to no queue: got %q, %v", out, err)
 		}
 		out, err := d.rabbet("functions")
 		for _, want := range []string{"get-profile", "GET /profiles/{id}", "profile.updated", "5m"} {
@@ -400,7 +400,7 @@ func TestDev(t *testing.T) {
 		}
 	})
 
-	t.Run("cached results are seen and dropped by hand", func(t *testing.T) {
+	t.Run("cached results are shown and invalidated", func(t *testing.T) {
 		d := d.in(t)
 		d.get("/profiles/42")
 		for _, step := range []struct {
@@ -475,7 +475,7 @@ func TestDev(t *testing.T) {
 			code, got := d.get("/greetings/Ada")
 			return code == 200 && got == `"Hello, Ada"`
 		})
-		d.eventually("what Go leaves out is told", func() bool { return strings.Contains(d.log.String(), "Go leaves out call_js.go") })
+		d.eventually("the ignored file is reported", func() bool { return strings.Contains(d.log.String(), "Go leaves out call_js.go") })
 		if code, got := d.get("/profiles/42"); code != 200 {
 			t.Errorf("GET /profiles/42 from the new worker: got %d %s", code, got)
 		}
@@ -506,9 +506,9 @@ func TestDev(t *testing.T) {
 		var refusal string
 		d.eventually("two functions with one name are refused", func() bool {
 			_, after, _ := strings.Cut(d.log.String(), "two functions with one name")
-			var whole bool
-			refusal, _, whole = strings.Cut(after, "The functions of before go on.")
-			return whole
+			var complete bool
+			refusal, _, complete = strings.Cut(after, "The functions of before go on.")
+			return complete
 		})
 		if strings.Contains(refusal, "goroutine") || !strings.Contains(refusal, "twice.go:") || !strings.Contains(refusal, "greet.go:") {
 			t.Errorf("got %s, want both places and no stack", refusal)

@@ -59,10 +59,10 @@ func tree(t *testing.T, dir string) string {
 	return out
 }
 
-// TestNewProject is what a user does who starts a product of their own.
+// TestNewProject does what the user of a new product does.
 func TestNewProject(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it compiles whole programs; left out with -short")
+		t.Skip("compiles programs")
 	}
 	dir := newProject(t)
 	if out, err := runIn(dir, "gofmt", "-l", "."); err != nil || out != "" {

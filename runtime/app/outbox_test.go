@@ -41,7 +41,7 @@ func service(t *testing.T, variable string) string {
 type ledger struct {
 	t       *testing.T
 	store   *stores.Profiles
-	news    chan struct{} // holds one: something came
+	changed chan struct{} // buffers one signal: something has arrived
 	stored  atomic.Int64
 	mu      sync.Mutex
 	got     map[string]int
@@ -58,7 +58,7 @@ func openLedger(t *testing.T, databaseURL, amqpURL, namespace string) *ledger {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	l := &ledger{t: t, store: store, news: make(chan struct{}, 1), got: map[string]int{}, started: time.Now()}
+	l := &ledger{t: t, store: store, changed: make(chan struct{}, 1), got: map[string]int{}, started: time.Now()}
 	var set faas.Set[ledger]
 	faas.OnEvent(&set, "count", func(_ context.Context, l *ledger, e faas.Event) error { l.take(e); return nil },
 		faas.Keys("profile.updated"), faas.Concurrency(64))
@@ -103,7 +103,7 @@ func (l *ledger) take(e faas.Event) {
 		}
 	}
 	select {
-	case l.news <- struct{}{}:
+	case l.changed <- struct{}{}:
 	default:
 	}
 }
@@ -154,7 +154,7 @@ func (l *ledger) balance() (duplicates int) {
 			return duplicates
 		}
 		select {
-		case <-l.news:
+		case <-l.changed:
 		case <-patience:
 			l.t.Fatalf("%d of %d events are lost", int(l.stored.Load())-got, l.stored.Load())
 		}
@@ -182,7 +182,7 @@ func relayProcess(t *testing.T, databaseURL, amqpURL, namespace string) *exec.Cm
 	return cmd
 }
 
-// maxInFlight is how many records a relay has in its hands at the most.
+// maxInFlight is how many records a relay has claimed at most.
 const maxInFlight = 100
 
 // Two processes relay, and are killed and started again at random moments while
@@ -229,8 +229,8 @@ func TestOutboxSurvivesKill9(t *testing.T) {
 	}
 }
 
-// While the broker is down, profiles are stored as ever, and what is to be
-// published waits for it.
+// While the broker is down, profiles are stored as usual, and their events
+// wait for it.
 func TestOutboxOutlivesTheBroker(t *testing.T) {
 	node := rabbittest.New(t, rabbittest.Config{})
 	namespace := "test-" + faas.NewID()

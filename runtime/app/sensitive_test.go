@@ -258,7 +258,7 @@ func memcachedContents(t *testing.T, address string) map[string]string {
 	var keys []string
 	fmt.Fprint(conn, "lru_crawler metadump all\r\n")
 	for text := line(); text != "END"; text = line() {
-		if strings.HasPrefix(text, "BUSY") { // somebody else's crawl is under way
+		if strings.HasPrefix(text, "BUSY") { // another test scans at the moment
 			time.Sleep(100 * time.Millisecond)
 			fmt.Fprint(conn, "lru_crawler metadump all\r\n")
 			continue

@@ -17,8 +17,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
-// shareBroker shares a broker where the commands of this test look for the one
-// of rabbet dev. It returns what is published there under the key "later", as
+// shareBroker shares a broker at the socket at which the commands of this test expect the
+// one of rabbet dev. It returns what is published there under the key "later", as
 // it is delivered.
 func shareBroker(t *testing.T) <-chan faas.Event {
 	t.Helper()

@@ -121,7 +121,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// What is saved goes out at once, complete, and leaves the table.
+// Records are published at once, complete, and then deleted.
 func TestOutbox(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, url string) {
 		p, got := mustOpen(t, url), make(chan Record, 10)
@@ -130,7 +130,7 @@ func TestOutbox(t *testing.T) {
 		if r := receive(t, "what was there before the relay", got); r.ID != "before the relay" || r.Key != "profile.updated" || string(r.Event) != `{"n":"before the relay"}` {
 			t.Errorf("got %+v", r)
 		}
-		save(t, p, "1", "a", "b") // it is woken: it would not look for an hour
+		save(t, p, "1", "a", "b") // Wake, since the relay polls only once an hour
 		save(t, p, "1", "c")
 		save(t, p, "1")
 		for _, want := range []string{"a", "b", "c"} {
@@ -238,7 +238,7 @@ func TestPoison(t *testing.T) {
 			case r.ID == "broken":
 				return fmt.Errorf("too large: %w", ErrRejected)
 			case r.ID == "failing" && !mended.Load():
-				return errors.New("nobody listens")
+				return errors.New("no queue")
 			}
 			return into(got)(ctx, r)
 		}})
@@ -278,8 +278,8 @@ func TestPoison(t *testing.T) {
 	})
 }
 
-// While nobody takes anything, records wait; no attempt is counted.
-func TestNobodyTakesAnything(t *testing.T) {
+// While nothing can be published, records wait; no attempt is counted.
+func TestNothingCanBePublished(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, url string) {
 		p, got, down := mustOpen(t, url), make(chan Record, 100), atomic.Bool{}
 		down.Store(true)
@@ -310,7 +310,7 @@ func TestNobodyTakesAnything(t *testing.T) {
 	})
 }
 
-// A relay that died leaves what it held to the others, once its lease is over.
+// What a dead relay had claimed is published by another after the lease.
 func TestDeadRelay(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, url string) {
 		dead, p, got := mustOpen(t, url), mustOpen(t, url), make(chan Record, 10)
@@ -337,7 +337,7 @@ func TestDeadRelay(t *testing.T) {
 		if want := []string{"a", "b", "c"}; !slices.Equal(order, want) {
 			t.Errorf("got %q, want %q", order, want)
 		}
-		// What the dead one would do, were it only slow, hurts nobody.
+		// If the first relay was only slow, what it does now changes nothing.
 		held.records[0].outcome = published
 		save(t, p, "3", "d")
 		if err := dead.settle(t.Context(), held); err != nil {
@@ -364,8 +364,8 @@ func TestRelayStops(t *testing.T) {
 	})
 }
 
-// A broker that takes one record and not the other holds up nobody's stop.
-func TestRelayStopsThoughNobodyTakesAnything(t *testing.T) {
+// A broker that does not confirm a record does not delay the stop for long.
+func TestRelayStopsWithoutAConfirmation(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, url string) {
 		p, got, stuck := mustOpen(t, url), make(chan Record, 1), make(chan bool, 1)
 		save(t, p, "1", "a")
@@ -387,7 +387,7 @@ func TestRelayStopsThoughNobodyTakesAnything(t *testing.T) {
 			t.Errorf("the relay stopped after %v, want %v", took, stopTimeout)
 		}
 		if n := rows(t, p); n != 1 {
-			t.Errorf("%d records are left, want the one that nobody took", n)
+			t.Errorf("%d records are left, want the one that was not confirmed", n)
 		}
 	})
 }

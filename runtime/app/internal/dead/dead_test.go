@@ -116,7 +116,7 @@ func newFixture(t *testing.T) *fixture {
 	return g
 }
 
-// answer is what somebody at the terminal types next.
+// answer sets what is typed at the terminal next.
 func (g *fixture) answer(s string) { g.in = strings.NewReader(s) }
 
 // left returns the function and id of every letter there is.
@@ -253,8 +253,8 @@ func TestDeadShow(t *testing.T) {
 
 	g.broker = withoutFunctions{g.broker}
 	text = show(showCommand{IDs: []string{"b"}, Function: []string{"bill"}})
-	wantText(t, "b of a function that nobody knows", text, faas.Redacted)
-	wantNoText(t, "b of a function that nobody knows", text, "customer\"")
+	wantText(t, "b of an unknown function", text, faas.Redacted)
+	wantNoText(t, "b of an unknown function", text, "customer\"")
 	wantText(t, "notes", g.notes.String(), "nobody knows the function")
 }
 
@@ -339,7 +339,7 @@ func TestDeadActionCheck(t *testing.T) {
 	}{
 		"nothing chosen":         {action{Yes: true}, selection{}, true, "which letters"},
 		"all and more":           {action{Yes: true, All: true}, selection{Key: "x"}, true, "contradict"},
-		"nobody to ask":          {action{All: true}, selection{}, false, "--yes"},
+		"no terminal":            {action{All: true}, selection{}, false, "--yes"},
 		"a field that is none":   {action{Yes: true}, selection{Field: []string{"id"}}, true, "customer.id=42"},
 		"a limit that is none":   {action{Yes: true}, selection{Key: "x", Limit: -1}, true, "--limit"},
 		"all, asked":             {action{All: true}, selection{}, true, ""},

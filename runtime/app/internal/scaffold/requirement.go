@@ -82,6 +82,9 @@ func ofCheckout(ctx context.Context, dir string) (*requirement, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "edit", "-json")
 	cmd.Dir = dir
 	out, err := cmd.Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, errors.New("the go command is not installed: see https://go.dev/dl/")
+	}
 	var mod struct {
 		Module  struct{ Path string }
 		Require []required

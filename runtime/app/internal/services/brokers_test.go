@@ -24,7 +24,7 @@ func TestCommandsSayWhyTheBrokerIsNotReady(t *testing.T) {
 	defer cancel()
 	_, err = Dial(ctx, &config.Config{BrokerURL: "amqp://user:secret@" + mute.Addr().String(), Namespace: "test", Process: "test"})
 	if err == nil || !strings.Contains(err.Error(), mute.Addr().String()+" has not answered yet") || strings.Contains(err.Error(), "secret") {
-		t.Errorf("got %v, want who has not answered, without the password", err)
+		t.Errorf("got %v, want the address that has not answered, without the password", err)
 	}
 }
 

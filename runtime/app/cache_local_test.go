@@ -34,9 +34,9 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// gate is a way to a server that can be shut: then it refuses connections, and
-// those that there were are gone.
-type gate struct {
+// A proxy forwards connections to a server. While it is closed, it refuses new
+// connections, and the earlier ones are gone.
+type proxy struct {
 	t           *testing.T
 	address, to string
 
@@ -46,14 +46,14 @@ type gate struct {
 	running sync.WaitGroup
 }
 
-func newGate(t *testing.T, to string) *gate {
-	g := &gate{t: t, address: "127.0.0.1:0", to: to}
+func newProxy(t *testing.T, to string) *proxy {
+	g := &proxy{t: t, address: "127.0.0.1:0", to: to}
 	g.open()
-	t.Cleanup(g.shut)
+	t.Cleanup(g.close)
 	return g
 }
 
-func (g *gate) open() {
+func (g *proxy) open() {
 	l, err := net.Listen("tcp", g.address)
 	if err != nil {
 		g.t.Fatal(err)
@@ -85,7 +85,7 @@ func (g *gate) open() {
 	})
 }
 
-func (g *gate) shut() {
+func (g *proxy) close() {
 	g.mu.Lock()
 	if g.l != nil {
 		g.l.Close()
@@ -107,7 +107,7 @@ func TestInProcessLevelOverRabbitMQ(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	way := newGate(t, address.Host)
+	way := newProxy(t, address.Host)
 	address.Host = way.address
 	open := func(url string) *cache.Results {
 		b, err := services.OpenBroker(&config.Config{BrokerURL: url, Namespace: namespace, Declare: true}, zap.NewNop())
@@ -159,7 +159,7 @@ func TestInProcessLevelOverRabbitMQ(t *testing.T) {
 	t.Logf("20 invalidations: the last stale hit in another process began %v after one had returned, at the most", slowest)
 
 	await(t, "a hit in process", local)
-	way.shut()
+	way.close()
 	await(t, "the level is off", func() bool { return !reader.Stats().LocalOn })
 	invalidate()
 	if got := read(); got != fmt.Sprint(version.Load()) {

@@ -126,7 +126,7 @@ type (
 	keptInput  struct{ input }
 	otherInput struct{ input }
 	plainInput struct{ input }
-	ownInput   struct { // nothing in it says who asks: the cache alone can tell
+	ownInput   struct { // nothing in it identifies the client: only the cache does
 		ID string `json:"id"`
 	}
 )
@@ -136,8 +136,8 @@ func (otherInput) RoutingKey() string { return "other" }
 func (ownInput) RoutingKey() string   { return "own" }
 func (plainInput) RoutingKey() string { return "plain" }
 
-// telling is a set of functions that answer with who they are and all that they
-// were given: whoever gets something else got what was made for another call.
+// telling is a set of functions that answer with their name and all that they were
+// given. A caller that gets something else got the result of another call.
 func telling(version string, runs *atomic.Int64) *faas.Set[struct{}] {
 	tell := func(name string, in input) (string, error) {
 		runs.Add(1)
@@ -272,16 +272,16 @@ func TestNobodyGetsAnothersResult(t *testing.T) {
 					t.Errorf("round %d, %.40q: got hit %v, %.80s", round+1, users, got.hit, got.text)
 				}
 			}
-			for _, nobody := range [][]string{nil, {"X-User: "}, {"Cookie: other=ada"}, {"Authorization: Bearer ada"}} {
-				if got := askFor(p.ingresses[0], "GET", "/own/42", "", nobody...); got.hit {
-					t.Errorf("%q, who is nobody, got %s", nobody, got.text)
+			for _, anonymous := range [][]string{nil, {"X-User: "}, {"Cookie: other=ada"}, {"Authorization: Bearer ada"}} {
+				if got := askFor(p.ingresses[0], "GET", "/own/42", "", anonymous...); got.hit {
+					t.Errorf("%q, which identifies no user, got %s", anonymous, got.text)
 				}
 			}
 		}
 		before := runs.Load()
 		askFor(p.ingresses[1], "GET", "/own/42", "", "X-User: ada")
 		if n := runs.Load() - before; n != 0 {
-			t.Errorf("somebody who has asked before: %d runs, want a hit", n)
+			t.Errorf("a user that has asked before: %d runs, want a hit", n)
 		}
 		stop()
 		p.serve(telling("2", &runs))
@@ -324,7 +324,7 @@ func TestOneRunForAThousandRequests(t *testing.T) {
 	})
 }
 
-// With RABBET_CACHE_KEY nobody reads results in the store, and a secret is
+// With RABBET_CACHE_KEY results cannot be read in the store, and a secret is
 // replaced without one process that cannot read what another has stored.
 func TestResultsAreSealed(t *testing.T) {
 	sharedStores(t, func(t *testing.T, store string) {
