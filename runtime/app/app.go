@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -91,20 +90,20 @@ func (p *program) main(args []string) int {
 }
 
 func (p *program) run(command *kong.Context) error {
-	if p.invalid != nil && !strings.HasPrefix(command.Command(), "new") {
-		return fmt.Errorf("the functions cannot run as they are registered:\n%w", p.invalid)
-	}
-	c, err := p.configure()
-	if err != nil {
+	// Only the commands that take the settings fail if those cannot be used.
+	if err := command.BindToProvider(p.configure); err != nil {
 		return err
 	}
-	ctx := untilSignal()
-	command.BindTo(ctx, (*context.Context)(nil))
-	return command.Run(c, p, p.functions, p.try)
+	command.BindTo(untilSignal(), (*context.Context)(nil))
+	return command.Run(p, p.functions, p.try)
 }
 
-// configure reads the environment, and reports what cannot be used in it.
+// configure reads the environment. It reports what cannot be used in it, and functions
+// that cannot run as they are registered.
 func (p *program) configure() (*config.Config, error) {
+	if p.invalid != nil {
+		return nil, fmt.Errorf("the functions cannot run as they are registered:\n%w", p.invalid)
+	}
 	c, err := config.Read()
 	if err != nil {
 		return nil, err

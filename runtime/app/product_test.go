@@ -11,7 +11,7 @@ import (
 )
 
 func TestHelpEnvShowsTheSettingsOfTheProduct(t *testing.T) {
-	out, notes, code := command(t, nil, "help", "env")
+	out, notes, code := command(t, []string{"RABBET_GRACE=soon"}, "help", "env") // help must work even then
 	for _, want := range []string{"RABBET_BROKER_URL ", "[memory://]", "RABBET_DATABASE_URL ", "RABBET_SMTP_URL "} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("got exit code %d, %s%s, want %q in it", code, out, notes, want)
@@ -41,5 +41,15 @@ func TestFunctionsThatCannotRunAreRefused(t *testing.T) {
 	}
 	if code := app.Run(app.Product[functions.Deps]{Functions: &set}, "topology", "export"); code != app.ExitFailed {
 		t.Errorf("got exit code %d, want %d", code, app.ExitFailed)
+	}
+}
+
+func TestBadSettingsAreAnErrorOfUsage(t *testing.T) {
+	for _, env := range []string{"RABBET_GRACE=soon", "RABBET_BROKER_URL=nats://host", "RABBET_DATABASE_URL=mysql://me:secret@host/db"} {
+		variable, _, _ := strings.Cut(env, "=")
+		_, notes, code := command(t, []string{env}, "topology", "export")
+		if code != app.ExitUsage || !strings.HasPrefix(notes, "rabbet: "+variable+"=") || strings.Contains(notes, "secret") {
+			t.Errorf("%s: got exit code %d and %q", env, code, notes)
+		}
 	}
 }
