@@ -16,7 +16,7 @@ import (
 
 // Command is 'rabbet new'.
 type Command struct {
-	Project  projectCommand  `cmd:"" default:"withargs" help:"Write a project: a module with a function, an event function and their tests."`
+	Project  projectCommand  `cmd:"" default:"withargs" help:"Write a project, as in 'rabbet new shop': a module with a function, an event function and their tests."`
 	Function functionCommand `cmd:"" help:"Write a function and its test into the project of the working directory."`
 }
 
