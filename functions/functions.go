@@ -1,13 +1,11 @@
-// Package functions is what the product does: one file per function, named
-// like it. A file that is dropped in here is a function that runs; how it is
-// reached is written at its top.
+// Package functions is what the product does: one file for each function, named
+// after it. Add a file, and the function runs; its registration at the top of the
+// file says how it is reached.
 package functions
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +13,8 @@ import (
 	"github.com/rabbet-fn/rabbet/events"
 	"github.com/rabbet-fn/rabbet/functions/stores"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/mail"
+	"github.com/rabbet-fn/rabbet/runtime/outbox"
 )
 
 // All holds every function of this package; each file adds its own.
@@ -33,46 +33,34 @@ type Deps struct {
 type Profiles interface {
 	// ByID returns one profile, or stores.ErrNotFound.
 	ByID(ctx context.Context, id string) (events.Profile, error)
-	// Save stores a profile, in place of an earlier one with its id, and in the
-	// same transaction what is published about that afterwards, at least once.
-	Save(ctx context.Context, profile events.Profile, outgoing ...stores.Record) error
+	// Save stores a profile, in place of an earlier one with its id, and events
+	// about it, in one transaction. The events are published afterwards, at least
+	// once.
+	Save(ctx context.Context, profile events.Profile, outgoing ...outbox.Record) error
 }
 
 // Mailer sends mail.
 type Mailer interface {
-	// Send returns nil once the mail has been accepted. It fails with
-	// stores.ErrRejected if it never will be.
-	Send(ctx context.Context, message stores.Message) error
+	// Send returns nil once the mail server has accepted the message. It fails with
+	// mail.ErrRejected if the server never will.
+	Send(ctx context.Context, message mail.Message) error
 }
 
 // Results are the cached results of functions.
 type Results interface {
-	// Invalidate makes sure that no result with one of these tags is served
-	// again once it has returned nil.
+	// Invalidate returns nil once no result with one of these tags is served any
+	// more.
 	Invalidate(ctx context.Context, tags ...string) error
 }
 
-// outgoing makes of m what a store keeps until it is published.
-func outgoing(ctx context.Context, m faas.Message) (stores.Record, error) {
-	e, err := faas.NewEvent(ctx, m)
-	if err != nil {
-		return stores.Record{}, err
-	}
-	encoded, err := json.Marshal(e)
-	if err != nil {
-		return stores.Record{}, fmt.Errorf("encode %s: %w", e.Key, err)
-	}
-	return stores.Record{ID: e.ID, Key: e.Key, Event: encoded}, nil
-}
-
-// outcome gives an error of the stores its meaning to the runtime. What it
-// does not know may go better next time.
+// outcome translates an error of a dependency into one that the runtime understands.
+// Any other error means: try again.
 func outcome(err error) error {
 	switch {
 	case errors.Is(err, stores.ErrNotFound):
 		return faas.NotFound("%v", err)
-	case errors.Is(err, stores.ErrRejected):
-		return faas.Permanent("it was refused for good: %v", err)
+	case errors.Is(err, mail.ErrRejected):
+		return faas.Permanent("refused for good: %v", err)
 	case errors.Is(err, stores.ErrUnavailable):
 		return faas.RetryAfter(time.Second, err)
 	}

@@ -15,12 +15,12 @@ func init() {
 // change is an event that makes cached results stale.
 type change interface {
 	faas.Message
-	// CacheTags names their tags, as in faas.Cached but filled in.
+	// CacheTags returns their tags: those of faas.Cached, with their fields filled in.
 	CacheTags() []string
 }
 
-// invalidateCache drops the cached results that a change made stale, whoever
-// made the change. It is tried again until the cache has taken it.
+// invalidateCache invalidates the cached results that a change made stale. It is tried
+// again until the cache has confirmed it.
 func invalidateCache[E change](ctx context.Context, d *Deps, in E) error {
 	return d.Results.Invalidate(ctx, in.CacheTags()...)
 }

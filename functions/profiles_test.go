@@ -12,7 +12,10 @@ import (
 
 	"github.com/rabbet-fn/rabbet/events"
 	"github.com/rabbet-fn/rabbet/functions/stores"
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/mail"
+	"github.com/rabbet-fn/rabbet/runtime/outbox"
 )
 
 // world is everything that a function may touch, in memory. What happens to it
@@ -20,9 +23,9 @@ import (
 type world struct {
 	profiles map[string]events.Profile
 	journal  []string
-	stored   []stores.Record // to be published
-	sent     []stores.Message
-	fail     map[string]error // by what is to fail: "save", "invalidate", "send", "read"
+	stored   []outbox.Record // to be published
+	sent     []mail.Message
+	fail     map[string]error // by what fails: "save", "invalidate", "send", "read"
 }
 
 func newWorld(profiles ...events.Profile) (*world, *Deps) {
@@ -44,7 +47,7 @@ func (w *world) ByID(_ context.Context, id string) (events.Profile, error) {
 	return p, nil
 }
 
-func (w *world) Save(_ context.Context, p events.Profile, outgoing ...stores.Record) error {
+func (w *world) Save(_ context.Context, p events.Profile, outgoing ...outbox.Record) error {
 	w.journal = append(w.journal, "save "+p.ID)
 	if w.fail["save"] == nil {
 		w.profiles[p.ID] = p
@@ -67,7 +70,7 @@ func (w *world) Request(context.Context, faas.Message) (faas.Reply, error) {
 	return faas.Reply{}, faas.ErrUnroutable
 }
 
-func (w *world) Send(_ context.Context, m stores.Message) error {
+func (w *world) Send(_ context.Context, m mail.Message) error {
 	if w.fail["send"] == nil {
 		w.sent = append(w.sent, m)
 	}
@@ -128,7 +131,7 @@ func TestUpdateProfileWhenSomethingFails(t *testing.T) {
 			t.Errorf("%s fails: got %v, want an error: %v", what, err, wantErr)
 		}
 		if what == "invalidate" && len(w.stored) != 1 {
-			t.Error("without the event nobody invalidates later")
+			t.Error("without the event nothing invalidates later")
 		}
 	}
 }
@@ -167,9 +170,9 @@ func TestChangesDropWhatIsCached(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, template := range fns[0].Cache.Tags {
-		tag := strings.ReplaceAll(template, "{id}", "42")
-		if want := (events.ProfileUpdated{ID: "42"}).CacheTags(); !slices.Equal(want, []string{tag}) {
-			t.Errorf("cached under %q, dropped by %q", tag, want)
+		tag, err := contract.ExpandTemplate(template, func(name string) (string, bool) { return "42", name == "id" })
+		if want := (events.ProfileUpdated{ID: "42"}).CacheTags(); err != nil || !slices.Equal(want, []string{tag}) {
+			t.Errorf("cached under %q (%v), dropped by %q", tag, err, want)
 		}
 	}
 }
@@ -191,7 +194,7 @@ func TestSendEmail(t *testing.T) {
 	if err := sendEmail(ctx, d, events.EmailRequested{To: "eve@example.com", Subject: "S", Text: "T"}); err != nil {
 		t.Fatal(err)
 	}
-	if want := (stores.Message{ID: "the-event", To: "eve@example.com", Subject: "S", Text: "T"}); w.sent[0] != want {
+	if want := (mail.Message{ID: "the-event", To: "eve@example.com", Subject: "S", Text: "T"}); w.sent[0] != want {
 		t.Errorf("got %+v, want %+v", w.sent[0], want)
 	}
 	for _, in := range []events.ProfileUpdated{{ID: "1"}, events.ProfileUpdated(ada)} {
@@ -214,7 +217,7 @@ func TestSendEmailOutcomes(t *testing.T) {
 	}{
 		{"unknown profile", nil, events.ProfileUpdated{ID: "nobody"}, true},
 		{"server out of reach", errors.New("connection refused"), events.ProfileUpdated(ada), false},
-		{"rejected", stores.ErrRejected, events.ProfileUpdated(ada), true},
+		{"rejected", mail.ErrRejected, events.ProfileUpdated(ada), true},
 	} {
 		w, d := newWorld()
 		w.fail["send"] = tt.fail

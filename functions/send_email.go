@@ -4,21 +4,21 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/mail"
+	netmail "net/mail"
 
 	"github.com/rabbet-fn/rabbet/events"
-	"github.com/rabbet-fn/rabbet/functions/stores"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/mail"
 )
 
 func init() {
 	faas.OnEvent(&All, "send-email", sendEmail, faas.Also(mailAboutProfile),
-		faas.Once("")) // one mail for an event, however often it is delivered
+		faas.Once("")) // one mail for an event, even if it is delivered more than once
 }
 
 // sendEmail sends the mail that an event asks for.
 func sendEmail(ctx context.Context, d *Deps, in events.EmailRequested) error {
-	return send(ctx, d, stores.Message{To: in.To, Subject: in.Subject, Text: in.Text})
+	return send(ctx, d, mail.Message{To: in.To, Subject: in.Subject, Text: in.Text})
 }
 
 // mailAboutProfile tells the owner of a profile that it has changed.
@@ -31,17 +31,17 @@ func mailAboutProfile(ctx context.Context, d *Deps, in events.ProfileUpdated) er
 		}
 		profile.Name, profile.Email = cmp.Or(in.Name, stored.Name), cmp.Or(in.Email, stored.Email)
 	}
-	return send(ctx, d, stores.Message{
-		To:      (&mail.Address{Name: profile.Name, Address: profile.Email}).String(),
+	return send(ctx, d, mail.Message{
+		To:      (&netmail.Address{Name: profile.Name, Address: profile.Email}).String(),
 		Subject: "Your profile has changed",
 		Text: fmt.Sprintf("Hello %s,\n\nyour profile has changed. It now reads:\n\n  Name:   %s\n  E-mail: %s\n\nIf you did not expect this, please answer this mail.\n",
 			profile.Name, profile.Name, profile.Email),
 	})
 }
 
-// send mails message under the id of the event that led to it, so that a copy
-// sent twice can be recognised.
-func send(ctx context.Context, d *Deps, message stores.Message) error {
+// send sends message under the id of the event that caused it, so that a second copy
+// can be recognized.
+func send(ctx context.Context, d *Deps, message mail.Message) error {
 	message.ID = faas.MetaOf(ctx).ID
 	return outcome(d.Mail.Send(ctx, message))
 }

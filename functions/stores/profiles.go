@@ -1,52 +1,60 @@
+// Package stores is what stands behind the functions' dependencies: profiles in a
+// SQL database. It knows the messages that travel, and neither the functions nor what
+// runs them.
 package stores
 
 import (
 	"context"
 	"database/sql"
+	"embed"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/rabbet-fn/rabbet/events"
+	"github.com/rabbet-fn/rabbet/runtime/database"
+	"github.com/rabbet-fn/rabbet/runtime/outbox"
 )
 
-// Profiles keeps profiles in a SQL database. It is safe for concurrent use, by
-// any number of processes.
+// Errors to distinguish with errors.Is. After any other error of this package the
+// same call may succeed later.
+var (
+	// ErrNotFound says that there is no such row.
+	ErrNotFound = errors.New("not found")
+	// ErrUnavailable says that the database is locked, unreachable or starting: the
+	// same call will succeed in a moment.
+	ErrUnavailable = database.ErrUnavailable
+)
+
+// Profiles keeps profiles in a SQL database. It is safe for concurrent use, by any
+// number of processes.
 type Profiles struct {
-	db     *database
-	outbox *Outbox
+	db     *database.DB
+	outbox *outbox.Outbox
 }
 
-// startTimeout bounds how long Open waits for a database that does not answer,
-// or for another process that migrates it.
-const startTimeout = 30 * time.Second
+//go:embed migrations/*.sql
+var migrations embed.FS
 
-// Open connects to the database at url and brings its schema up to date:
-//
-//	sqlite://path/to/file.db                      made when it is missing
-//	postgres://user:password@host:5432/name?sslmode=require
-//
-// Its errors never show the password.
+// Open connects to the database at url and brings its schema up to date. See
+// database.Open for the forms of url. Errors never show the password.
 func Open(ctx context.Context, url string) (*Profiles, error) {
-	db, err := open(url)
+	db, err := database.Open(url)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	if err := db.migrate(ctx); err != nil {
-		return nil, errors.Join(db.explain(err), db.Close())
+	if err := db.Migrate(ctx, migrations, outbox.Migrations); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
-	return &Profiles{db, newOutbox(db)}, nil
+	return &Profiles{db, outbox.New(db)}, nil
 }
 
-// Close frees the connections. Whatever still uses them fails.
+// Close frees the connections. Calls that still use them fail.
 func (p *Profiles) Close() error { return p.db.Close() }
 
-// Ping says what is wrong with the database; nil if it answers.
+// Ping reports why the database does not answer.
 func (p *Profiles) Ping(ctx context.Context) error {
 	if err := p.db.PingContext(ctx); err != nil {
-		return p.db.explain(err)
+		return p.db.Explain(err)
 	}
 	return nil
 }
@@ -60,20 +68,20 @@ func (p *Profiles) ByID(ctx context.Context, id string) (events.Profile, error) 
 		return events.Profile{}, fmt.Errorf("profile %q: %w", id, ErrNotFound)
 	}
 	if err != nil {
-		return events.Profile{}, fmt.Errorf("read profile %q: %w", id, p.db.explain(err))
+		return events.Profile{}, fmt.Errorf("read profile %q: %w", id, p.db.Explain(err))
 	}
 	return profile, nil
 }
 
-// Outbox holds what Save was given to publish.
-func (p *Profiles) Outbox() *Outbox { return p.outbox }
+// Outbox returns the outbox that Save stores events in.
+func (p *Profiles) Outbox() *outbox.Outbox { return p.outbox }
 
-// Save stores a profile, in place of an earlier one with its id, and in the
-// same transaction what is to be published about that: either all of it stands
-// or nothing. The events of one profile are published in the order of the saves.
-func (p *Profiles) Save(ctx context.Context, profile events.Profile, outgoing ...Record) error {
-	err := p.db.transaction(ctx, func(tx *sql.Tx) error {
-		// The row first: who holds it is the only one to number the profile's events.
+// Save stores a profile, in place of an earlier one with its id, and events about it
+// in the outbox, in one transaction. The events of one profile are published in the
+// order of the saves.
+func (p *Profiles) Save(ctx context.Context, profile events.Profile, outgoing ...outbox.Record) error {
+	err := p.db.Transaction(ctx, func(tx *sql.Tx) error {
+		// The row first: its lock keeps the events of a profile in order.
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO profiles (id, name, email) VALUES ($1, $2, $3)
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, email = excluded.email`,
@@ -81,18 +89,18 @@ func (p *Profiles) Save(ctx context.Context, profile events.Profile, outgoing ..
 		if err != nil {
 			return err
 		}
-		return p.outbox.add(ctx, tx, "profile:"+profile.ID, outgoing)
+		return p.outbox.Add(ctx, tx, "profile:"+profile.ID, outgoing...)
 	})
 	if err != nil {
-		return fmt.Errorf("save profile %q: %w", profile.ID, p.db.explain(err))
+		return fmt.Errorf("save profile %q: %w", profile.ID, p.db.Explain(err))
 	}
 	if len(outgoing) > 0 {
-		p.outbox.wake()
+		p.outbox.Wake()
 	}
 	return nil
 }
 
-// samples are what a developer finds in a fresh database.
+// samples are in a new database of a developer.
 var samples = []events.Profile{
 	{ID: "1", Name: "Ada Lovelace", Email: "ada@example.com"},
 	{ID: "2", Name: "Grace Hopper", Email: "grace@example.com"},
@@ -101,10 +109,9 @@ var samples = []events.Profile{
 	{ID: "42", Name: "Douglas Adams", Email: "douglas@example.com"},
 }
 
-// Seed adds the sample profiles that are not there yet, and leaves those that
-// are as they stand.
+// Seed adds the sample profiles that are missing, and changes none.
 func (p *Profiles) Seed(ctx context.Context) error {
-	err := p.db.transaction(ctx, func(tx *sql.Tx) error {
+	err := p.db.Transaction(ctx, func(tx *sql.Tx) error {
 		for _, s := range samples {
 			if _, err := tx.ExecContext(ctx, `INSERT INTO profiles (id, name, email) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, s.ID, s.Name, s.Email); err != nil {
 				return err
@@ -113,7 +120,7 @@ func (p *Profiles) Seed(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("add the sample profiles: %w", p.db.explain(err))
+		return fmt.Errorf("add the sample profiles: %w", p.db.Explain(err))
 	}
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/logline"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
-	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // echo is what both sides answer with.
@@ -58,10 +57,10 @@ func init() {
 // rabbetWorker hosts the echoes as `rabbet worker` hosts functions: with a log
 // line for each run.
 func rabbetWorker(ctx context.Context) error {
-	debug.SetGCPercent(400) // as cmd/rabbet does, and the switch
+	debug.SetGCPercent(400) // as runtime/app does
 	log, observe := productionLog()
 	defer log.Sync()
-	broker, err := rabbit.Open(rabbit.Config{URL: os.Getenv("RABBET_BROKER_URL"), Namespace: os.Getenv("RABBET_NAMESPACE"), Observe: observe, Solo: solo.OneProcessor(), Log: log})
+	broker, err := rabbit.Open(rabbit.Config{URL: os.Getenv("RABBET_BROKER_URL"), Namespace: os.Getenv("RABBET_NAMESPACE"), Observe: observe, Log: log})
 	if err != nil {
 		return err
 	}
@@ -73,7 +72,7 @@ func rabbetWorker(ctx context.Context) error {
 	return broker.Serve(ctx, fns)
 }
 
-// productionLog logs as cmd/rabbet does.
+// productionLog logs as runtime/app does.
 func productionLog() (*zap.Logger, contract.Observer) {
 	sink := &zapcore.BufferedWriteSyncer{WS: os.Stderr, FlushInterval: 250 * time.Millisecond, Size: 16 << 10}
 	encoding := zap.NewProductionEncoderConfig()

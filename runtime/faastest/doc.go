@@ -1,0 +1,2 @@
+// Package faastest helps to test functions.
+package faastest
