@@ -6,72 +6,63 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/servertest"
+	"github.com/rabbet-fn/rabbet/runtime/cache/memcached"
+	"github.com/rabbet-fn/rabbet/runtime/cache/memory"
+	"github.com/rabbet-fn/rabbet/runtime/cache/redis"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// withShared runs tests, and stops the servers that they share.
-type withShared struct{ *testing.M }
+func TestMain(m *testing.M) { servertest.Main(m) }
 
-func (m withShared) Run() int {
-	defer stopShared()
-	return m.M.Run()
+// schemes are the stores that the tests run on.
+var schemes = store.Schemes{
+	"memory": memory.Open, "memcached": memcached.Open,
+	"redis": redis.Open, "redis+sentinel": redis.Open, "redis+cluster": redis.Open,
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withShared{m}) }
-
-// stores runs test on every make of store, each in a namespace of its own.
+// stores runs test on every kind of store, each in a namespace of its own.
 func stores(t *testing.T, test func(t *testing.T, r *Results)) {
-	for name, url := range map[string]func(*testing.T) string{
-		"memory":    func(*testing.T) string { return "memory://" },
-		"redis":     func(t *testing.T) string { return service(t, "RABBET_TEST_REDIS_URL") },
-		"memcached": func(t *testing.T) string { return service(t, "RABBET_TEST_MEMCACHED_URL") },
-		"redis sentinel": func(t *testing.T) string {
-			return sharedURL(t, "sentinel", func(t testing.TB) string { url, _, _ := startSentinel(t); return url })
-		},
-		"redis cluster": func(t *testing.T) string {
-			return sharedURL(t, "cluster", func(t testing.TB) string { url, _ := startCluster(t); return url })
-		},
-		"three memcached": func(t *testing.T) string {
-			return sharedURL(t, "memcached", func(t testing.TB) string {
-				url := "memcached://" + startMemcached(t).address
-				return url + "," + startMemcached(t).address + "," + startMemcached(t).address
-			})
-		},
+	storesByURL(t, func(t *testing.T, url string) { test(t, open(t, url)) })
+}
+
+// storesByURL runs test with the URL of every kind of store.
+func storesByURL(t *testing.T, test func(t *testing.T, url string)) {
+	for name, url := range map[string]func(testing.TB) string{
+		"memory": func(testing.TB) string { return "memory://" },
+		"redis":  servertest.Redis, "redis sentinel": servertest.Sentinel, "redis cluster": servertest.Cluster,
+		"memcached": servertest.Memcached, "three memcached": servertest.ThreeMemcached,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, open(t, url(t))) })
+		t.Run(name, func(t *testing.T) { test(t, url(t)) })
 	}
 }
 
-func service(t *testing.T, variable string) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("needs a service")
-	}
-	url := os.Getenv(variable)
-	if url == "" {
-		t.Fatalf("set %s, or run scripts/test, which starts one", variable)
-	}
-	return url
-}
-
+// open opens results in a namespace of their own. Two busy cores may be slower
+// than a store should be.
 func open(t *testing.T, url string) *Results {
 	t.Helper()
-	// Two busy cores may be slower than a store should be.
-	r, err := Open(url, Config{Namespace: "test-" + rand.Text(), Timeout: 2 * time.Second})
+	r, err := openResults(url, 2*time.Second, Config{Namespace: "test-" + rand.Text()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
 	return r
+}
+
+// openResults opens results on the store at url.
+func openResults(url string, timeout time.Duration, cfg Config) (*Results, error) {
+	s, err := schemes.Open(url, store.Options{Timeout: timeout})
+	if err != nil {
+		return nil, err
+	}
+	return New(s, cfg)
 }
 
 // function answers with its input and a version that counts up when told to.
@@ -205,7 +196,7 @@ func TestLongTimes(t *testing.T) {
 		} {
 			d, body := with(change), fmt.Sprintf(`{"id":"%d"}`, i)
 			first := ask(t, r, &function{}, d, body, faas.CacheDirectives{})
-			if got := ask(t, r, &function{}, d, body, faas.CacheDirectives{}); !got.Hit || got.TTL > first.TTL || first.TTL > generationTTL {
+			if got := ask(t, r, &function{}, d, body, faas.CacheDirectives{}); !got.Hit || got.TTL > first.TTL || first.TTL > store.MaxTTL {
 				t.Errorf("%+v: got %+v after %+v, want a hit", d.Cache, got, first)
 			}
 		}
@@ -284,16 +275,7 @@ func TestLostGeneration(t *testing.T) {
 // evict removes a key behind the cache's back.
 func evict(t *testing.T, r *Results, key string) {
 	t.Helper()
-	var err error
-	switch s := r.store.(type) {
-	case *memory:
-		s.items.Invalidate(key)
-	case *redisStore:
-		err = s.client.Del(t.Context(), key).Err()
-	case *memcachedStore:
-		err = s.server(key).client.Delete(key)
-	}
-	if err != nil {
+	if err := r.store.Delete(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -315,7 +297,7 @@ func TestIsolation(t *testing.T) {
 				t.Errorf("another %s: got a hit", name)
 			}
 		}
-		other := &Results{namespace: r.namespace + "x", store: r.store, codec: r.codec, news: r.news}
+		other := &Results{namespace: r.namespace + "x", store: r.store, codec: r.codec, broadcast: r.broadcast}
 		if got := ask(t, other, &function{}, descriptor, input, faas.CacheDirectives{}); got.Hit {
 			t.Error("another namespace: got a hit")
 		}
@@ -507,11 +489,4 @@ func TestDeadlineWhileWaiting(t *testing.T) {
 	})
 }
 
-func waiting(r *Results) (n int) {
-	r.flights.mu.Lock()
-	defer r.flights.mu.Unlock()
-	for _, f := range r.flights.under {
-		n += f.waiting
-	}
-	return n
-}
+func waiting(r *Results) int { return r.fills.Waiting() }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
@@ -114,7 +115,11 @@ func openCache(c *config, over cache.Broadcaster, fallback string, log *zap.Logg
 	if err != nil {
 		return nil, err
 	}
-	results, err := cache.Open(url, cache.Config{
+	s, err := cacheStores.Open(url, store.Options{Log: log})
+	if err != nil {
+		return nil, unusable("CACHE_URL", url, "%v", err)
+	}
+	results, err := cache.New(s, cache.Config{
 		Namespace: c.Namespace, Process: c.Process, Keys: keys,
 		Broadcast: over, Local: int64(c.CacheLocal) << 20, Log: log,
 	})

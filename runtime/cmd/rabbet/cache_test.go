@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 )
 
 // A cache of its own would be one that nobody else can invalidate.
@@ -71,4 +72,13 @@ func TestPrintStats(t *testing.T) {
 			t.Errorf("line %d: got %q, want %q", i+1, got, want)
 		}
 	}
+}
+
+// openResults opens results on the store at url, with a timeout of its own.
+func openResults(url string, timeout time.Duration, cfg cache.Config) (*cache.Results, error) {
+	s, err := cacheStores.Open(url, store.Options{Timeout: timeout})
+	if err != nil {
+		return nil, err
+	}
+	return cache.New(s, cfg)
 }

@@ -71,7 +71,7 @@ func newPair(t *testing.T, store string) *pair {
 func (p *pair) ingress(store, namespace string) (http.Handler, *cache.Results) {
 	p.t.Helper()
 	// Two busy cores may be slower than a store should be.
-	results, err := cache.Open(store, cache.Config{Namespace: namespace, Timeout: 5 * time.Second, Broadcast: p.broker})
+	results, err := openResults(store, 5*time.Second, cache.Config{Namespace: namespace, Broadcast: p.broker})
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -13,43 +13,43 @@ func TestJudge(t *testing.T) {
 	plain := faas.CachePolicy{TTL: 60 * s}
 	lenient := faas.CachePolicy{TTL: 60 * s, StaleWhileRevalidate: 10 * s, StaleIfError: 100 * s, Negative: 5 * s}
 	for name, tt := range map[string]struct {
-		policy  faas.CachePolicy
-		failure bool
-		ttl     time.Duration // 60 s by default
-		age     time.Duration
-		want    faas.CacheDirectives
-		verdict verdict // but for its ttl
+		policy   faas.CachePolicy
+		failure  bool
+		ttl      time.Duration // 60 s by default
+		age      time.Duration
+		want     faas.CacheDirectives
+		decision decision // but for its ttl
 	}{
 		"fresh":                              {policy: plain, age: 59 * s},
-		"old":                                {policy: plain, age: 60 * s, verdict: verdict{forward: forwardStale}},
-		"the policy's time is shorter now":   {policy: faas.CachePolicy{TTL: 10 * s}, age: 11 * s, verdict: verdict{forward: forwardStale}},
-		"the policy's time is longer now":    {policy: plain, ttl: 10 * s, age: 11 * s, verdict: verdict{forward: forwardStale}},
-		"no-cache":                           {policy: lenient, age: s, want: faas.CacheDirectives{NoCache: true}, verdict: verdict{forward: forwardRequest}},
+		"old":                                {policy: plain, age: 60 * s, decision: decision{forward: forwardStale}},
+		"the policy's time is shorter now":   {policy: faas.CachePolicy{TTL: 10 * s}, age: 11 * s, decision: decision{forward: forwardStale}},
+		"the policy's time is longer now":    {policy: plain, ttl: 10 * s, age: 11 * s, decision: decision{forward: forwardStale}},
+		"no-cache":                           {policy: lenient, age: s, want: faas.CacheDirectives{NoCache: true}, decision: decision{forward: forwardRequest}},
 		"young enough":                       {policy: plain, age: 5 * s, want: faas.CacheDirectives{MaxAge: 5 * s}},
-		"not young enough":                   {policy: plain, age: 6 * s, want: faas.CacheDirectives{MaxAge: 5 * s}, verdict: verdict{forward: forwardRequest}},
+		"not young enough":                   {policy: plain, age: 6 * s, want: faas.CacheDirectives{MaxAge: 5 * s}, decision: decision{forward: forwardRequest}},
 		"fresh for long enough":              {policy: plain, age: 50 * s, want: faas.CacheDirectives{MinFresh: 10 * s}},
-		"not fresh for long enough":          {policy: plain, age: 51 * s, want: faas.CacheDirectives{MinFresh: 10 * s}, verdict: verdict{forward: forwardRequest}},
+		"not fresh for long enough":          {policy: plain, age: 51 * s, want: faas.CacheDirectives{MinFresh: 10 * s}, decision: decision{forward: forwardRequest}},
 		"stale, taken by this caller":        {policy: plain, age: 65 * s, want: faas.CacheDirectives{MaxStale: 6 * s}},
-		"too stale for this caller":          {policy: plain, age: 66 * s, want: faas.CacheDirectives{MaxStale: 6 * s}, verdict: verdict{forward: forwardStale}},
-		"while it is revalidated":            {policy: lenient, age: 69 * s, verdict: verdict{refresh: true, stopgap: true}},
-		"while nobody may store a new one":   {policy: lenient, age: 69 * s, want: faas.CacheDirectives{NoStore: true}, verdict: verdict{stopgap: true}},
-		"if there is an error":               {policy: lenient, age: 70 * s, verdict: verdict{forward: forwardStale, stopgap: true}},
-		"too old for anything":               {policy: lenient, age: 160 * s, verdict: verdict{forward: forwardStale}},
-		"max-age takes nothing stale":        {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MaxAge: 100 * s}, verdict: verdict{forward: forwardStale}},
-		"max-age with max-stale does":        {policy: lenient, age: 75 * s, want: faas.CacheDirectives{MaxAge: 100 * s, MaxStale: 20 * s}, verdict: verdict{stopgap: true}},
-		"min-fresh takes nothing stale":      {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MinFresh: s}, verdict: verdict{forward: forwardStale}},
+		"too stale for this caller":          {policy: plain, age: 66 * s, want: faas.CacheDirectives{MaxStale: 6 * s}, decision: decision{forward: forwardStale}},
+		"while it is revalidated":            {policy: lenient, age: 69 * s, decision: decision{revalidate: true, ifError: true}},
+		"while nobody may store a new one":   {policy: lenient, age: 69 * s, want: faas.CacheDirectives{NoStore: true}, decision: decision{ifError: true}},
+		"if there is an error":               {policy: lenient, age: 70 * s, decision: decision{forward: forwardStale, ifError: true}},
+		"too old for anything":               {policy: lenient, age: 160 * s, decision: decision{forward: forwardStale}},
+		"max-age takes nothing stale":        {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MaxAge: 100 * s}, decision: decision{forward: forwardStale}},
+		"max-age with max-stale does":        {policy: lenient, age: 75 * s, want: faas.CacheDirectives{MaxAge: 100 * s, MaxStale: 20 * s}, decision: decision{ifError: true}},
+		"min-fresh takes nothing stale":      {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MinFresh: s}, decision: decision{forward: forwardStale}},
 		"a failure, young":                   {policy: lenient, failure: true, age: 4 * s},
-		"a failure is never served stale":    {policy: lenient, failure: true, age: 5 * s, verdict: verdict{forward: forwardStale}},
-		"failures are not kept any more":     {policy: plain, failure: true, age: 0, verdict: verdict{forward: forwardStale}},
+		"a failure is never served stale":    {policy: lenient, failure: true, age: 5 * s, decision: decision{forward: forwardStale}},
+		"failures are not kept any more":     {policy: plain, failure: true, age: 0, decision: decision{forward: forwardStale}},
 		"a failure, for whoever takes stale": {policy: lenient, failure: true, age: 6 * s, want: faas.CacheDirectives{MaxStale: time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tt.ttl == 0 {
 				tt.ttl = 60 * s
 			}
-			got := judge(&tt.policy, tt.failure, tt.ttl, tt.age, tt.want)
-			if got.ttl = 0; got != tt.verdict {
-				t.Errorf("got %+v, want %+v", got, tt.verdict)
+			got := evaluate(&tt.policy, tt.failure, tt.ttl, tt.age, tt.want)
+			if got.ttl = 0; got != tt.decision {
+				t.Errorf("got %+v, want %+v", got, tt.decision)
 			}
 		})
 	}
@@ -59,18 +59,18 @@ func TestJudge(t *testing.T) {
 func older(t *testing.T, r *Results, d *faas.Descriptor, body string, by time.Duration) {
 	t.Helper()
 	c := call{results: r, function: d, request: faas.Request{Body: []byte(body)}}
-	if !c.address() || !c.locate() {
+	if !c.identify() || !c.locate() {
 		t.Fatal("the input has no key")
 	}
-	if err := r.store.get(t.Context(), c.keys, c.values); err != nil {
+	if err := r.store.Get(t.Context(), c.keys, c.values); err != nil {
 		t.Fatal(err)
 	}
-	e, ok := r.codec.decode(c.keys[0], c.values[0])
+	e, ok := r.codec.Decode(c.keys[0], c.values[0])
 	if !ok {
 		t.Fatal("nothing is stored")
 	}
-	e.born = e.born.Add(-by)
-	if err := r.store.set(t.Context(), c.keys[0], r.codec.encode(c.keys[0], &e, c.values[1:]), time.Hour); err != nil {
+	e.Born = e.Born.Add(-by)
+	if err := r.store.Set(t.Context(), c.keys[0], r.codec.Encode(c.keys[0], &e, c.values[1:]), time.Hour); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -88,7 +88,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		d := with(func(p *faas.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
 		f := &function{}
 		ask(t, r, f, d, input, faas.CacheDirectives{})
-		r.flights.running.Wait() // its lease is gone: who waits for one has no use for a run of its own
+		r.wait() // its lease is gone: who waits for one has no use for a run of its own
 		older(t, r, d, input, 90*time.Second)
 		f.version.Add(1)
 		f.started, f.release = make(chan struct{}, 10), make(chan struct{})
@@ -102,7 +102,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 			t.Error("more than one run in the background")
 		}
 		close(f.release)
-		r.flights.running.Wait()
+		r.wait()
 		if got := ask(t, r, f, d, input, faas.CacheDirectives{}); !got.Hit || got.TTL <= 0 || string(got.Body) != "v1 "+input {
 			t.Errorf("after the run: got %+v, %s; want a fresh result", got, got.Body)
 		}

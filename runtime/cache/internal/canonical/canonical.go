@@ -1,4 +1,6 @@
-package cache
+// Package canonical writes a JSON object in the one form that all its spellings
+// share, so that equal inputs have equal cache keys.
+package canonical
 
 import (
 	"bytes"
@@ -7,28 +9,32 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode"
 )
 
-// spelling is a request's JSON object in the one form that all its spellings
-// share: no white space, members sorted, numbers as written.
-type spelling struct {
-	text    []byte
+// An Object is a JSON object in canonical form: no white space, members sorted
+// by name, numbers as written.
+type Object struct {
+	Text    []byte
 	members []member
 	few     [4]member // room for members without an allocation
 }
 
-type member struct{ name, value []byte } // both as JSON, without the name's quotes
+type member struct{ name, value []byte } // both as JSON, without the quotes of the name
 
-// read finds the canonical form of body. It returns false for what is no JSON
-// object, and for members that differ in case only or not at all: what they
-// mean depends on their order.
-func (in *spelling) read(body []byte) bool {
+// Read makes o the canonical form of body; an empty body is an empty object. It
+// returns false if body is no JSON object, is nested too deeply, or has members
+// whose names differ only in case or not at all: their meaning depends on their
+// order.
+//
+// Text refers to body where that is in canonical form already.
+func (o *Object) Read(body []byte) bool {
 	if len(body) == 0 {
 		body = []byte("{}")
 	}
-	in.members = in.few[:0]
-	if in.scan(body) {
-		in.text = body
+	o.members = o.few[:0]
+	if o.scan(body) {
+		o.Text = body
 		return true
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -40,22 +46,30 @@ func (in *spelling) read(body []byte) bool {
 	if _, err := d.Token(); err != io.EOF {
 		return false
 	}
-	in.text = text
+	o.Text = text
 	var members map[string]json.RawMessage
 	if json.Unmarshal(text, &members) != nil {
 		return false
 	}
-	in.members = in.few[:0]
+	o.members = o.few[:0]
 	for name, value := range members {
-		in.members = append(in.members, member{[]byte(name), value})
+		o.members = append(o.members, member{[]byte(name), value})
 	}
 	return true
 }
 
-// field returns the member of that name as text, for a tag. Names are compared
-// as encoding/json compares them when it fills a struct.
-func (in *spelling) field(name string) (string, bool) {
-	for _, m := range in.members {
+// Clone returns a copy that may be used when o is reused. It shares Text.
+func (o *Object) Clone() Object {
+	clone := *o
+	clone.members = slices.Clone(o.members)
+	return clone
+}
+
+// Field returns the member of that name as text: a string, an integer, true or
+// false. It returns false for any other value, and if there is none. Names are
+// compared as encoding/json compares them when it fills a struct.
+func (o *Object) Field(name string) (string, bool) {
+	for _, m := range o.members {
 		if !strings.EqualFold(string(m.name), name) {
 			continue
 		}
@@ -74,24 +88,28 @@ func (in *spelling) field(name string) (string, bool) {
 	return "", false
 }
 
+// integer reports whether b is an integer with only one spelling.
 func integer(b []byte) bool {
 	b, negative := bytes.CutPrefix(b, []byte("-"))
 	return !(negative && string(b) == "0") && len(b) > 0 && len(b) < 20 && !bytes.ContainsFunc(b, func(r rune) bool { return r < '0' || r > '9' }) && (b[0] != '0' || len(b) == 1)
 }
 
-// maxScanned is how many members scan compares with each other. maxDepth is how
-// deep an input may be that is cached: what is in an object is copied for each
-// object around it.
 const (
+	// maxScanned bounds the members that scan compares with each other.
 	maxScanned = 32
-	maxDepth   = 100
+	// maxDepth bounds the nesting, because the contents of an object are copied
+	// once for each object around it.
+	maxDepth = 100
 )
 
-var errDeep = errors.New("objects and arrays are nested too deep")
+var (
+	errDeep      = errors.New("objects and arrays are nested too deeply")
+	errAmbiguous = errors.New("names of members differ only in case")
+)
 
-// scan recognises the inputs that most calls have: a flat object of simple
-// strings, integers and booleans that is in canonical form already.
-func (in *spelling) scan(b []byte) bool {
+// scan recognizes what most calls send: a flat object of simple strings,
+// integers and booleans that is in canonical form already.
+func (o *Object) scan(b []byte) bool {
 	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
 		return false
 	}
@@ -108,18 +126,18 @@ func (in *spelling) scan(b []byte) bool {
 		if length <= 0 || length >= len(rest) {
 			return false
 		}
-		if len(in.members) == maxScanned {
+		if len(o.members) == maxScanned {
 			return false
 		}
-		if n := len(in.members); n > 0 && bytes.Compare(in.members[n-1].name, name) >= 0 {
+		if n := len(o.members); n > 0 && bytes.Compare(o.members[n-1].name, name) >= 0 {
 			return false
 		}
-		for _, m := range in.members {
+		for _, m := range o.members {
 			if strings.EqualFold(string(m.name), string(name)) {
 				return false
 			}
 		}
-		in.members = append(in.members, member{name, rest[:length]})
+		o.members = append(o.members, member{name, rest[:length]})
 		switch b = rest[length:]; {
 		case len(b) == 1:
 			return b[0] == '}'
@@ -128,11 +146,11 @@ func (in *spelling) scan(b []byte) bool {
 		}
 		b = b[1:]
 	}
-	return len(in.members) == 0 && len(b) == 1
+	return len(o.members) == 0 && len(b) == 1
 }
 
-// simpleString is the length of the string that b begins with, quotes
-// included; -1 if it needs a closer look.
+// simpleString returns the length of the string that b begins with, quotes
+// included. It returns -1 for a string that may have another spelling.
 func simpleString(b []byte) int {
 	for i := 1; i < len(b); i++ {
 		switch c := b[i]; {
@@ -145,6 +163,7 @@ func simpleString(b []byte) int {
 	return -1
 }
 
+// simpleValue is simpleString for strings, integers and booleans.
 func simpleValue(b []byte) int {
 	if len(b) == 0 {
 		return -1
@@ -162,7 +181,7 @@ func simpleValue(b []byte) int {
 	return -1
 }
 
-// appendCanonical appends the canonical form of d's next value, at that depth.
+// appendCanonical appends the canonical form of the next value of d.
 func appendCanonical(b []byte, d *json.Decoder, depth int) ([]byte, error) {
 	if depth > maxDepth {
 		return nil, errDeep
@@ -229,4 +248,18 @@ func appendObject(b []byte, d *json.Decoder, depth int) ([]byte, error) {
 	}
 	_, err := d.Token()
 	return append(b, '}'), err
+}
+
+// fold maps names that encoding/json takes for the same to one name. It takes the
+// smallest rune of each case orbit, as strings.EqualFold does.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		for {
+			next := unicode.SimpleFold(r)
+			if next <= r {
+				return next
+			}
+			r = next
+		}
+	}, name)
 }
