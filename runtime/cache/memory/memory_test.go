@@ -7,8 +7,24 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/rabbet-fn/rabbet/runtime/cache/store"
+	"github.com/rabbet-fn/rabbet/runtime/cache/storetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, storetest.Harness{Open: func(t *testing.T) store.Store {
+		s, err := Open("memory://", store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}})
+}
 
 func TestMemoryIsBounded(t *testing.T) {
 	offer(t, 30_000)
