@@ -54,7 +54,7 @@ func TestBroker(t *testing.T) {
 		}
 	}
 	call()
-	call() // nobody knows yet that it is cached
+	call() // the directory does not know yet that it is cached
 	dir.Hear(faas.Announcement{Worker: "w", Functions: []faas.Descriptor{*descriptor}}, time.Now())
 	call()
 	call()

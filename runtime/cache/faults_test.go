@@ -65,10 +65,10 @@ func load(t *testing.T, what string, r *Results, n int) (hits int) {
 	return int(hit.Load())
 }
 
-// leftAlone fails the test unless a store that does not answer was left alone
-// after the first moments: whoever was there when it fell silent has tried it,
-// and since then one call a second.
-func leftAlone(t *testing.T, r *Results, fn func()) {
+// expectOpenBreaker fails the test unless the circuit breaker of a store that does
+// not answer opens: the calls that were in flight have tried it, and then one call
+// a second.
+func expectOpenBreaker(t *testing.T, r *Results, fn func()) {
 	t.Helper()
 	before, began := r.Stats().Errors, time.Now()
 	fn()
@@ -99,7 +99,7 @@ func TestServerFaults(t *testing.T) {
 			load(t, "well", r, 2000)
 
 			server.Hang()
-			leftAlone(t, r, func() {
+			expectOpenBreaker(t, r, func() {
 				if load(t, "hung", r, 2000) > 0 {
 					t.Error("hits out of nowhere")
 				}
@@ -112,7 +112,7 @@ func TestServerFaults(t *testing.T) {
 			load(t, "after it hung", r, 500)
 
 			server.Kill()
-			leftAlone(t, r, func() {
+			expectOpenBreaker(t, r, func() {
 				if load(t, "killed", r, 2000) > 0 {
 					t.Error("hits out of nowhere")
 				}
@@ -136,7 +136,7 @@ func TestServerFaults(t *testing.T) {
 				both.Wait()
 			})
 			r := openFaulty(t, scheme+proxy.Address, 100*time.Millisecond)
-			leftAlone(t, r, func() {
+			expectOpenBreaker(t, r, func() {
 				if load(t, "200 ms slow", r, 2000) > 0 {
 					t.Error("hits that took longer than the timeout")
 				}
@@ -227,7 +227,7 @@ func TestOneOfThreeMemcachedIsGone(t *testing.T) {
 		"killed": {1, servers[1].Kill, servers[1].Start},
 	} {
 		fault.begin()
-		leftAlone(t, r, func() { load(t, "one "+name, r, 3000) })
+		expectOpenBreaker(t, r, func() { load(t, "one "+name, r, 3000) })
 		expectHits(t, r, func(keys []string) bool { // an entry and its tag: both are elsewhere for 4 of 9
 			return !slices.ContainsFunc(keys, func(key string) bool { return memcachedAddress(url, key) == servers[fault.gone].Address })
 		})
@@ -277,7 +277,7 @@ func TestClusterLosesANode(t *testing.T) {
 	gone := nodes[2].Address
 	cluster := redisClient(t, url).(*redis.ClusterClient)
 	nodes[2].Kill()
-	leftAlone(t, r, func() { load(t, "one of three is gone", r, 3000) })
+	expectOpenBreaker(t, r, func() { load(t, "one of three is gone", r, 3000) })
 	expectHits(t, r, func(keys []string) bool {
 		return !slices.ContainsFunc(keys, func(key string) bool {
 			client, err := cluster.MasterForKey(context.Background(), key)

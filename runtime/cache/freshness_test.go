@@ -8,7 +8,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-func TestJudge(t *testing.T) {
+func TestEvaluate(t *testing.T) {
 	const s = time.Second
 	plain := faas.CachePolicy{TTL: 60 * s}
 	lenient := faas.CachePolicy{TTL: 60 * s, StaleWhileRevalidate: 10 * s, StaleIfError: 100 * s, Negative: 5 * s}
@@ -20,28 +20,28 @@ func TestJudge(t *testing.T) {
 		want     faas.CacheDirectives
 		decision decision // but for its ttl
 	}{
-		"fresh":                              {policy: plain, age: 59 * s},
-		"old":                                {policy: plain, age: 60 * s, decision: decision{forward: forwardStale}},
-		"the policy's time is shorter now":   {policy: faas.CachePolicy{TTL: 10 * s}, age: 11 * s, decision: decision{forward: forwardStale}},
-		"the policy's time is longer now":    {policy: plain, ttl: 10 * s, age: 11 * s, decision: decision{forward: forwardStale}},
-		"no-cache":                           {policy: lenient, age: s, want: faas.CacheDirectives{NoCache: true}, decision: decision{forward: forwardRequest}},
-		"young enough":                       {policy: plain, age: 5 * s, want: faas.CacheDirectives{MaxAge: 5 * s}},
-		"not young enough":                   {policy: plain, age: 6 * s, want: faas.CacheDirectives{MaxAge: 5 * s}, decision: decision{forward: forwardRequest}},
-		"fresh for long enough":              {policy: plain, age: 50 * s, want: faas.CacheDirectives{MinFresh: 10 * s}},
-		"not fresh for long enough":          {policy: plain, age: 51 * s, want: faas.CacheDirectives{MinFresh: 10 * s}, decision: decision{forward: forwardRequest}},
-		"stale, taken by this caller":        {policy: plain, age: 65 * s, want: faas.CacheDirectives{MaxStale: 6 * s}},
-		"too stale for this caller":          {policy: plain, age: 66 * s, want: faas.CacheDirectives{MaxStale: 6 * s}, decision: decision{forward: forwardStale}},
-		"while it is revalidated":            {policy: lenient, age: 69 * s, decision: decision{revalidate: true, ifError: true}},
-		"while nobody may store a new one":   {policy: lenient, age: 69 * s, want: faas.CacheDirectives{NoStore: true}, decision: decision{ifError: true}},
-		"if there is an error":               {policy: lenient, age: 70 * s, decision: decision{forward: forwardStale, ifError: true}},
-		"too old for anything":               {policy: lenient, age: 160 * s, decision: decision{forward: forwardStale}},
-		"max-age takes nothing stale":        {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MaxAge: 100 * s}, decision: decision{forward: forwardStale}},
-		"max-age with max-stale does":        {policy: lenient, age: 75 * s, want: faas.CacheDirectives{MaxAge: 100 * s, MaxStale: 20 * s}, decision: decision{ifError: true}},
-		"min-fresh takes nothing stale":      {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MinFresh: s}, decision: decision{forward: forwardStale}},
-		"a failure, young":                   {policy: lenient, failure: true, age: 4 * s},
-		"a failure is never served stale":    {policy: lenient, failure: true, age: 5 * s, decision: decision{forward: forwardStale}},
-		"failures are not kept any more":     {policy: plain, failure: true, age: 0, decision: decision{forward: forwardStale}},
-		"a failure, for whoever takes stale": {policy: lenient, failure: true, age: 6 * s, want: faas.CacheDirectives{MaxStale: time.Hour}},
+		"fresh":                             {policy: plain, age: 59 * s},
+		"old":                               {policy: plain, age: 60 * s, decision: decision{forward: forwardStale}},
+		"the policy's time is shorter now":  {policy: faas.CachePolicy{TTL: 10 * s}, age: 11 * s, decision: decision{forward: forwardStale}},
+		"the policy's time is longer now":   {policy: plain, ttl: 10 * s, age: 11 * s, decision: decision{forward: forwardStale}},
+		"no-cache":                          {policy: lenient, age: s, want: faas.CacheDirectives{NoCache: true}, decision: decision{forward: forwardRequest}},
+		"young enough":                      {policy: plain, age: 5 * s, want: faas.CacheDirectives{MaxAge: 5 * s}},
+		"not young enough":                  {policy: plain, age: 6 * s, want: faas.CacheDirectives{MaxAge: 5 * s}, decision: decision{forward: forwardRequest}},
+		"fresh for long enough":             {policy: plain, age: 50 * s, want: faas.CacheDirectives{MinFresh: 10 * s}},
+		"not fresh for long enough":         {policy: plain, age: 51 * s, want: faas.CacheDirectives{MinFresh: 10 * s}, decision: decision{forward: forwardRequest}},
+		"stale, taken by this caller":       {policy: plain, age: 65 * s, want: faas.CacheDirectives{MaxStale: 6 * s}},
+		"too stale for this caller":         {policy: plain, age: 66 * s, want: faas.CacheDirectives{MaxStale: 6 * s}, decision: decision{forward: forwardStale}},
+		"while it is revalidated":           {policy: lenient, age: 69 * s, decision: decision{revalidate: true, ifError: true}},
+		"while a new one may not be stored": {policy: lenient, age: 69 * s, want: faas.CacheDirectives{NoStore: true}, decision: decision{ifError: true}},
+		"if there is an error":              {policy: lenient, age: 70 * s, decision: decision{forward: forwardStale, ifError: true}},
+		"too old for anything":              {policy: lenient, age: 160 * s, decision: decision{forward: forwardStale}},
+		"max-age takes nothing stale":       {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MaxAge: 100 * s}, decision: decision{forward: forwardStale}},
+		"max-age with max-stale does":       {policy: lenient, age: 75 * s, want: faas.CacheDirectives{MaxAge: 100 * s, MaxStale: 20 * s}, decision: decision{ifError: true}},
+		"min-fresh takes nothing stale":     {policy: lenient, age: 61 * s, want: faas.CacheDirectives{MinFresh: s}, decision: decision{forward: forwardStale}},
+		"a failure, young":                  {policy: lenient, failure: true, age: 4 * s},
+		"a failure is never served stale":   {policy: lenient, failure: true, age: 5 * s, decision: decision{forward: forwardStale}},
+		"failures are not kept any more":    {policy: plain, failure: true, age: 0, decision: decision{forward: forwardStale}},
+		"a failure, for a caller of stale":  {policy: lenient, failure: true, age: 6 * s, want: faas.CacheDirectives{MaxStale: time.Hour}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tt.ttl == 0 {
@@ -88,7 +88,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		d := with(func(p *faas.CachePolicy) { p.StaleWhileRevalidate = time.Minute })
 		f := &function{}
 		ask(t, r, f, d, input, faas.CacheDirectives{})
-		r.wait() // its lease is gone: who waits for one has no use for a run of its own
+		r.wait() // until its lease is released
 		older(t, r, d, input, 90*time.Second)
 		f.version.Add(1)
 		f.started, f.release = make(chan struct{}, 10), make(chan struct{})
@@ -216,27 +216,27 @@ func TestIdentity(t *testing.T) {
 			}
 			return got
 		}
-		for _, who := range []string{"ada", "bob"} {
-			if got := call(private, who); got.Hit || !got.Stored {
-				t.Errorf("%s, first: got %+v", who, got)
+		for _, identity := range []string{"ada", "bob"} {
+			if got := call(private, identity); got.Hit || !got.Stored {
+				t.Errorf("%s, first: got %+v", identity, got)
 			}
-			if got := call(private, who); !got.Hit {
-				t.Errorf("%s, second: got %+v", who, got)
+			if got := call(private, identity); !got.Hit {
+				t.Errorf("%s, second: got %+v", identity, got)
 			}
 		}
 		for range 2 {
 			if got := call(private, ""); got.Hit || got.Stored || got.Forward != forwardBypass {
-				t.Errorf("nobody: got %+v, want a bypass", got)
+				t.Errorf("no identity: got %+v, want a bypass", got)
 			}
 		}
 		if got := call(descriptor, ""); got.Hit {
-			t.Error("a result of somebody's became everybody's")
+			t.Error("a result of one caller was served to all")
 		}
 		if got := call(descriptor, "ada"); !got.Hit {
-			t.Error("a function that does not ask who it is for keeps results apart")
+			t.Error("results are kept apart though the policy names no identity")
 		}
 		if got := call(private, "eve"); got.Hit {
-			t.Error("a result of everybody's became somebody's")
+			t.Error("a result of all callers was served as the one of a caller")
 		}
 	})
 }

@@ -39,20 +39,20 @@ func callFor(t *testing.T, r *Results, d *faas.Descriptor, body string) *call {
 	return c
 }
 
-// spoiled are the ways in which what stands under key may be spoiled, behind
-// the cache's back; good is what should be there.
-func spoiled(t *testing.T, r *Results, url, key string, good []byte) map[string]func() error {
+// corruptions are functions that each corrupt what is stored under key; good is
+// what should be stored.
+func corruptions(t *testing.T, r *Results, url, key string, good []byte) map[string]func() error {
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-1] ^= 1
 	older, younger := bytes.Clone(good), bytes.Clone(good)
 	older[0], younger[0] = formatOlder, formatYounger
-	ways := map[string]func() error{}
+	corrupt := map[string]func() error{}
 	for name, value := range map[string][]byte{
 		"empty": {}, "one byte": {formatPlain}, "text": []byte("hello"), "a number": []byte("42"), "cut off": good[:len(good)-1], "cut in half": good[:len(good)/2],
 		"one bit flipped": flipped, "of an older version": older, "of a younger version": younger, "too much of it": append(bytes.Clone(good), 0),
 		"all ones": bytes.Repeat([]byte{0xff}, 1000), "compressed rubbish": {formatCompressed, 0xff, 0xff, 0xff, 0xff, 0x0f},
 	} {
-		ways[name] = func() error { return r.store.Set(t.Context(), key, value, time.Hour) }
+		corrupt[name] = func() error { return r.store.Set(t.Context(), key, value, time.Hour) }
 	}
 	switch {
 	case strings.HasPrefix(url, "redis"):
@@ -61,7 +61,7 @@ func spoiled(t *testing.T, r *Results, url, key string, good []byte) map[string]
 			{"RPUSH", key, good}, {"HSET", key, "field", good}, {"SADD", key, good}, {"ZADD", key, 1, good}, {"XADD", key, "*", "field", good},
 			{"SETBIT", key, 8000, 1}, {"PFADD", key, good}, {"INCR", key},
 		} {
-			ways[fmt.Sprint(command[0])] = func() error {
+			corrupt[fmt.Sprint(command[0])] = func() error {
 				if err := client.Del(t.Context(), key).Err(); err != nil {
 					return err
 				}
@@ -70,10 +70,10 @@ func spoiled(t *testing.T, r *Results, url, key string, good []byte) map[string]
 		}
 	case strings.HasPrefix(url, "memcached"):
 		client := memcachedClient(t, url, key)
-		ways["flags of another client"] = func() error {
+		corrupt["flags of another client"] = func() error {
 			return client.Set(&memcache.Item{Key: key, Value: []byte("a:1:{i:0;i:1;}"), Flags: 1<<32 - 1})
 		}
-		ways["a counter"] = func() error {
+		corrupt["a counter"] = func() error {
 			if err := client.Set(&memcache.Item{Key: key, Value: []byte("9")}); err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ func spoiled(t *testing.T, r *Results, url, key string, good []byte) map[string]
 			return err
 		}
 	}
-	return ways
+	return corrupt
 }
 
 // redisClient is a client for what the store at url stores.
@@ -109,17 +109,17 @@ func memcachedClient(t *testing.T, url, key string) *memcache.Client {
 	return client
 }
 
-// Whatever stands in the place of an entry or of a tag's generation: every call
-// is answered right, the cache stays in use, and what is spoiled is made anew.
+// Whatever is stored in place of an entry or of a generation: every call is
+// answered correctly, the cache stays in use, and the value is replaced.
 func TestGarbage(t *testing.T) {
 	storesByURL(t, func(t *testing.T, url string) {
 		r := open(t, url)
 		f, version := &function{}, 0
-		check := func(what string, spoil func() error) {
+		check := func(what string, corrupt func() error) {
 			t.Helper()
 			version++
 			f.version.Store(int32(version))
-			if err := spoil(); err != nil {
+			if err := corrupt(); err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}
 			want := "v" + strconv.Itoa(version) + " " + input
@@ -133,8 +133,8 @@ func TestGarbage(t *testing.T) {
 		c := callFor(t, r, descriptor, input)
 		good := [][]byte{bytes.Clone(c.values[0]), bytes.Clone(c.values[1])}
 		for i, what := range []string{"an entry: ", "a generation: "} {
-			for name, spoil := range spoiled(t, r, url, c.keys[i], good[i]) {
-				check(what+name, spoil)
+			for name, corrupt := range corruptions(t, r, url, c.keys[i], good[i]) {
+				check(what+name, corrupt)
 				if t.Failed() { // the next one would begin with what this one left
 					return
 				}
@@ -146,8 +146,8 @@ func TestGarbage(t *testing.T) {
 	})
 }
 
-// The same for a lease: what is none holds nobody up, and is no reason to leave
-// the server alone.
+// The same for a lease: what is stored in its place delays no call, and does not
+// open the circuit breaker.
 func TestGarbageForALease(t *testing.T) {
 	url := servertest.Redis(t)
 	r, f := open(t, url), &function{}

@@ -61,7 +61,7 @@ func TestOneRunOverAllProcesses(t *testing.T) {
 			t.Errorf("1,000 misses: the function ran %d times, want once", n)
 		}
 
-		// After an invalidation nobody waits for who began before it.
+		// After an invalidation, no call waits for a run that started before it.
 		f.version.Add(1)
 		f.release = make(chan struct{})
 		if err := processes[0].Invalidate(t.Context(), "thing:42"); err != nil {
@@ -82,7 +82,7 @@ func TestOneRunOverAllProcesses(t *testing.T) {
 	})
 }
 
-// lateLease holds up whoever asks for a lease.
+// lateLease delays requests for a lease.
 type lateLease struct {
 	store.Store
 	asked, release chan struct{}
@@ -113,7 +113,7 @@ func TestLeaseAfterTheResult(t *testing.T) {
 			}
 			done <- result
 		}()
-		<-late.asked // it has looked, in vain
+		<-late.asked // its lookup found nothing
 		ask(t, a, f, descriptor, input, faas.CacheDirectives{})
 		a.wait()
 		close(late.release)
@@ -129,7 +129,7 @@ func TestLeaseAfterTheResult(t *testing.T) {
 // tornStore reads an entry, and its lease some time later.
 type tornStore struct {
 	store.Store
-	between chan struct{} // told when it has read the one, and waits to be told to read the other
+	between chan struct{} // receives after the first read, and again before the second one
 }
 
 func (s *tornStore) Get(ctx context.Context, keys []string, values [][]byte) error {
@@ -220,7 +220,7 @@ func TestCrashedHolder(t *testing.T) {
 	})
 }
 
-// A holder that has nothing to store holds nobody up.
+// A holder that has nothing to store delays no other process.
 func TestLeaseInVain(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		processes := several(t, url, 2)

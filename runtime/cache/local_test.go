@@ -18,8 +18,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// board is a notice board for the processes of a test. While it is cut,
-// nothing that is broadcast arrives, and nobody is told.
+// board is a Broadcaster for the processes of a test. While it is cut, no message
+// arrives, and senders do not notice.
 type board struct {
 	mu        sync.Mutex
 	cut       bool
@@ -75,7 +75,7 @@ func processes(t *testing.T, url string, cfg Config) (a, b *Results) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { r.Close() })
-		servertest.Eventually(t, "the broadcast is heard", func() bool { return r.Stats().LocalOn })
+		servertest.Eventually(t, "a heartbeat arrives", func() bool { return r.Stats().LocalOn })
 		both[i] = r
 	}
 	return both[0], both[1]
@@ -156,24 +156,24 @@ func TestLocalBound(t *testing.T) {
 
 func TestLocalLevelIsOffWithoutBroadcast(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
-		news := &board{}
-		a, b := processes(t, url, Config{Broadcast: news, localBound: time.Hour, heartbeatInterval: 5 * time.Millisecond, heartbeatTimeout: 500 * time.Millisecond})
+		messages := &board{}
+		a, b := processes(t, url, Config{Broadcast: messages, localBound: time.Hour, heartbeatInterval: 5 * time.Millisecond, heartbeatTimeout: 500 * time.Millisecond})
 		f := &function{}
 		ask(t, a, f, descriptor, input, faas.CacheDirectives{})
 		servertest.Eventually(t, "a hit in process", func() bool { ask(t, b, f, descriptor, input, faas.CacheDirectives{}); return b.Stats().Local > 0 })
-		news.setCut(true)
+		messages.setCut(true)
 		servertest.Eventually(t, "it is off", func() bool { return !b.Stats().LocalOn })
 		f.version.Add(1)
 		if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
 		if got := ask(t, b, f, descriptor, input, faas.CacheDirectives{}); string(got.Body) != "v1 "+input {
-			t.Errorf("while broadcasts are not heard: got %s", got.Body)
+			t.Errorf("while no broadcast arrives: got %s", got.Body)
 		}
 		if s := b.Stats(); s.LocalOn {
 			t.Errorf("got %+v", s)
 		}
-		news.setCut(false)
+		messages.setCut(false)
 		servertest.Eventually(t, "it is on again", func() bool { return b.Stats().LocalOn })
 	})
 }
@@ -228,8 +228,8 @@ func TestInvalidateDuringLook(t *testing.T) {
 	})
 }
 
-// A result that is asked for again and again is read ahead of its end: nobody
-// waits for the store.
+// A result that is in use is read again before it expires: no call waits for the
+// store.
 func TestRefreshAhead(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		_, b := processes(t, url, Config{Broadcast: &board{}, localBound: time.Hour})
@@ -267,7 +267,7 @@ func TestRefreshAhead(t *testing.T) {
 		}
 
 		k.refreshing.Store(false)
-		if err := b.store.Invalidate(t.Context(), generationKey(b.namespace, "thing:42")); err != nil { // and nobody hears of it
+		if err := b.store.Invalidate(t.Context(), generationKey(b.namespace, "thing:42")); err != nil { // without a broadcast
 			t.Fatal(err)
 		}
 		ask(t, b, f, descriptor, input, faas.CacheDirectives{})
@@ -323,9 +323,9 @@ func offerLocally(t testing.TB, n, size, atLeast int) (peak uint64) {
 }
 
 func TestStatsOfAll(t *testing.T) {
-	news := &board{}
+	messages := &board{}
 	for _, process := range []string{"two", "one"} {
-		r, err := openResults("memory://", 0, Config{Process: process, Broadcast: news, Local: 1 << 20})
+		r, err := openResults("memory://", 0, Config{Process: process, Broadcast: messages, Local: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -345,7 +345,7 @@ func TestStatsOfAll(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		var err error
-		if all, err = AskStats(ctx, news); err != nil {
+		if all, err = AskStats(ctx, messages); err != nil {
 			t.Fatal(err)
 		}
 		return len(all) == 2
@@ -362,14 +362,16 @@ func TestStatsOfAll(t *testing.T) {
 	}
 }
 
-// deaf cannot broadcast.
-type deaf struct{ board }
+// failingBoard cannot broadcast.
+type failingBoard struct{ board }
 
-func (*deaf) Broadcast(context.Context, string, []byte) error { return errors.New("no connection") }
+func (*failingBoard) Broadcast(context.Context, string, []byte) error {
+	return errors.New("no connection")
+}
 
 // The store decides: an invalidation that cannot be broadcast has been made.
 func TestInvalidateWithoutBroadcast(t *testing.T) {
-	r, err := openResults("memory://", 0, Config{Broadcast: &deaf{}})
+	r, err := openResults("memory://", 0, Config{Broadcast: &failingBoard{}})
 	if err != nil {
 		t.Fatal(err)
 	}

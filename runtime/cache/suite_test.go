@@ -65,13 +65,13 @@ func openResults(url string, timeout time.Duration, cfg Config) (*Results, error
 	return New(s, cfg)
 }
 
-// function answers with its input and a version that counts up when told to.
+// function answers with its input and a version that the test increases.
 type function struct {
 	calls   atomic.Int32
 	version atomic.Int32
 	fail    error
 	pad     int
-	started chan struct{} // if set, told of each run after it has read the version
+	started chan struct{} // if set, receives when a run has read the version
 	release chan struct{} // if set, each run waits for it
 }
 
@@ -204,7 +204,7 @@ func TestLongTimes(t *testing.T) {
 }
 
 // What was read before an invalidation and is stored after it must not be
-// served, nor be shared with those who ask after the invalidation.
+// served, nor be shared with calls that come after the invalidation.
 func TestInvalidateDuringFill(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		slow := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
@@ -233,7 +233,7 @@ func TestInvalidateDuringFill(t *testing.T) {
 	})
 }
 
-func TestNewcomersDoNotJoinOldFlights(t *testing.T) {
+func TestCallsAfterInvalidationDoNotJoinOlderRuns(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 2), release: make(chan struct{})}
 		results := make(chan faas.CacheResult, 2)
@@ -424,14 +424,14 @@ func TestDirectives(t *testing.T) {
 	})
 }
 
-func TestSingleFlight(t *testing.T) {
+func TestSingleflight(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
 		request := faas.Request{Body: []byte(input)}
-		leader, leave := context.WithCancel(t.Context())
+		first, giveUp := context.WithCancel(t.Context())
 		left := make(chan error)
-		go func() { // ends when the leader leaves
-			_, err := r.Call(leader, f, descriptor, request, faas.CacheDirectives{})
+		go func() { // ends when the first caller gives up
+			_, err := r.Call(first, f, descriptor, request, faas.CacheDirectives{})
 			left <- err
 		}()
 		<-f.started
@@ -452,12 +452,12 @@ func TestSingleFlight(t *testing.T) {
 				}
 			})
 		}
-		for waiting(r) < 2 { // somebody else must be there before the leader leaves
+		for waiting(r) < 2 { // another call must wait before the first caller gives up
 			time.Sleep(time.Millisecond)
 		}
-		leave()
+		giveUp()
 		if err := <-left; faas.AsError(err).Code != faas.CodeCanceled {
-			t.Errorf("the caller who left: got %v", err)
+			t.Errorf("the caller that gave up: got %v", err)
 		}
 		close(f.release)
 		all.Wait()
@@ -467,8 +467,7 @@ func TestSingleFlight(t *testing.T) {
 	})
 }
 
-// Whoever waits for the same call of somebody else waits no longer than it would
-// for its own.
+// A caller that waits for an equal call waits no longer than for its own.
 func TestDeadlineWhileWaiting(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}

@@ -34,7 +34,7 @@ func newEcho() *echo {
 	return s
 }
 
-// read reads keys in the background and tells done how that went.
+// read reads keys in the background and sends the error to done.
 func (s *echo) read(ctx context.Context, done chan<- error, keys ...string) {
 	go func() { // ends with the read
 		values := make([][]byte, len(keys))
@@ -48,7 +48,7 @@ func (s *echo) read(ctx context.Context, done chan<- error, keys ...string) {
 	}()
 }
 
-// queued waits until n reads wait for a trip.
+// queued waits until n reads are pending.
 func (s *echo) queued(n int) {
 	for {
 		s.server.mu.Lock()
@@ -57,7 +57,7 @@ func (s *echo) queued(n int) {
 		if waiting == n {
 			return
 		}
-		time.Sleep(100 * time.Microsecond) // between looks
+		time.Sleep(100 * time.Microsecond) // between checks
 	}
 }
 

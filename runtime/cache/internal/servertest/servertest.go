@@ -83,7 +83,7 @@ func StartCluster(t testing.TB) (url string, nodes []*Process) {
 			}
 		}
 	}
-	for _, n := range nodes { // each with a way to each slot: without full coverage, a node is content with its own
+	for _, n := range nodes { // all slots, because a node without full coverage is ready with its own
 		awaitReply(t, n.Address, "the cluster is complete", "cluster_slots_ok:16384", "CLUSTER", "INFO")
 		awaitReply(t, n.Address, "the cluster is ready", "cluster_state:ok", "CLUSTER", "INFO")
 	}
