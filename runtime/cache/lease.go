@@ -69,27 +69,27 @@ func (c *call) fillWithLease(ctx context.Context, forward string, background boo
 // because the lease may have been free only because another process has just
 // released it.
 func (c *call) fillAsHolder(ctx context.Context, forward, key string, own []byte) (faas.CacheResult, error) {
-	stored := make(chan bool, 1)
-	c.results.background.Go(func() { c.results.holdLease(context.WithoutCancel(ctx), key, own, stored) })
+	released, stored := make(chan bool, 1), false
+	defer func() { released <- stored }() // also after a panic
+	c.results.background.Go(func() { c.results.holdLease(context.WithoutCancel(ctx), key, own, released) })
 	result, found, err := c.lookupAgain(ctx, forward)
 	if !found {
 		result, err = c.fill(ctx, forward)
 	}
-	stored <- found || result.Stored
+	stored = found || result.Stored
 	return result, err
 }
 
-// holdLease renews a lease until stored says whether there is a result, and then
-// releases it.
-func (r *Results) holdLease(ctx context.Context, key string, own []byte, stored <-chan bool) {
+// holdLease renews a lease until released says whether a result was stored.
+func (r *Results) holdLease(ctx context.Context, key string, own []byte, released <-chan bool) {
 	ticker := time.NewTicker(leaseRenewal)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 			r.counters.failure(r.store.Set(ctx, key, own, leaseTTL))
-		case ok := <-stored:
-			if ok {
+		case stored := <-released:
+			if stored {
 				r.counters.failure(r.store.Delete(ctx, key))
 			} else {
 				r.counters.failure(r.store.Set(ctx, key, leaseFailed, leaseTTL))

@@ -29,7 +29,7 @@ func several(t *testing.T, url string, n int) []*Results {
 }
 
 // stampede makes n calls in each process at once, and returns when the function
-// has begun to run and everybody waits. all.Wait waits for the answers, none of
+// has started to run and all calls wait. all.Wait waits for the answers, none of
 // which may be older than oldest.
 func stampede(t *testing.T, all *sync.WaitGroup, processes []*Results, f *function, n int, oldest string) {
 	t.Helper()

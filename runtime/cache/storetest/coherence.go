@@ -189,14 +189,14 @@ func testRandomEvictions(t *testing.T, h Harness) {
 		all.Go(func() {
 			for range rounds {
 				id := mathrand.IntN(things)
-				switch n := mathrand.IntN(20); {
-				case n == 0:
+				switch mathrand.IntN(20) {
+				case 0:
 					writing[id].Lock()
 					version := functions[id].version.Add(1)
 					invalidate(t, r, id)
 					complete[id].Store(version)
 					writing[id].Unlock()
-				case n == 1:
+				case 1:
 					recorder.evict(t)
 				default:
 					oldest := complete[id].Load()
