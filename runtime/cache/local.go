@@ -90,10 +90,10 @@ func (c *call) lookupLocally(ctx context.Context, now time.Time) (lookup, bool) 
 // refreshLocal reads the entry again in the background, so that no caller waits
 // when it expires. If the store does not answer, the entry stays until then.
 func (c *call) refreshLocal(ctx context.Context, now time.Time) {
-	own := c.clone()
+	own := c.clone() // c is reused when its caller has its result
 	c.results.background.Go(func() {
 		if l := own.lookupInStore(context.WithoutCancel(ctx), now); !l.found && l.forward != forwardBypass {
-			c.results.local.entries.Invalidate(own.sum)
+			own.results.local.entries.Invalidate(own.sum)
 		}
 	})
 }
