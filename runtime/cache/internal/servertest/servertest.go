@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package servertest starts the servers that tests of the results cache need:
 // Redis and Memcached processes that can be killed and stopped, sentinels,
 // clusters, and listeners that misbehave. They run until the test ends.
@@ -188,8 +190,8 @@ func (s *Process) Kill() {
 	}
 }
 
-// freePort is a port on which nothing listens, below those that the system
-// hands out by itself: nothing takes it while its server is down.
+// freePort returns a port on which nothing listens. It is below the ports that the
+// system assigns, so that nothing takes it while the server is down.
 func freePort(t testing.TB) (port, address string) {
 	t.Helper()
 	for range 100 {
