@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	cachememory "github.com/rabbet-fn/rabbet/runtime/cache/memory"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/ingress"
@@ -235,7 +237,11 @@ func startIngress(t *testing.T, set *faas.Set[struct{}]) (*cache.Results, string
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- broker.Serve(ctx, fns) }()
-	results, err := cache.Open("memory://", cache.Config{})
+	store, err := cachememory.Open("memory://", store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := cache.New(store, cache.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,10 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/serve"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/services"
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/cache/memcached"
+	cachememory "github.com/rabbet-fn/rabbet/runtime/cache/memory"
+	cacheredis "github.com/rabbet-fn/rabbet/runtime/cache/redis"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
@@ -75,7 +79,7 @@ func newPair(t *testing.T, store string) *pair {
 func (p *pair) ingress(store, namespace string) (http.Handler, *cache.Results) {
 	p.t.Helper()
 	// Two busy cores may be slower than a store should be.
-	results, err := cache.Open(store, cache.Config{Namespace: namespace, Timeout: 5 * time.Second, Broadcast: p.broker})
+	results, err := openResults(store, 5*time.Second, cache.Config{Namespace: namespace, Broadcast: p.broker})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -390,3 +394,14 @@ func valueIn(t *testing.T, store, key string) string {
 	}
 	return value
 }
+
+// openResults opens results on the store at url, with a timeout of its own.
+func openResults(url string, timeout time.Duration, cfg cache.Config) (*cache.Results, error) {
+	s, err := cacheStores.Open(url, store.Options{Timeout: timeout})
+	if err != nil {
+		return nil, err
+	}
+	return cache.New(s, cfg)
+}
+
+var cacheStores = store.Schemes{"memory": cachememory.Open, "redis": cacheredis.Open, "memcached": memcached.Open}

@@ -117,7 +117,7 @@ func TestInProcessLevelOverRabbitMQ(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { b.Close() })
-		r, err := cache.Open(store, cache.Config{Namespace: namespace, Timeout: 5 * time.Second, Broadcast: b, Local: 1 << 20})
+		r, err := openResults(store, 5*time.Second, cache.Config{Namespace: namespace, Broadcast: b, Local: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,8 +6,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Broker returns next with its calls cached for those functions that dir says
-// are: for calls that functions make of each other.
+// Broker returns a broker that makes calls through r, for the calls between
+// functions: dir says which functions are cached. Everything else is left to next.
 func (r *Results) Broker(next contract.Broker, dir *contract.Directory) contract.Broker {
 	return &broker{Broker: next, results: r, directory: dir}
 }

@@ -1,145 +1,132 @@
-// Package cache keeps the results of functions that say faas.Cached, on
-// memory, Redis or Memcached, and never serves one that an invalidation has
-// made stale. It knows descriptors and calls; not what the functions do, and
-// nothing of AMQP or HTTP.
+// Package cache keeps the results of functions that say faas.Cached, and never
+// serves one that was invalidated. It knows descriptors and calls; not what the
+// functions do, not which store it uses, and nothing of AMQP or HTTP.
 //
-// Coherence is by tag generations. Every tag has a generation, a random value
-// in the store. An entry carries the generations that its tags had before the
-// function ran, is read together with the present ones in one round trip, and
-// counts only if they agree. Invalidate removes a tag's generation, and whoever
-// needs one next adds another. So an invalidation beats a fill that was under
-// way; and it does no more than what a store that is short of room does by
-// itself, so that no loss of a generation can bring an old entry back.
+// Coherence is by tag generations. The store has a generation for every tag, a
+// random value. An entry carries the generations that its tags had before the
+// function ran. A lookup reads the entry and the current generations in one round
+// trip, and uses the entry only if they agree. Results.Invalidate deletes the
+// generation of a tag, and the next fill adds a new one. Therefore an
+// invalidation wins against a fill that is in flight. It does no more than a
+// store that is short of memory does by itself, so that an evicted generation
+// cannot bring an old entry back.
+//
+// A call goes through the files of this package like this: call.go decides what
+// to do, key.go names the keys, lookup.go reads and freshness.go judges, local.go
+// is the level inside the process; fill.go runs the function, lease.go once over
+// all processes, generation.go adds missing generations. invalidate.go and
+// broadcast.go make other processes forget.
 package cache
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/entry"
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/singleflight"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Config says how Results use their store. The zero value is useful.
+// Config configures Results. The zero value is useful.
 type Config struct {
-	Namespace string        // systems with different ones share a store and nothing in it; "rabbet"
-	Timeout   time.Duration // what one look at the store may cost a call; 100 ms
-	Process   string        // names this process in Stats; random
-	Log       *zap.Logger   // nil: silence
+	// Namespace separates systems that share a store: 1 to 64 letters, digits,
+	// dots, hyphens and underscores; "rabbet" if empty.
+	Namespace string
+	// Process names this process in Stats; random if empty.
+	Process string
+	// Log receives what an operator may want to know; nothing is logged if it is nil.
+	Log *zap.Logger
 
-	// Keys are secrets of 32 random bytes. With any, what is stored is sealed by
-	// the first one, and only what one of them opens is read: put a new one first
-	// and leave the old one in its place for a while. The tags stay readable.
+	// Keys are secrets of 32 random bytes. If there are any, entries are encrypted
+	// with the first one, and only entries that one of them decrypts are read. To
+	// rotate a secret, put the new one first and keep the old one for a while.
+	// Tags and sizes stay readable.
 	Keys [][]byte
 
-	// Broadcast takes invalidations to the in-process levels of other processes;
-	// nil: nobody else has one.
+	// Broadcast carries invalidations to the in-process levels of other
+	// processes. It may be nil if no process has one.
 	Broadcast Broadcaster
-	// Local is how many bytes this process may keep of what it has read from the
-	// store; 0: nothing. What is kept may be stale for LocalBound, and is not
-	// served while Broadcast is out of reach. A store that is memory:// has no
-	// use for it.
+	// Local is how many bytes of what it has read from the store this process may
+	// keep; none if zero. A result that is kept may be stale for up to LocalBound,
+	// and is not served while Broadcast is unreachable. A store that is inside
+	// this process makes no use of it.
 	Local int64
 
-	bound, interval, lapse time.Duration // for tests: LocalBound, beatInterval, beatLapse
+	// For tests: LocalBound, heartbeatInterval and heartbeatTimeout if zero.
+	localBound, heartbeatInterval, heartbeatTimeout time.Duration
 }
 
 // Results serves results from a store where it can. It is safe for concurrent use.
 type Results struct {
-	namespace string
-	process   string
-	store     store
-	codec     *codec
-	local     *local // nil: none
-	news      *news
-	flights   flights
-	counts    counters
+	namespace  string
+	process    string
+	store      store.Store
+	codec      *entry.Codec
+	local      *local // nil: none
+	broadcast  *broadcast
+	fills      singleflight.Group[contract.CacheResult]
+	background sync.WaitGroup // renewals of leases, and lookups ahead of time
+	counters   counters
 }
 
 var namespaces = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
-// Open returns results on the store at url. It does not connect: a store that
-// is out of reach makes calls run, not fail.
-//
-//	memory://                                  in this process, bounded at 64 MiB; ?size=256 is in MiB
-//	redis://user:password@host:6379/0          rediss:// with TLS
-//	redis+sentinel://a:26379,b,c?master_name=m
-//	redis+cluster://a:6379,b,c
-//	memcached://a:11211,b,c
-func Open(url string, cfg Config) (*Results, error) {
+// New returns results that are stored in s, and closes s if it fails. A store
+// that cannot be reached makes calls run; it does not make them fail.
+func New(s store.Store, cfg Config) (*Results, error) {
+	r, err := newResults(s, cfg)
+	if err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func newResults(s store.Store, cfg Config) (*Results, error) {
 	namespace := cmp.Or(cfg.Namespace, "rabbet")
 	if !namespaces.MatchString(namespace) {
 		return nil, fmt.Errorf("namespace %q: choose 1 to 64 letters, digits, dots, hyphens and underscores", namespace)
 	}
-	timeout := cmp.Or(cfg.Timeout, 100*time.Millisecond)
+	codec, err := entry.NewCodec(cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
 	log := cfg.Log
 	if log == nil {
 		log = zap.NewNop()
 	}
-	codec, err := newCodec(cfg.Keys)
-	if err != nil {
-		return nil, err
+	r := &Results{
+		namespace: namespace, process: cmp.Or(cfg.Process, contract.NewID()),
+		store: s, codec: codec, broadcast: newBroadcast(cfg, log),
 	}
-	s, err := openStore(url, timeout, log)
-	if err != nil {
-		return nil, err
-	}
-	r := &Results{namespace: namespace, store: s, codec: codec, process: cmp.Or(cfg.Process, contract.NewID()), news: newNews(cfg, log)}
-	if _, here := s.(*memory); cfg.Local > 0 && !here {
-		r.local = newLocal(cfg.Local, cmp.Or(cfg.bound, LocalBound), r.news)
-		r.hearInvalidations()
-		r.news.beatUntilClosed(cmp.Or(cfg.interval, beatInterval))
+	if cfg.Local > 0 && s.Shared() {
+		r.local = newLocal(cfg.Local, cmp.Or(cfg.localBound, LocalBound), r.broadcast)
+		r.listenForInvalidations()
+		r.broadcast.startHeartbeat(cmp.Or(cfg.heartbeatInterval, heartbeatInterval))
 	}
 	r.answerStats()
 	return r, nil
 }
 
-// hearInvalidations drops what others invalidate.
-func (r *Results) hearInvalidations() {
-	r.news.listen(topicInvalidate, func(body []byte) {
-		var i invalidation
-		if json.Unmarshal(body, &i) == nil {
-			r.local.drop(i.Keys)
-		}
-	})
-}
-
-// Close waits for calls that fill the cache and frees the connections. It is to
-// be called before the Broadcaster is closed.
+// Close waits for calls that fill the cache and closes the store. It must be
+// called before the Broadcaster is closed.
 func (r *Results) Close() error {
-	r.flights.running.Wait()
-	r.news.close()
+	r.wait()
+	r.broadcast.close()
 	if r.local != nil {
 		r.local.close()
 	}
-	return r.store.close()
+	return r.store.Close()
 }
 
-// Invalidate makes sure that no result with one of the tags is served again
-// once it has returned nil; by the in-process levels of others, not for longer
-// than LocalBound. It fails if the store did not take that; then it must be
-// tried again.
-func (r *Results) Invalidate(ctx context.Context, tags ...string) error {
-	var failed error
-	keys := make([]string, len(tags))
-	for i, tag := range tags {
-		keys[i] = generationKey(r.namespace, tag)
-		if err := r.store.remove(ctx, keys[i], true); err != nil {
-			r.counts.failure(err)
-			failed = errors.Join(failed, fmt.Errorf("invalidate %q: the results cache did not take it: %w", tag, err))
-		}
-	}
-	// The store comes first: who hears of it looks there. One that failed may have taken it.
-	if r.local != nil {
-		r.local.drop(keys)
-	}
-	r.news.tell(ctx, topicInvalidate, invalidation{keys})
-	r.counts.invalidated.Add(uint64(len(tags)))
-	return failed
+// wait waits for everything that runs in the background.
+func (r *Results) wait() {
+	r.fills.Wait()
+	r.background.Wait()
 }

@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/server"
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/servertest"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
@@ -19,7 +23,7 @@ import (
 // machine does not run into by itself.
 func openFaulty(t *testing.T, url string, timeout time.Duration) *Results {
 	t.Helper()
-	r, err := Open(url, Config{Timeout: timeout})
+	r, err := openResults(url, timeout, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,14 +65,14 @@ func load(t *testing.T, what string, r *Results, n int) (hits int) {
 	return int(hit.Load())
 }
 
-// leftAlone fails the test unless a store that does not answer was left alone
-// after the first moments: whoever was there when it fell silent has tried it,
-// and since then one call a second.
-func leftAlone(t *testing.T, r *Results, fn func()) {
+// expectOpenBreaker fails the test unless the circuit breaker of a store that does
+// not answer opens: the calls that were in flight have tried it, and then one call
+// a second.
+func expectOpenBreaker(t *testing.T, r *Results, fn func()) {
 	t.Helper()
 	before, began := r.Stats().Errors, time.Now()
 	fn()
-	limit := 100 + 5*int(time.Since(began)/guardPause)
+	limit := 100 + 5*int(time.Since(began)/server.BreakerPause)
 	if tried := int(r.Stats().Errors - before); tried > limit {
 		t.Errorf("a store that does not answer was tried %d times, want at most %d", tried, limit)
 	}
@@ -78,24 +82,24 @@ func leftAlone(t *testing.T, r *Results, fn func()) {
 func back(t *testing.T, r *Results) {
 	t.Helper()
 	began := time.Now()
-	eventually(t, "hits again", func() bool {
+	servertest.Eventually(t, "hits again", func() bool {
 		return ask(t, r, &function{}, descriptor, `{"id":"1"}`, contract.CacheDirectives{}).Hit
 	})
 	t.Logf("hits again after %v", time.Since(began).Round(time.Millisecond))
 }
 
 func TestServerFaults(t *testing.T) {
-	for scheme, start := range map[string]func(*testing.T) *serverProcess{
-		"redis://":     func(t *testing.T) *serverProcess { return startRedis(t) },
-		"memcached://": func(t *testing.T) *serverProcess { return startMemcached(t) },
+	for scheme, start := range map[string]func(*testing.T) *servertest.Process{
+		"redis://":     func(t *testing.T) *servertest.Process { return servertest.StartRedis(t) },
+		"memcached://": func(t *testing.T) *servertest.Process { return servertest.StartMemcached(t) },
 	} {
 		t.Run(scheme, func(t *testing.T) {
 			server := start(t)
-			r := openFaulty(t, scheme+server.address, 300*time.Millisecond)
+			r := openFaulty(t, scheme+server.Address, 300*time.Millisecond)
 			load(t, "well", r, 2000)
 
-			server.hang()
-			leftAlone(t, r, func() {
+			server.Hang()
+			expectOpenBreaker(t, r, func() {
 				if load(t, "hung", r, 2000) > 0 {
 					t.Error("hits out of nowhere")
 				}
@@ -103,12 +107,12 @@ func TestServerFaults(t *testing.T) {
 			if err := r.Invalidate(t.Context(), "thing:1"); err == nil {
 				t.Error("Invalidate on a store that hangs: got nil")
 			}
-			server.resume()
+			server.Resume()
 			back(t, r)
 			load(t, "after it hung", r, 500)
 
-			server.kill()
-			leftAlone(t, r, func() {
+			server.Kill()
+			expectOpenBreaker(t, r, func() {
 				if load(t, "killed", r, 2000) > 0 {
 					t.Error("hits out of nowhere")
 				}
@@ -116,13 +120,13 @@ func TestServerFaults(t *testing.T) {
 			if err := r.Invalidate(t.Context(), "thing:1"); err == nil {
 				t.Error("Invalidate on a store that is dead: got nil")
 			}
-			server.start()
+			server.Start()
 			back(t, r)
 		})
 		t.Run(scheme+"slow", func(t *testing.T) {
 			server := start(t)
-			proxy := listen(t, func(c net.Conn) {
-				upstream, err := net.Dial("tcp", server.address)
+			proxy := servertest.Listen(t, func(c net.Conn) {
+				upstream, err := net.Dial("tcp", server.Address)
 				if err != nil {
 					return
 				}
@@ -131,8 +135,8 @@ func TestServerFaults(t *testing.T) {
 				both.Go(func() { copySlowly(c, upstream, 200*time.Millisecond); c.Close() })
 				both.Wait()
 			})
-			r := openFaulty(t, scheme+proxy.address, 100*time.Millisecond)
-			leftAlone(t, r, func() {
+			r := openFaulty(t, scheme+proxy.Address, 100*time.Millisecond)
+			expectOpenBreaker(t, r, func() {
 				if load(t, "200 ms slow", r, 2000) > 0 {
 					t.Error("hits that took longer than the timeout")
 				}
@@ -160,17 +164,17 @@ func copySlowly(to io.Writer, from io.Reader, late time.Duration) {
 
 // A store that is full serves what it has, and takes invalidations.
 func TestFullStore(t *testing.T) {
-	for scheme, start := range map[string]func(*testing.T) *serverProcess{
-		"redis://": func(t *testing.T) *serverProcess {
-			return startRedis(t, "--maxmemory", "5mb", "--maxmemory-policy", "noeviction")
+	for scheme, start := range map[string]func(*testing.T) *servertest.Process{
+		"redis://": func(t *testing.T) *servertest.Process {
+			return servertest.StartRedis(t, "--maxmemory", "5mb", "--maxmemory-policy", "noeviction")
 		},
-		"memcached://": func(t *testing.T) *serverProcess { return startMemcached(t, "-M", "-m", "2") },
+		"memcached://": func(t *testing.T) *servertest.Process { return servertest.StartMemcached(t, "-M", "-m", "2") },
 	} {
 		t.Run(scheme, func(t *testing.T) {
-			r := openFaulty(t, scheme+start(t).address, 5*time.Second)
+			r := openFaulty(t, scheme+start(t).Address, 5*time.Second)
 			load(t, "room enough", r, 200)
 			junk := make([]byte, 10_000)
-			for i := 0; r.store.set(t.Context(), fmt.Sprint("junk", i), junk, time.Hour) == nil; i++ {
+			for i := 0; r.store.Set(t.Context(), fmt.Sprint("junk", i), junk, time.Hour) == nil; i++ {
 				if i == 10_000 {
 					t.Fatal("it is never full")
 				}
@@ -197,11 +201,11 @@ func expectHits(t *testing.T, r *Results, present func(keys []string) bool) {
 	for i := range 100 {
 		body := fmt.Sprintf(`{"id":"%d"}`, i)
 		c := call{results: r, function: descriptor, request: contract.Call{Body: []byte(body)}}
-		if !c.address() || !c.locate() {
+		if !c.identify() || !c.locate() {
 			t.Fatal("no keys for " + body)
 		}
 		if present(c.keys) {
-			eventually(t, body+" is hit", func() bool { return ask(t, r, &function{}, descriptor, body, contract.CacheDirectives{}).Hit })
+			servertest.Eventually(t, body+" is hit", func() bool { return ask(t, r, &function{}, descriptor, body, contract.CacheDirectives{}).Hit })
 		} else if got := ask(t, r, &function{}, descriptor, body, contract.CacheDirectives{}); got.Hit || got.Stored {
 			t.Errorf("%s: got %+v, though one of its keys is out of reach", body, got)
 		}
@@ -211,21 +215,21 @@ func expectHits(t *testing.T, r *Results, present func(keys []string) bool) {
 func all([]string) bool { return true }
 
 func TestOneOfThreeMemcachedIsGone(t *testing.T) {
-	servers := []*serverProcess{startMemcached(t), startMemcached(t), startMemcached(t)}
-	r := openFaulty(t, "memcached://"+servers[0].address+","+servers[1].address+","+servers[2].address, 300*time.Millisecond)
+	servers := []*servertest.Process{servertest.StartMemcached(t), servertest.StartMemcached(t), servertest.StartMemcached(t)}
+	url := "memcached://" + servers[0].Address + "," + servers[1].Address + "," + servers[2].Address
+	r := openFaulty(t, url, 300*time.Millisecond)
 	load(t, "all there", r, 500)
 	for name, fault := range map[string]struct {
 		gone       int
 		begin, end func()
 	}{
-		"hung":   {0, servers[0].hang, servers[0].resume},
-		"killed": {1, servers[1].kill, servers[1].start},
+		"hung":   {0, servers[0].Hang, servers[0].Resume},
+		"killed": {1, servers[1].Kill, servers[1].Start},
 	} {
 		fault.begin()
-		leftAlone(t, r, func() { load(t, "one "+name, r, 3000) })
+		expectOpenBreaker(t, r, func() { load(t, "one "+name, r, 3000) })
 		expectHits(t, r, func(keys []string) bool { // an entry and its tag: both are elsewhere for 4 of 9
-			s := r.store.(*memcachedStore)
-			return !slices.ContainsFunc(keys, func(key string) bool { return s.server(key) == s.servers[fault.gone] })
+			return !slices.ContainsFunc(keys, func(key string) bool { return memcachedAddress(url, key) == servers[fault.gone].Address })
 		})
 		fault.end()
 		expectHits(t, r, all)
@@ -233,24 +237,24 @@ func TestOneOfThreeMemcachedIsGone(t *testing.T) {
 }
 
 func TestSentinelFailover(t *testing.T) {
-	url, master, replica := startSentinel(t)
+	url, master, replica := servertest.StartSentinel(t)
 	r := openFaulty(t, url, 300*time.Millisecond)
 	load(t, "well", r, 500)
 	for _, id := range []string{"dropped", "kept"} {
-		eventually(t, id+" is hit", func() bool {
+		servertest.Eventually(t, id+" is hit", func() bool {
 			return ask(t, r, &function{}, descriptor, `{"id":"`+id+`"}`, contract.CacheDirectives{}).Hit
 		})
 	}
 
 	// What a replica has not taken may come back with it: that is no success.
-	replica.hang()
+	replica.Hang()
 	if err := r.Invalidate(t.Context(), "thing:1"); err == nil || !strings.Contains(err.Error(), "0 of 1 replicas") {
 		t.Errorf("Invalidate with a replica that hangs: got %v", err)
 	}
-	replica.resume()
-	eventually(t, "the replica has taken it", func() bool { return r.Invalidate(t.Context(), "thing:1", "thing:dropped") == nil })
+	replica.Resume()
+	servertest.Eventually(t, "the replica has taken it", func() bool { return r.Invalidate(t.Context(), "thing:1", "thing:dropped") == nil })
 
-	master.kill()
+	master.Kill()
 	began := time.Now()
 	load(t, "the master is gone", r, 2000)
 	back(t, r)
@@ -262,20 +266,21 @@ func TestSentinelFailover(t *testing.T) {
 			t.Errorf("what was %s before the failover: got hit %v, want %v", id, got.Hit, hit)
 		}
 	}
-	eventually(t, "invalidations are taken", func() bool { return r.Invalidate(t.Context(), "thing:kept") == nil })
+	servertest.Eventually(t, "invalidations are taken", func() bool { return r.Invalidate(t.Context(), "thing:kept") == nil })
 }
 
 func TestClusterLosesANode(t *testing.T) {
-	url, nodes := startCluster(t)
+	url, nodes := servertest.StartCluster(t)
 	r := openFaulty(t, url, 300*time.Millisecond)
 	load(t, "well", r, 500)
 	expectHits(t, r, all)
-	gone := nodes[2].address
-	nodes[2].kill()
-	leftAlone(t, r, func() { load(t, "one of three is gone", r, 3000) })
+	gone := nodes[2].Address
+	cluster := redisClient(t, url).(*redis.ClusterClient)
+	nodes[2].Kill()
+	expectOpenBreaker(t, r, func() { load(t, "one of three is gone", r, 3000) })
 	expectHits(t, r, func(keys []string) bool {
 		return !slices.ContainsFunc(keys, func(key string) bool {
-			client, err := r.store.(*redisStore).cluster.MasterForKey(context.Background(), key)
+			client, err := cluster.MasterForKey(context.Background(), key)
 			return err != nil || client.Options().Addr == gone
 		})
 	})

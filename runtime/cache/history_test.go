@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/entry"
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/servertest"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
@@ -268,24 +271,25 @@ func (w *world) report(name string, found []operation) string {
 // newWorld opens two caches on url; local is the bound of their in-process level, 0 for none.
 func newWorld(t *testing.T, url string, local time.Duration) *world {
 	w := &world{t: t, board: &board{}, bound: local, restart: func() {}}
-	cfg := Config{Namespace: "test-" + rand.Text(), Timeout: 2 * time.Second, Broadcast: w.board}
+	cfg := Config{Namespace: "test-" + rand.Text(), Broadcast: w.board}
 	if local > 0 {
-		cfg.Local, cfg.bound, cfg.interval, cfg.lapse = 1<<20, local, 10*time.Millisecond, time.Second
+		cfg.Local, cfg.localBound, cfg.heartbeatInterval, cfg.heartbeatTimeout = 1<<20, local, 10*time.Millisecond, time.Second
 	}
 	for i := range w.ingresses {
-		r, err := Open(url, cfg)
+		r, err := openResults(url, 2*time.Second, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { r.Close() })
 		w.ingresses[i] = r
 	}
-	if m, ok := w.ingresses[0].store.(*memory); ok { // two ingresses share one only in a test
-		w.ingresses[1].store.close()
-		w.ingresses[1].store = m
-		w.restart = m.items.InvalidateAll
+	if !w.ingresses[0].store.Shared() { // two ingresses share one only in a test
+		forgetful := &forgetfulStore{Store: w.ingresses[0].store}
+		w.ingresses[1].store.Close()
+		w.ingresses[0].store, w.ingresses[1].store = forgetful, forgetful
+		w.restart = forgetful.restart
 	}
-	w.evict = func(key string) { _ = w.ingresses[0].store.remove(context.WithoutCancel(t.Context()), key, false) }
+	w.evict = func(key string) { _ = w.ingresses[0].store.Delete(context.WithoutCancel(t.Context()), key) }
 	return w
 }
 
@@ -310,24 +314,24 @@ func TestHistories(t *testing.T) {
 	const bound = 25 * time.Millisecond
 	for _, tt := range []struct {
 		name  string
-		start func(*testing.T) *serverProcess
+		start func(*testing.T) *servertest.Process
 		url   string
 		local time.Duration
 		n     int64
 	}{
 		{"memory", nil, "memory://", 0, n},
-		{"redis", func(t *testing.T) *serverProcess { return startRedis(t) }, "redis://", 0, n / 2},
-		{"redis with in-process levels", func(t *testing.T) *serverProcess { return startRedis(t) }, "redis://", bound, n / 2},
-		{"memcached", func(t *testing.T) *serverProcess { return startMemcached(t) }, "memcached://", 0, n / 2},
-		{"memcached with in-process levels", func(t *testing.T) *serverProcess { return startMemcached(t) }, "memcached://", bound, n / 2},
+		{"redis", func(t *testing.T) *servertest.Process { return servertest.StartRedis(t) }, "redis://", 0, n / 2},
+		{"redis with in-process levels", func(t *testing.T) *servertest.Process { return servertest.StartRedis(t) }, "redis://", bound, n / 2},
+		{"memcached", func(t *testing.T) *servertest.Process { return servertest.StartMemcached(t) }, "memcached://", 0, n / 2},
+		{"memcached with in-process levels", func(t *testing.T) *servertest.Process { return servertest.StartMemcached(t) }, "memcached://", bound, n / 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel() // they wait for their stores more than for the processor
 			url, restart := tt.url, func() {}
 			if tt.start != nil {
 				server := tt.start(t)
-				url += server.address
-				restart = func() { server.kill(); server.start() }
+				url += server.Address
+				restart = func() { server.Kill(); server.Start() }
 			}
 			w := newWorld(t, url, tt.local)
 			if tt.start != nil {
@@ -345,8 +349,43 @@ func TestHistories(t *testing.T) {
 	}
 }
 
+// forgetfulStore can lose all values at any moment, as a server does that starts
+// again.
+type forgetfulStore struct {
+	store.Store
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+func (s *forgetfulStore) remember(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keys == nil {
+		s.keys = map[string]bool{}
+	}
+	s.keys[key] = true
+}
+
+func (s *forgetfulStore) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	s.remember(key)
+	return s.Store.Set(ctx, key, value, ttl)
+}
+
+func (s *forgetfulStore) Add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
+	s.remember(key)
+	return s.Store.Add(ctx, key, value, ttl)
+}
+
+func (s *forgetfulStore) restart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key := range s.keys {
+		_ = s.Store.Delete(context.Background(), key)
+	}
+}
+
 // hesitantStore takes its time now and then, before it does something and after.
-type hesitantStore struct{ store }
+type hesitantStore struct{ store.Store }
 
 func hesitate() {
 	if mathrand.IntN(50) == 0 {
@@ -354,75 +393,78 @@ func hesitate() {
 	}
 }
 
-func (s hesitantStore) get(ctx context.Context, keys []string, values [][]byte) error {
+func (s hesitantStore) Get(ctx context.Context, keys []string, values [][]byte) error {
 	hesitate()
 	defer hesitate()
-	return s.store.get(ctx, keys, values)
+	return s.Store.Get(ctx, keys, values)
 }
 
-func (s hesitantStore) set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+func (s hesitantStore) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 	hesitate()
 	defer hesitate()
-	return s.store.set(ctx, key, value, ttl)
+	return s.Store.Set(ctx, key, value, ttl)
 }
 
-func (s hesitantStore) add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
+func (s hesitantStore) Add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
 	hesitate()
 	defer hesitate()
-	return s.store.add(ctx, key, value, ttl)
+	return s.Store.Add(ctx, key, value, ttl)
 }
 
-func (s hesitantStore) remove(ctx context.Context, key string, forGood bool) error {
+func (s hesitantStore) Delete(ctx context.Context, key string) error {
 	hesitate()
 	defer hesitate()
-	return s.store.remove(ctx, key, forGood)
+	return s.Store.Delete(ctx, key)
+}
+
+func (s hesitantStore) Invalidate(ctx context.Context, key string) error {
+	hesitate()
+	defer hesitate()
+	return s.Store.Invalidate(ctx, key)
 }
 
 // oldGenerations gives a tag the generation that it had before, again and again.
-type oldGenerations struct{ store }
+type oldGenerations struct{ store.Store }
 
-func (s oldGenerations) add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
+func (s oldGenerations) Add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
 	if strings.Contains(key, ":t:") {
 		value = fmt.Appendf(nil, "%16.16s", key[len(key)-3:])
 	}
-	return s.store.add(ctx, key, value, ttl)
+	return s.Store.Add(ctx, key, value, ttl)
 }
 
 // youngGenerations stores a result under the generation that its tag has by then,
 // in place of the one that it had before the function ran.
-type youngGenerations struct{ store }
+type youngGenerations struct{ store.Store }
 
-func (s youngGenerations) set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	e, ok := (&codec{}).decode(key, value)
+func (s youngGenerations) Set(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	e, ok := (&entry.Codec{}).Decode(key, value)
 	if !ok {
-		return s.store.set(ctx, key, value, ttl)
+		return s.Store.Set(ctx, key, value, ttl)
 	}
-	thing, _, _ := strings.Cut(string(e.body), " ")
+	thing, _, _ := strings.Cut(string(e.Body), " ")
 	namespace, _, _ := strings.Cut(key, ":")
 	generation := make([][]byte, 1)
-	if err := s.store.get(ctx, []string{generationKey(namespace, "thing:"+thing)}, generation); err != nil || generation[0] == nil {
+	if err := s.Store.Get(ctx, []string{generationKey(namespace, "thing:"+thing)}, generation); err != nil || generation[0] == nil {
 		return err
 	}
-	return s.store.set(ctx, key, e.encode(generation), ttl)
+	return s.Store.Set(ctx, key, (&entry.Codec{}).Encode(key, &e, generation), ttl)
 }
 
 // lateStore says that something is gone a moment before it is.
-type lateStore struct{ store }
+type lateStore struct{ store.Store }
 
-func (s *lateStore) remove(ctx context.Context, key string, forGood bool) error {
-	if !forGood {
-		return s.store.remove(ctx, key, forGood)
-	}
-	time.AfterFunc(2*time.Millisecond, func() { _ = s.store.remove(context.WithoutCancel(ctx), key, true) })
+func (s *lateStore) Invalidate(ctx context.Context, key string) error {
+	time.AfterFunc(2*time.Millisecond, func() { _ = s.Store.Invalidate(context.WithoutCancel(ctx), key) })
 	return nil
 }
 
 // The checker finds what it is there for.
 func TestHistoriesShowBugs(t *testing.T) {
-	for name, plant := range map[string]func(store) store{
-		"an invalidation that returns too early":                 func(s store) store { return &lateStore{s} },
-		"an eviction that brings an old generation back":         func(s store) store { return oldGenerations{s} },
-		"a result under the generation after the function's run": func(s store) store { return youngGenerations{s} },
+	for name, plant := range map[string]func(store.Store) store.Store{
+		"an invalidation that returns too early":                 func(s store.Store) store.Store { return &lateStore{s} },
+		"an eviction that brings an old generation back":         func(s store.Store) store.Store { return oldGenerations{s} },
+		"a result under the generation after the function's run": func(s store.Store) store.Store { return youngGenerations{s} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "memory://", 0)
@@ -436,7 +478,7 @@ func TestHistoriesShowBugs(t *testing.T) {
 		})
 	}
 	t.Run("a level that is stale for longer than it says", func(t *testing.T) {
-		w := newWorld(t, "redis://"+startRedis(t).address, 100*time.Millisecond)
+		w := newWorld(t, "redis://"+servertest.StartRedis(t).Address, 100*time.Millisecond)
 		w.bound = time.Millisecond
 		w.board.setCut(true)
 		found := w.run(100_000)

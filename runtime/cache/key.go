@@ -8,9 +8,9 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// entrySum stands for a result of f: the function and its version, the tags
-// that it is to have, who asks if the policy wants that told apart, and the
-// canonical input. No two of these have the same sum.
+// entrySum identifies a result of f: by the function and its version, the tags
+// that its entry has, the identity of the caller if the policy keeps results
+// apart by that, and the canonical input. No two of them have the same sum.
 func entrySum(f *contract.Descriptor, identity string, input []byte) [sha256.Size]byte {
 	b := make([]byte, 0, 512)
 	b = appendPart(b, f.Name)
@@ -28,13 +28,13 @@ func entrySum(f *contract.Descriptor, identity string, input []byte) [sha256.Siz
 	return sha256.Sum256(append(b, input...))
 }
 
-// entryKey is where the result with that sum is kept: at most 110 bytes, none
-// of them a space, whatever the input.
+// entryKey returns the key of the result with that sum. Like all keys, it is at
+// most 170 bytes of printable ASCII without spaces, whatever the input.
 func entryKey(namespace string, sum *[sha256.Size]byte) string {
-	return readable(namespace, ":r:", sum)
+	return hashed(namespace, ":r:", sum)
 }
 
-// leaseKey is where a process says that it makes the result with that sum under
+// leaseKey returns the key of the lease to fill the entry with that sum under
 // these generations.
 func leaseKey(namespace string, sum *[sha256.Size]byte, generations [][]byte) string {
 	b := append(make([]byte, 0, 256), sum[:]...)
@@ -42,32 +42,37 @@ func leaseKey(namespace string, sum *[sha256.Size]byte, generations [][]byte) st
 		b = append(b, g...)
 	}
 	all := sha256.Sum256(b)
-	return readable(namespace, ":l:", &all)
+	return hashed(namespace, ":l:", &all)
 }
 
-// generationKey is where a tag's generation is kept. The tag is readable in it
-// if its bytes are fit for a key.
+// maxReadableTag is how long a tag may be to stand in its key, in bytes.
+const maxReadableTag = 100
+
+// generationKey returns the key of the generation of a tag. The tag is readable
+// in it if it is short printable ASCII.
 func generationKey(namespace, tag string) string {
-	if len(tag) <= 100 && plain(tag) {
+	if len(tag) <= maxReadableTag && isPrintable(tag) {
 		return namespace + ":t:" + tag
 	}
 	sum := sha256.Sum256([]byte(tag))
-	return readable(namespace, ":h:", &sum)
+	return hashed(namespace, ":h:", &sum)
 }
 
-// appendPart keeps neighbours apart: "ab"+"c" is not "a"+"bc".
+// appendPart appends part with its length, so that "ab" and "c" differ from "a"
+// and "bc".
 func appendPart(b []byte, part string) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(part))), part...)
 }
 
-func readable(namespace, kind string, sum *[sha256.Size]byte) string {
+// hashed returns a key that ends with sum.
+func hashed(namespace, kind string, sum *[sha256.Size]byte) string {
 	var text [43]byte
 	base64.RawURLEncoding.Encode(text[:], sum[:])
 	return namespace + kind + string(text[:])
 }
 
-// plain reports whether s is printable ASCII without spaces.
-func plain(s string) bool {
+// isPrintable reports whether s is printable ASCII without spaces.
+func isPrintable(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {
 			return false

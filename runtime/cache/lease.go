@@ -8,136 +8,148 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/singleflight"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// A process that makes a result says so in the store, so that the others wait
-// for it. It says so again every leaseRenewal; when it dies, the others wait for
-// leaseTime at the most. A lease only saves work: nothing goes wrong if two hold it.
+// A process that fills an entry holds a lease in the store, and the others wait
+// for its result. The holder renews the lease every leaseRenewal; if it dies, the
+// others wait for leaseTTL at most. A lease only saves work: two holders do no
+// harm.
 const (
-	leaseTime    = 2 * time.Second
-	leaseRenewal = leaseTime / 4
+	leaseTTL     = 2 * time.Second
+	leaseRenewal = leaseTTL / 4
 )
 
-// inVain is what a lease becomes when its holder had nothing to store: for a
-// while nobody waits for a second holder.
-var inVain = []byte("-")
+// leaseFailed is the value of a lease whose holder had nothing to store. Until
+// it expires, other processes do not wait for a new holder.
+var leaseFailed = []byte("-")
 
-// How long to wait between looks for what another process makes.
+// The pauses between lookups for the result of another process.
 const (
-	firstLook = 2 * time.Millisecond
-	laterLook = 50 * time.Millisecond
+	firstLeasePause = 2 * time.Millisecond
+	maxLeasePause   = 50 * time.Millisecond
 )
 
-// fillOnce fills, or waits for another process that does. Nobody asked for a
-// background fill: it is left out (errLanded) when one has failed just now.
-func (c *call) fillOnce(ctx context.Context, forward string, background bool) (contract.CacheResult, error) {
-	if _, alone := c.results.store.(*memory); alone {
+// fillWithLease fills the entry, or waits for another process that fills it. A
+// fill in the background, which no caller waits for, is omitted
+// (singleflight.ErrFinished) while the lease says that one has just failed.
+func (c *call) fillWithLease(ctx context.Context, forward string, background bool) (contract.CacheResult, error) {
+	if !c.results.store.Shared() {
 		return c.fill(ctx, forward)
 	}
 	key := leaseKey(c.results.namespace, &c.sum, c.values[1:])
-	mine := []byte(rand.Text())
-	holder, err := c.results.store.add(ctx, key, mine, leaseTime)
+	own := []byte(rand.Text())
+	holder, err := c.results.store.Add(ctx, key, own, leaseTTL)
 	switch {
-	case errors.Is(err, errUnsettled): // whoever held it has just finished
-		if result, made, err := c.lookAgain(ctx, forward); made {
+	case errors.Is(err, store.ErrConflict): // another holder has just finished
+		if result, found, err := c.lookupAgain(ctx, forward); found {
 			return result, err
 		}
 	case err != nil:
-		c.results.counts.failure(err)
-	case bytes.Equal(holder, mine):
-		stored := make(chan bool, 1)
-		c.results.flights.running.Go(func() { c.results.hold(context.WithoutCancel(ctx), key, mine, stored) })
-		result, made, err := c.lookAgain(ctx, forward)
-		if !made {
-			result, err = c.fill(ctx, forward)
-		}
-		stored <- made || result.Stored
-		return result, err
-	case !bytes.Equal(holder, inVain):
-		result, made, err := c.await(ctx, forward, key, holder)
-		if made {
+		c.results.counters.failure(err)
+	case bytes.Equal(holder, own):
+		return c.fillAsHolder(ctx, forward, key, own)
+	case !bytes.Equal(holder, leaseFailed):
+		result, done, err := c.awaitHolder(ctx, forward, key, holder)
+		if done {
 			return result, err
 		}
-		if !c.learn(ctx) {
+		if !c.ensureGenerations(ctx) {
 			return c.run(ctx, forwardBypass)
 		}
 	case background:
-		return contract.CacheResult{}, errLanded
+		return contract.CacheResult{}, singleflight.ErrFinished
 	}
 	return c.fill(ctx, forward)
 }
 
-// lookAgain looks for what another process has made and stored since this call
-// looked, before it had the lease. What this call knows of its tags stays as it
-// was: older is safe.
-func (c *call) lookAgain(ctx context.Context, forward string) (result contract.CacheResult, made bool, err error) {
+// fillAsHolder fills the entry while it holds the lease. It looks it up first,
+// because the lease may have been free only because another process has just
+// released it.
+func (c *call) fillAsHolder(ctx context.Context, forward, key string, own []byte) (contract.CacheResult, error) {
+	released, stored := make(chan bool, 1), false
+	defer func() { released <- stored }() // also after a panic
+	c.results.background.Go(func() { c.results.holdLease(context.WithoutCancel(ctx), key, own, released) })
+	result, found, err := c.lookupAgain(ctx, forward)
+	if !found {
+		result, err = c.fill(ctx, forward)
+	}
+	stored = found || result.Stored
+	return result, err
+}
+
+// holdLease renews a lease until released says whether a result was stored.
+func (r *Results) holdLease(ctx context.Context, key string, own []byte, released <-chan bool) {
+	ticker := time.NewTicker(leaseRenewal)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			r.counters.failure(r.store.Set(ctx, key, own, leaseTTL))
+		case stored := <-released:
+			if stored {
+				r.counters.failure(r.store.Delete(ctx, key))
+			} else {
+				r.counters.failure(r.store.Set(ctx, key, leaseFailed, leaseTTL))
+			}
+			return
+		}
+	}
+}
+
+// lookupAgain looks for a result that another process has stored since the first
+// lookup. The generations that the call knows stay as they were: older ones are
+// safe.
+func (c *call) lookupAgain(ctx context.Context, forward string) (result contract.CacheResult, found bool, err error) {
 	known := slices.Clone(c.values)
-	if err := c.results.store.get(ctx, c.keys, c.values); err != nil {
-		c.results.counts.failure(err)
-	} else if seen := c.sightOf(time.Now()); seen.forward == "" && !seen.refresh {
-		result, err := seen.ofAnother(forward)
+	if err := c.results.store.Get(ctx, c.keys, c.values); err != nil {
+		c.results.counters.failure(err)
+	} else if l := c.evaluateValues(time.Now()); l.forward == "" && !l.revalidate {
+		result, err := l.resultOfOther(forward)
 		return result, true, err
 	}
 	copy(c.values, known)
 	return contract.CacheResult{}, false, nil
 }
 
-// ofAnother is the result that another process has made meanwhile.
-func (s *sight) ofAnother(forward string) (contract.CacheResult, error) {
-	result, err := s.result()
-	result.Hit, result.Collapsed, result.Forward = false, true, forward
-	return result, err
-}
-
-// hold renews a lease until it is told whether something was stored.
-func (r *Results) hold(ctx context.Context, key string, mine []byte, stored <-chan bool) {
-	ticker := time.NewTicker(leaseRenewal)
-	defer ticker.Stop()
-	for {
-		var err error
-		select {
-		case <-ticker.C:
-			err = r.store.set(ctx, key, mine, leaseTime)
-		case made := <-stored:
-			if made {
-				err = r.store.remove(ctx, key, false)
-			} else {
-				err = r.store.set(ctx, key, inVain, leaseTime)
-			}
-			r.counts.failure(err)
-			return
-		}
-		r.counts.failure(err)
-	}
-}
-
-// await looks for what the holder of the lease makes. It returns made false
-// when there is nothing to wait for any more; then what this call knows of the
-// store is as of now.
-func (c *call) await(ctx context.Context, forward, lease string, holder []byte) (result contract.CacheResult, made bool, err error) {
+// awaitHolder looks for the result of the holder of the lease again and again.
+// It returns done false when there is nothing to wait for any more; the call
+// then knows the current generations.
+func (c *call) awaitHolder(ctx context.Context, forward, lease string, holder []byte) (result contract.CacheResult, done bool, err error) {
 	keys := append(slices.Clone(c.keys), lease)
 	values := make([][]byte, len(keys))
-	over := false
-	for pause := firstLook; ; pause = min(2*pause, laterLook) {
+	released := false
+	for pause := firstLeasePause; ; pause = min(2*pause, maxLeasePause) {
 		select {
 		case <-ctx.Done():
-			return contract.CacheResult{}, true, gone(ctx)
+			return contract.CacheResult{}, true, stoppedWaiting(ctx)
 		case <-time.After(pause):
 		}
-		if err := c.results.store.get(ctx, keys, values); err != nil {
-			c.results.counts.failure(err)
+		if err := c.results.store.Get(ctx, keys, values); err != nil {
+			c.results.counters.failure(err)
 			return contract.CacheResult{}, false, nil
 		}
 		copy(c.values, values)
-		if seen := c.sightOf(time.Now()); seen.forward == "" {
-			result, err := seen.ofAnother(forward)
+		if l := c.evaluateValues(time.Now()); l.forward == "" {
+			result, err := l.resultOfOther(forward)
 			return result, true, err
 		}
-		now := values[len(keys)-1]
-		if over || bytes.Equal(now, inVain) {
+		current := values[len(keys)-1]
+		if released || bytes.Equal(current, leaseFailed) {
 			return contract.CacheResult{}, false, nil
 		}
-		over = !bytes.Equal(now, holder) // one more look: entry and lease may be on servers that answer one after the other
+		// One more lookup: entry and lease may be on two servers, which answer one
+		// after the other.
+		released = !bytes.Equal(current, holder)
 	}
+}
+
+// resultOfOther returns the result that another process has stored in the
+// meantime.
+func (l *lookup) resultOfOther(forward string) (contract.CacheResult, error) {
+	result, err := l.result()
+	result.Hit, result.Collapsed, result.Forward = false, true, forward
+	return result, err
 }

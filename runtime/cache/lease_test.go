@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/servertest"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
@@ -16,7 +18,7 @@ func several(t *testing.T, url string, n int) []*Results {
 	first := open(t, url)
 	all := []*Results{first}
 	for range n - 1 {
-		r, err := Open(url, Config{Namespace: first.namespace, Timeout: 2 * time.Second})
+		r, err := openResults(url, 2*time.Second, Config{Namespace: first.namespace})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -27,7 +29,7 @@ func several(t *testing.T, url string, n int) []*Results {
 }
 
 // stampede makes n calls in each process at once, and returns when the function
-// has begun to run and everybody waits. all.Wait waits for the answers, none of
+// has started to run and all calls wait. all.Wait waits for the answers, none of
 // which may be older than oldest.
 func stampede(t *testing.T, all *sync.WaitGroup, processes []*Results, f *function, n int, oldest string) {
 	t.Helper()
@@ -43,7 +45,7 @@ func stampede(t *testing.T, all *sync.WaitGroup, processes []*Results, f *functi
 	}
 	<-f.started
 	for _, r := range processes {
-		eventually(t, "all wait", func() bool { return waiting(r) == n })
+		servertest.Eventually(t, "all wait", func() bool { return waiting(r) == n })
 	}
 }
 
@@ -59,7 +61,7 @@ func TestOneRunOverAllProcesses(t *testing.T) {
 			t.Errorf("1,000 misses: the function ran %d times, want once", n)
 		}
 
-		// After an invalidation nobody waits for who began before it.
+		// After an invalidation, no call waits for a run that started before it.
 		f.version.Add(1)
 		f.release = make(chan struct{})
 		if err := processes[0].Invalidate(t.Context(), "thing:42"); err != nil {
@@ -80,18 +82,18 @@ func TestOneRunOverAllProcesses(t *testing.T) {
 	})
 }
 
-// lateLease holds up whoever asks for a lease.
+// lateLease delays requests for a lease.
 type lateLease struct {
-	store
+	store.Store
 	asked, release chan struct{}
 }
 
-func (s *lateLease) add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
+func (s *lateLease) Add(ctx context.Context, key string, value []byte, ttl time.Duration) ([]byte, error) {
 	if strings.Contains(key, ":l:") {
 		s.asked <- struct{}{}
 		<-s.release
 	}
-	return s.store.add(ctx, key, value, ttl)
+	return s.Store.Add(ctx, key, value, ttl)
 }
 
 // A process that gets the lease when another one has just stored the result and
@@ -111,9 +113,9 @@ func TestLeaseAfterTheResult(t *testing.T) {
 			}
 			done <- result
 		}()
-		<-late.asked // it has looked, in vain
+		<-late.asked // its lookup found nothing
 		ask(t, a, f, descriptor, input, contract.CacheDirectives{})
-		a.flights.running.Wait()
+		a.wait()
 		close(late.release)
 		if got := <-done; !got.Collapsed || got.Hit || got.Stored || got.Forward != forwardMiss || string(got.Body) != "v0 "+input {
 			t.Errorf("got %+v, %s; want what the other process made", got, got.Body)
@@ -126,21 +128,21 @@ func TestLeaseAfterTheResult(t *testing.T) {
 
 // tornStore reads an entry, and its lease some time later.
 type tornStore struct {
-	store
-	between chan struct{} // told when it has read the one, and waits to be told to read the other
+	store.Store
+	between chan struct{} // receives after the first read, and again before the second one
 }
 
-func (s *tornStore) get(ctx context.Context, keys []string, values [][]byte) error {
+func (s *tornStore) Get(ctx context.Context, keys []string, values [][]byte) error {
 	n := len(keys) - 1
 	if !strings.Contains(keys[n], ":l:") {
-		return s.store.get(ctx, keys, values)
+		return s.Store.Get(ctx, keys, values)
 	}
-	if err := s.store.get(ctx, keys[:n], values[:n]); err != nil {
+	if err := s.Store.Get(ctx, keys[:n], values[:n]); err != nil {
 		return err
 	}
 	s.between <- struct{}{}
 	<-s.between
-	return s.store.get(ctx, keys[n:], values[n:])
+	return s.Store.Get(ctx, keys[n:], values[n:])
 }
 
 // Entry and lease may be on two servers: a process that waits sees the lease
@@ -165,7 +167,7 @@ func TestLeaseIsGoneBeforeTheResultIsSeen(t *testing.T) {
 		call(b)
 		<-torn.between // it has seen no result
 		close(f.release)
-		a.flights.running.Wait() // there is one now, and the lease is gone
+		a.wait() // there is one now, and the lease is gone
 		torn.between <- struct{}{}
 		<-torn.between
 		torn.between <- struct{}{}
@@ -183,7 +185,7 @@ func TestLeaseOutlivesItsTime(t *testing.T) {
 		f := &function{started: make(chan struct{}, 100), release: make(chan struct{})}
 		var all sync.WaitGroup
 		stampede(t, &all, processes, f, 1, "v0")
-		time.Sleep(leaseTime + leaseRenewal) // what it is about
+		time.Sleep(leaseTTL + leaseRenewal) // what it is about
 		close(f.release)
 		all.Wait()
 		if n := f.calls.Load(); n != 1 {
@@ -197,28 +199,28 @@ func TestCrashedHolder(t *testing.T) {
 		t.Parallel()
 		r, f := open(t, url), &function{}
 		ask(t, r, f, descriptor, input, contract.CacheDirectives{})
-		r.flights.running.Wait() // its own lease is gone
+		r.wait() // its own lease is gone
 		c := call{results: r, function: descriptor, request: contract.Call{Body: []byte(input)}}
-		if !c.address() || !c.locate() {
+		if !c.identify() || !c.locate() {
 			t.Fatal("the input has no key")
 		}
-		if err := r.store.get(t.Context(), c.keys, c.values); err != nil {
+		if err := r.store.Get(t.Context(), c.keys, c.values); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.store.set(t.Context(), leaseKey(r.namespace, &c.sum, c.values[1:]), []byte("of a process that is dead"), leaseTime); err != nil {
+		if err := r.store.Set(t.Context(), leaseKey(r.namespace, &c.sum, c.values[1:]), []byte("of a process that is dead"), leaseTTL); err != nil {
 			t.Fatal(err)
 		}
 		evict(t, r, c.keys[0])
 		f.version.Add(1)
 		began := time.Now()
 		got := ask(t, r, f, descriptor, input, contract.CacheDirectives{})
-		if took := time.Since(began); string(got.Body) != "v1 "+input || !got.Stored || took > leaseTime+5*time.Second {
+		if took := time.Since(began); string(got.Body) != "v1 "+input || !got.Stored || took > leaseTTL+5*time.Second {
 			t.Errorf("got %s, %+v after %v", got.Body, got, took)
 		}
 	})
 }
 
-// A holder that has nothing to store holds nobody up.
+// A holder that has nothing to store delays no other process.
 func TestLeaseInVain(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		processes := several(t, url, 2)
@@ -234,7 +236,7 @@ func TestLeaseInVain(t *testing.T) {
 		call(processes[0])
 		<-broken.started
 		call(processes[1])
-		eventually(t, "it waits", func() bool { return waiting(processes[1]) == 1 })
+		servertest.Eventually(t, "it waits", func() bool { return waiting(processes[1]) == 1 })
 		close(broken.release)
 		all.Wait()
 		if n := broken.calls.Load(); n != 2 {
@@ -247,7 +249,7 @@ func TestLeaseInVain(t *testing.T) {
 			call(processes[i%2])
 			all.Wait()
 		}
-		if took := time.Since(began); broken.calls.Load() != 2+more || took > more*leaseTime/2 {
+		if took := time.Since(began); broken.calls.Load() != 2+more || took > more*leaseTTL/2 {
 			t.Errorf("%d more calls: %d runs in %v", more, broken.calls.Load()-2, took)
 		}
 
@@ -256,13 +258,13 @@ func TestLeaseInVain(t *testing.T) {
 		f := &function{}
 		ask(t, processes[0], f, d, `{"id":"43"}`, contract.CacheDirectives{})
 		older(t, processes[0], d, `{"id":"43"}`, 90*time.Second)
-		processes[0].flights.running.Wait()
+		processes[0].wait()
 		f.fail = errors.New("broken")
 		for range 20 {
 			if got := ask(t, processes[0], f, d, `{"id":"43"}`, contract.CacheDirectives{}); !got.Hit {
 				t.Fatalf("got %+v, want the stale result", got)
 			}
-			processes[0].flights.running.Wait()
+			processes[0].wait()
 		}
 		if n := f.calls.Load(); n > 3 {
 			t.Errorf("%d runs for 20 stale hits on a broken function", n-1)

@@ -12,11 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/entry"
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/servertest"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// board is a notice board for the processes of a test. While it is cut,
-// nothing that is broadcast arrives, and nobody is told.
+// board is a Broadcaster for the processes of a test. While it is cut, no message
+// arrives, and senders do not notice.
 type board struct {
 	mu        sync.Mutex
 	cut       bool
@@ -60,30 +63,19 @@ func (b *board) setCut(cut bool) {
 	b.cut = cut
 }
 
-// eventually waits until ok holds.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within a minute", what)
-		}
-		time.Sleep(time.Millisecond) // between looks
-	}
-}
-
 // processes opens two caches on one store, each with a level of its own.
 func processes(t *testing.T, url string, cfg Config) (a, b *Results) {
 	t.Helper()
-	cfg.Namespace, cfg.Timeout, cfg.Local = "test-"+rand.Text(), 2*time.Second, 1<<20
-	cfg.lapse = cmp.Or(cfg.lapse, time.Hour) // however slow the machine is
+	cfg.Namespace, cfg.Local = "test-"+rand.Text(), 1<<20
+	cfg.heartbeatTimeout = cmp.Or(cfg.heartbeatTimeout, time.Hour) // however slow the machine is
 	var both [2]*Results
 	for i := range both {
-		r, err := Open(url, cfg)
+		r, err := openResults(url, 2*time.Second, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { r.Close() })
-		eventually(t, "the broadcast is heard", func() bool { return r.Stats().LocalOn })
+		servertest.Eventually(t, "a heartbeat arrives", func() bool { return r.Stats().LocalOn })
 		both[i] = r
 	}
 	return both[0], both[1]
@@ -91,14 +83,14 @@ func processes(t *testing.T, url string, cfg Config) (a, b *Results) {
 
 // remote runs test on the stores that several processes share.
 func remote(t *testing.T, test func(t *testing.T, url string)) {
-	for name, variable := range map[string]string{"redis": "RABBET_TEST_REDIS_URL", "memcached": "RABBET_TEST_MEMCACHED_URL"} {
-		t.Run(name, func(t *testing.T) { test(t, service(t, variable)) })
+	for name, url := range map[string]func(testing.TB) string{"redis": servertest.Redis, "memcached": servertest.Memcached} {
+		t.Run(name, func(t *testing.T) { test(t, url(t)) })
 	}
 }
 
 func TestLocalLevel(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
-		a, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
+		a, b := processes(t, url, Config{Broadcast: &board{}, localBound: time.Hour})
 		f := &function{}
 		ask(t, a, f, descriptor, input, contract.CacheDirectives{})
 		ask(t, b, f, descriptor, input, contract.CacheDirectives{}) // from the store
@@ -111,7 +103,7 @@ func TestLocalLevel(t *testing.T) {
 		if s := b.Stats(); s.Local != 10 || s.Read != read {
 			t.Errorf("got %+v, want 10 hits in process and nothing read for them", s)
 		}
-		eventually(t, "the level knows its size", func() bool { return b.Stats().LocalBytes > 0 })
+		servertest.Eventually(t, "the level knows its size", func() bool { return b.Stats().LocalBytes > 0 })
 		f.version.Add(1)
 		if got := ask(t, b, f, descriptor, input, contract.CacheDirectives{NoCache: true}); got.Hit {
 			t.Error("no-cache: got a hit")
@@ -124,7 +116,7 @@ func TestLocalLevel(t *testing.T) {
 		if got := ask(t, a, f, descriptor, input, contract.CacheDirectives{}); got.Hit {
 			t.Error("the process that invalidated it serves it still")
 		}
-		eventually(t, "the invalidation arrives", func() bool {
+		servertest.Eventually(t, "the invalidation arrives", func() bool {
 			return string(ask(t, b, f, descriptor, input, contract.CacheDirectives{}).Body) == "v2 "+input
 		})
 	})
@@ -135,12 +127,12 @@ func TestLocalBound(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
 		silent := &board{}
 		const bound = 100 * time.Millisecond
-		a, b := processes(t, url, Config{Broadcast: silent, bound: bound})
+		a, b := processes(t, url, Config{Broadcast: silent, localBound: bound})
 		silent.setCut(true)
 		f := &function{}
 		for version := range 5 {
 			want := "v" + strconv.Itoa(version) + " " + input
-			eventually(t, "the level has it", func() bool {
+			servertest.Eventually(t, "the level has it", func() bool {
 				before := b.Stats().Local
 				return string(ask(t, b, f, descriptor, input, contract.CacheDirectives{}).Body) == want && b.Stats().Local > before
 			})
@@ -164,50 +156,50 @@ func TestLocalBound(t *testing.T) {
 
 func TestLocalLevelIsOffWithoutBroadcast(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
-		news := &board{}
-		a, b := processes(t, url, Config{Broadcast: news, bound: time.Hour, interval: 5 * time.Millisecond, lapse: 500 * time.Millisecond})
+		messages := &board{}
+		a, b := processes(t, url, Config{Broadcast: messages, localBound: time.Hour, heartbeatInterval: 5 * time.Millisecond, heartbeatTimeout: 500 * time.Millisecond})
 		f := &function{}
 		ask(t, a, f, descriptor, input, contract.CacheDirectives{})
-		eventually(t, "a hit in process", func() bool { ask(t, b, f, descriptor, input, contract.CacheDirectives{}); return b.Stats().Local > 0 })
-		news.setCut(true)
-		eventually(t, "it is off", func() bool { return !b.Stats().LocalOn })
+		servertest.Eventually(t, "a hit in process", func() bool { ask(t, b, f, descriptor, input, contract.CacheDirectives{}); return b.Stats().Local > 0 })
+		messages.setCut(true)
+		servertest.Eventually(t, "it is off", func() bool { return !b.Stats().LocalOn })
 		f.version.Add(1)
 		if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
 		if got := ask(t, b, f, descriptor, input, contract.CacheDirectives{}); string(got.Body) != "v1 "+input {
-			t.Errorf("while broadcasts are not heard: got %s", got.Body)
+			t.Errorf("while no broadcast arrives: got %s", got.Body)
 		}
 		if s := b.Stats(); s.LocalOn {
 			t.Errorf("got %+v", s)
 		}
-		news.setCut(false)
-		eventually(t, "it is on again", func() bool { return b.Stats().LocalOn })
+		messages.setCut(false)
+		servertest.Eventually(t, "it is on again", func() bool { return b.Stats().LocalOn })
 	})
 }
 
 // slowStore holds up what it has read.
 type slowStore struct {
-	store
+	store.Store
 	read, release chan struct{}
 }
 
-func (s *slowStore) get(ctx context.Context, keys []string, values [][]byte) error {
-	err := s.store.get(ctx, keys, values)
+func (s *slowStore) Get(ctx context.Context, keys []string, values [][]byte) error {
+	err := s.Store.Get(ctx, keys, values)
 	s.read <- struct{}{}
 	<-s.release
 	return err
 }
 
 // downStore is one that cannot be read.
-type downStore struct{ store }
+type downStore struct{ store.Store }
 
-func (*downStore) get(context.Context, []string, [][]byte) error { return os.ErrDeadlineExceeded }
+func (*downStore) Get(context.Context, []string, [][]byte) error { return os.ErrDeadlineExceeded }
 
 // What was read before an invalidation and arrives after it is not kept.
 func TestInvalidateDuringLook(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
-		a, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
+		a, b := processes(t, url, Config{Broadcast: &board{}, localBound: time.Hour})
 		f := &function{}
 		ask(t, a, f, descriptor, input, contract.CacheDirectives{})
 		slow := &slowStore{b.store, make(chan struct{}), make(chan struct{})}
@@ -220,66 +212,66 @@ func TestInvalidateDuringLook(t *testing.T) {
 		<-slow.read
 		f.version.Add(1)
 		slot := b.local.slot(generationKey(b.namespace, "thing:42"))
-		before := b.local.marks[slot].Load()
+		before := b.local.counts[slot].Load()
 		if err := a.Invalidate(t.Context(), "thing:42"); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the invalidation arrives", func() bool { return b.local.marks[slot].Load() != before })
+		servertest.Eventually(t, "the invalidation arrives", func() bool { return b.local.counts[slot].Load() != before })
 		close(slow.release)
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		b.store = slow.store
+		b.store = slow.Store
 		if got := ask(t, b, f, descriptor, input, contract.CacheDirectives{}); string(got.Body) != "v1 "+input {
 			t.Errorf("got %s", got.Body)
 		}
 	})
 }
 
-// A result that is asked for again and again is read ahead of its end: nobody
-// waits for the store.
+// A result that is in use is read again before it expires: no call waits for the
+// store.
 func TestRefreshAhead(t *testing.T) {
 	remote(t, func(t *testing.T, url string) {
-		_, b := processes(t, url, Config{Broadcast: &board{}, bound: time.Hour})
+		_, b := processes(t, url, Config{Broadcast: &board{}, localBound: time.Hour})
 		f := &function{}
 		ask(t, b, f, descriptor, input, contract.CacheDirectives{})
 		ask(t, b, f, descriptor, input, contract.CacheDirectives{})
 		c := call{results: b, function: descriptor, request: contract.Call{Body: []byte(input)}}
-		if !c.address() {
+		if !c.identify() {
 			t.Fatal("the input has no key")
 		}
 		k, _ := b.local.entries.GetIfPresent(c.sum)
-		k.due = time.Now()
+		k.refreshAt = time.Now()
 		before := b.Stats()
 		for range 10 {
 			ask(t, b, f, descriptor, input, contract.CacheDirectives{})
 		}
-		b.flights.running.Wait()
+		b.wait()
 		s := b.Stats()
 		if s.Local != before.Local+10 || s.Read <= before.Read {
 			t.Errorf("got %+v after %+v, want 10 hits in process and a read", s, before)
 		}
-		if again, _ := b.local.entries.GetIfPresent(c.sum); again == k || !again.end.After(k.end) {
+		if again, _ := b.local.entries.GetIfPresent(c.sum); again == k || !again.expiresAt.After(k.expiresAt) {
 			t.Error("it is not kept for longer")
 		}
 
 		k, _ = b.local.entries.GetIfPresent(c.sum)
-		k.due = time.Now()
+		k.refreshAt = time.Now()
 		answers := b.store
 		b.store = &downStore{answers}
 		ask(t, b, f, descriptor, input, contract.CacheDirectives{})
-		b.flights.running.Wait()
+		b.wait()
 		b.store = answers
 		if still, _ := b.local.entries.GetIfPresent(c.sum); still != k || b.Stats().Errors != before.Errors+1 {
 			t.Errorf("the store did not answer: got %+v, want what was kept", still)
 		}
 
-		k.looked.Store(false)
-		if err := b.store.remove(t.Context(), generationKey(b.namespace, "thing:42"), true); err != nil { // and nobody hears of it
+		k.refreshing.Store(false)
+		if err := b.store.Invalidate(t.Context(), generationKey(b.namespace, "thing:42")); err != nil { // without a broadcast
 			t.Fatal(err)
 		}
 		ask(t, b, f, descriptor, input, contract.CacheDirectives{})
-		b.flights.running.Wait()
+		b.wait()
 		if k, ok := b.local.entries.GetIfPresent(c.sum); ok {
 			t.Errorf("what the store does not have any more is kept: %+v", k)
 		}
@@ -310,11 +302,11 @@ func offerLocally(t testing.TB, n, size, atLeast int) (peak uint64) {
 		return stats.HeapAlloc
 	}
 	before := heap()
-	l := newLocal(limit, time.Hour, newNews(Config{}, nil))
+	l := newLocal(limit, time.Hour, newBroadcast(Config{}, nil))
 	defer l.close()
 	for i := range n {
 		sum := entrySum(descriptor, "", []byte(strconv.Itoa(i)))
-		l.keep(&sum, entry{body: make([]byte, size), generations: make([]byte, generationSize)}, l.observe([]string{"tag"}), time.Now())
+		l.keep(&sum, entry.Entry{Body: make([]byte, size), Generations: make([]byte, entry.GenerationSize)}, l.observe([]string{"tag"}), time.Now())
 		if i%(n/10) == n/10-1 {
 			l.entries.CleanUp() // some hundred may wait to be weighed
 			peak = max(peak, heap()-before)
@@ -331,9 +323,9 @@ func offerLocally(t testing.TB, n, size, atLeast int) (peak uint64) {
 }
 
 func TestStatsOfAll(t *testing.T) {
-	news := &board{}
+	messages := &board{}
 	for _, process := range []string{"two", "one"} {
-		r, err := Open("memory://", Config{Process: process, Broadcast: news, Local: 1 << 20})
+		r, err := openResults("memory://", 0, Config{Process: process, Broadcast: messages, Local: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -349,11 +341,11 @@ func TestStatsOfAll(t *testing.T) {
 		}
 	}
 	var all []Stats
-	eventually(t, "both answer", func() bool {
+	servertest.Eventually(t, "both answer", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		var err error
-		if all, err = AskStats(ctx, news); err != nil {
+		if all, err = AskStats(ctx, messages); err != nil {
 			t.Fatal(err)
 		}
 		return len(all) == 2
@@ -370,14 +362,16 @@ func TestStatsOfAll(t *testing.T) {
 	}
 }
 
-// deaf cannot broadcast.
-type deaf struct{ board }
+// failingBoard cannot broadcast.
+type failingBoard struct{ board }
 
-func (*deaf) Broadcast(context.Context, string, []byte) error { return errors.New("no connection") }
+func (*failingBoard) Broadcast(context.Context, string, []byte) error {
+	return errors.New("no connection")
+}
 
 // The store decides: an invalidation that cannot be broadcast has been made.
 func TestInvalidateWithoutBroadcast(t *testing.T) {
-	r, err := Open("memory://", Config{Broadcast: &deaf{}})
+	r, err := openResults("memory://", 0, Config{Broadcast: &failingBoard{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,21 +10,22 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Stats count what a process's cached calls came to, since it began.
+// Stats count what has become of the cached calls of a process since its start.
 type Stats struct {
 	Process string `json:"process"`
 
-	Hits      uint64 `json:"hits"`      // answered without running the function, those below included
-	Local     uint64 `json:"local"`     // by the in-process level
-	Stale     uint64 `json:"stale"`     // with a result that was no longer fresh
-	Misses    uint64 `json:"misses"`    // nothing to serve was stored
-	Collapsed uint64 `json:"collapsed"` // misses that waited for the same call of another
+	Hits      uint64 `json:"hits"`      // answered without running the function; includes Local and Stale
+	Local     uint64 `json:"local"`     // hits of the in-process level
+	Stale     uint64 `json:"stale"`     // hits with a result that was no longer fresh
+	Misses    uint64 `json:"misses"`    // no usable result was stored; includes Collapsed
+	Collapsed uint64 `json:"collapsed"` // misses that waited for an equal call
 	Bypasses  uint64 `json:"bypasses"`  // could not be cached, or the store did not answer
-	Fills     uint64 `json:"fills"`     // results and failures stored
-	Errors    uint64 `json:"errors"`    // operations that the store failed
+	Fills     uint64 `json:"fills"`     // results and failures that were stored
+	Errors    uint64 `json:"errors"`    // operations on the store that failed
 
 	Invalidated uint64 `json:"invalidated"` // tags, by this process
 
@@ -32,18 +33,18 @@ type Stats struct {
 	Written uint64 `json:"written"` // bytes of entries, as stored
 
 	LocalBytes uint64 `json:"localBytes"` // what the in-process level holds now
-	LocalSize  uint64 `json:"localSize"`  // what it may hold; 0: there is none
-	LocalOn    bool   `json:"localOn"`    // it is trusted now: broadcasts of invalidations are heard
+	LocalSize  uint64 `json:"localSize"`  // what it may hold; 0 if there is none
+	LocalOn    bool   `json:"localOn"`    // whether it is trusted now: broadcasts arrive
 }
 
-// counters are the moving part of Stats.
+// counters are the counts in Stats.
 type counters struct {
 	hits, local, stale, misses, collapsed, bypasses, fills, errors, invalidated, read, written atomic.Uint64
 }
 
 // Stats returns what has been counted so far.
 func (r *Results) Stats() Stats {
-	n := &r.counts
+	n := &r.counters
 	s := Stats{
 		Process: r.process,
 		Hits:    n.hits.Load(), Local: n.local.Load(), Stale: n.stale.Load(), Misses: n.misses.Load(),
@@ -51,7 +52,7 @@ func (r *Results) Stats() Stats {
 		Invalidated: n.invalidated.Load(), Read: n.read.Load(), Written: n.written.Load(),
 	}
 	if l := r.local; l != nil {
-		s.LocalBytes, s.LocalSize, s.LocalOn = l.entries.WeightedSize(), l.entries.GetMaximum(), r.news.inReach(time.Now())
+		s.LocalBytes, s.LocalSize, s.LocalOn = l.entries.WeightedSize(), l.entries.GetMaximum(), r.broadcast.reachable(time.Now())
 	}
 	return s
 }
@@ -74,39 +75,42 @@ func (n *counters) result(r *contract.CacheResult) {
 	}
 }
 
-// failure counts an operation that was made in vain.
+// failure counts an operation that failed, if it was tried and err is not nil.
 func (n *counters) failure(err error) {
-	if err != nil && !errors.Is(err, errShut) {
+	if err != nil && !errors.Is(err, store.ErrCircuitOpen) {
 		n.errors.Add(1)
 	}
 }
 
-// answerStats tells whoever asks over the broadcast.
+// answerStats broadcasts the Stats whenever they are requested.
 func (r *Results) answerStats() {
-	r.news.listen(topicAsk, func([]byte) { r.news.tell(context.Background(), topicStats, r.Stats()) })
+	r.broadcast.listen(topicStatsRequest, func([]byte) { r.broadcast.send(context.Background(), topicStats, r.Stats()) })
 }
 
-// AskStats returns the Stats of every process that answers within the patience
-// of ctx.
+// maxProcesses is how many processes AskStats has room for.
+const maxProcesses = 1000
+
+// AskStats requests the Stats of all processes. It returns those that arrive
+// until ctx ends, sorted by process.
 func AskStats(ctx context.Context, over Broadcaster) ([]Stats, error) {
-	heard := make(chan Stats, 1000)
+	received := make(chan Stats, maxProcesses)
 	stop := over.Listen(topicStats, func(body []byte) {
 		var s Stats
 		if json.Unmarshal(body, &s) == nil {
 			select {
-			case heard <- s:
-			default: // more processes than anybody has
+			case received <- s:
+			default:
 			}
 		}
 	})
 	defer stop()
-	if err := over.Broadcast(ctx, topicAsk, nil); err != nil {
+	if err := over.Broadcast(ctx, topicStatsRequest, nil); err != nil {
 		return nil, err
 	}
 	all := map[string]Stats{}
 	for {
 		select {
-		case s := <-heard:
+		case s := <-received:
 			all[s.Process] = s
 		case <-ctx.Done():
 			return slices.SortedFunc(maps.Values(all), func(a, b Stats) int { return strings.Compare(a.Process, b.Process) }), nil

@@ -6,68 +6,50 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/rabbet-fn/rabbet/runtime/cache/internal/servertest"
+	"github.com/rabbet-fn/rabbet/runtime/cache/memcached"
+	"github.com/rabbet-fn/rabbet/runtime/cache/memory"
+	"github.com/rabbet-fn/rabbet/runtime/cache/redis"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// withShared runs tests, and stops the servers that they share.
-type withShared struct{ *testing.M }
+func TestMain(m *testing.M) { servertest.Main(m) }
 
-func (m withShared) Run() int {
-	defer stopShared()
-	return m.M.Run()
+// schemes are the stores that the tests run on.
+var schemes = store.Schemes{
+	"memory": memory.Open, "memcached": memcached.Open,
+	"redis": redis.Open, "redis+sentinel": redis.Open, "redis+cluster": redis.Open,
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withShared{m}) }
-
-// stores runs test on every make of store, each in a namespace of its own.
+// stores runs test on every kind of store, each in a namespace of its own.
 func stores(t *testing.T, test func(t *testing.T, r *Results)) {
-	for name, url := range map[string]func(*testing.T) string{
-		"memory":    func(*testing.T) string { return "memory://" },
-		"redis":     func(t *testing.T) string { return service(t, "RABBET_TEST_REDIS_URL") },
-		"memcached": func(t *testing.T) string { return service(t, "RABBET_TEST_MEMCACHED_URL") },
-		"redis sentinel": func(t *testing.T) string {
-			return sharedURL(t, "sentinel", func(t testing.TB) string { url, _, _ := startSentinel(t); return url })
-		},
-		"redis cluster": func(t *testing.T) string {
-			return sharedURL(t, "cluster", func(t testing.TB) string { url, _ := startCluster(t); return url })
-		},
-		"three memcached": func(t *testing.T) string {
-			return sharedURL(t, "memcached", func(t testing.TB) string {
-				url := "memcached://" + startMemcached(t).address
-				return url + "," + startMemcached(t).address + "," + startMemcached(t).address
-			})
-		},
+	storesByURL(t, func(t *testing.T, url string) { test(t, open(t, url)) })
+}
+
+// storesByURL runs test with the URL of every kind of store.
+func storesByURL(t *testing.T, test func(t *testing.T, url string)) {
+	for name, url := range map[string]func(testing.TB) string{
+		"memory": func(testing.TB) string { return "memory://" },
+		"redis":  servertest.Redis, "redis sentinel": servertest.Sentinel, "redis cluster": servertest.Cluster,
+		"memcached": servertest.Memcached, "three memcached": servertest.ThreeMemcached,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, open(t, url(t))) })
+		t.Run(name, func(t *testing.T) { test(t, url(t)) })
 	}
 }
 
-func service(t *testing.T, variable string) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("needs a service")
-	}
-	url := os.Getenv(variable)
-	if url == "" {
-		t.Fatalf("set %s, or run scripts/test, which starts one", variable)
-	}
-	return url
-}
-
+// open opens results in a namespace of their own. Two busy cores may be slower
+// than a store should be.
 func open(t *testing.T, url string) *Results {
 	t.Helper()
-	// Two busy cores may be slower than a store should be.
-	r, err := Open(url, Config{Namespace: "test-" + rand.Text(), Timeout: 2 * time.Second})
+	r, err := openResults(url, 2*time.Second, Config{Namespace: "test-" + rand.Text()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,13 +57,22 @@ func open(t *testing.T, url string) *Results {
 	return r
 }
 
-// function answers with its input and a version that counts up when told to.
+// openResults opens results on the store at url.
+func openResults(url string, timeout time.Duration, cfg Config) (*Results, error) {
+	s, err := schemes.Open(url, store.Options{Timeout: timeout})
+	if err != nil {
+		return nil, err
+	}
+	return New(s, cfg)
+}
+
+// function answers with its input and a version that the test increases.
 type function struct {
 	calls   atomic.Int32
 	version atomic.Int32
 	fail    error
 	pad     int
-	started chan struct{} // if set, told of each run after it has read the version
+	started chan struct{} // if set, receives when a run has read the version
 	release chan struct{} // if set, each run waits for it
 }
 
@@ -206,7 +197,7 @@ func TestLongTimes(t *testing.T) {
 		} {
 			d, body := with(change), fmt.Sprintf(`{"id":"%d"}`, i)
 			first := ask(t, r, &function{}, d, body, contract.CacheDirectives{})
-			if got := ask(t, r, &function{}, d, body, contract.CacheDirectives{}); !got.Hit || got.TTL > first.TTL || first.TTL > generationTTL {
+			if got := ask(t, r, &function{}, d, body, contract.CacheDirectives{}); !got.Hit || got.TTL > first.TTL || first.TTL > store.MaxTTL {
 				t.Errorf("%+v: got %+v after %+v, want a hit", d.Cache, got, first)
 			}
 		}
@@ -214,7 +205,7 @@ func TestLongTimes(t *testing.T) {
 }
 
 // What was read before an invalidation and is stored after it must not be
-// served, nor be shared with those who ask after the invalidation.
+// served, nor be shared with calls that come after the invalidation.
 func TestInvalidateDuringFill(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		slow := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
@@ -243,7 +234,7 @@ func TestInvalidateDuringFill(t *testing.T) {
 	})
 }
 
-func TestNewcomersDoNotJoinOldFlights(t *testing.T) {
+func TestCallsAfterInvalidationDoNotJoinOlderRuns(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 2), release: make(chan struct{})}
 		results := make(chan contract.CacheResult, 2)
@@ -285,16 +276,7 @@ func TestLostGeneration(t *testing.T) {
 // evict removes a key behind the cache's back.
 func evict(t *testing.T, r *Results, key string) {
 	t.Helper()
-	var err error
-	switch s := r.store.(type) {
-	case *memory:
-		s.items.Invalidate(key)
-	case *redisStore:
-		err = s.client.Del(t.Context(), key).Err()
-	case *memcachedStore:
-		err = s.server(key).client.Delete(key)
-	}
-	if err != nil {
+	if err := r.store.Delete(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -316,7 +298,7 @@ func TestIsolation(t *testing.T) {
 				t.Errorf("another %s: got a hit", name)
 			}
 		}
-		other := &Results{namespace: r.namespace + "x", store: r.store, codec: r.codec, news: r.news}
+		other := &Results{namespace: r.namespace + "x", store: r.store, codec: r.codec, broadcast: r.broadcast}
 		if got := ask(t, other, &function{}, descriptor, input, contract.CacheDirectives{}); got.Hit {
 			t.Error("another namespace: got a hit")
 		}
@@ -443,14 +425,14 @@ func TestDirectives(t *testing.T) {
 	})
 }
 
-func TestSingleFlight(t *testing.T) {
+func TestSingleflight(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
 		request := contract.Call{Body: []byte(input)}
-		leader, leave := context.WithCancel(t.Context())
+		first, giveUp := context.WithCancel(t.Context())
 		left := make(chan error)
-		go func() { // ends when the leader leaves
-			_, err := r.Call(leader, f, descriptor, request, contract.CacheDirectives{})
+		go func() { // ends when the first caller gives up
+			_, err := r.Call(first, f, descriptor, request, contract.CacheDirectives{})
 			left <- err
 		}()
 		<-f.started
@@ -471,12 +453,12 @@ func TestSingleFlight(t *testing.T) {
 				}
 			})
 		}
-		for waiting(r) < 2 { // somebody else must be there before the leader leaves
+		for waiting(r) < 2 { // another call must wait before the first caller gives up
 			time.Sleep(time.Millisecond)
 		}
-		leave()
+		giveUp()
 		if err := <-left; contract.AsError(err).Code != contract.CodeCanceled {
-			t.Errorf("the caller who left: got %v", err)
+			t.Errorf("the caller that gave up: got %v", err)
 		}
 		close(f.release)
 		all.Wait()
@@ -486,8 +468,7 @@ func TestSingleFlight(t *testing.T) {
 	})
 }
 
-// Whoever waits for the same call of somebody else waits no longer than it would
-// for its own.
+// A caller that waits for an equal call waits no longer than for its own.
 func TestDeadlineWhileWaiting(t *testing.T) {
 	stores(t, func(t *testing.T, r *Results) {
 		f := &function{started: make(chan struct{}, 1), release: make(chan struct{})}
@@ -508,11 +489,4 @@ func TestDeadlineWhileWaiting(t *testing.T) {
 	})
 }
 
-func waiting(r *Results) (n int) {
-	r.flights.mu.Lock()
-	defer r.flights.mu.Unlock()
-	for _, f := range r.flights.under {
-		n += f.waiting
-	}
-	return n
-}
+func waiting(r *Results) int { return r.fills.Waiting() }

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/cache/memcached"
+	"github.com/rabbet-fn/rabbet/runtime/cache/redis"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
@@ -98,6 +101,9 @@ func (t *thing) Call(context.Context, contract.Call) (contract.Reply, error) {
 	return contract.Reply{Body: strconv.AppendInt(nil, t.version.Load(), 10)}, nil
 }
 
+// stores are those that several processes share.
+var stores = store.Schemes{"redis": redis.Open, "memcached": memcached.Open}
+
 // invalidations invalidates a result n times.
 func invalidations(ctx context.Context, s settings, url string, n int) (returned, visible latencies, err error) {
 	var all [3]*cache.Results // the last is the worker's
@@ -114,7 +120,11 @@ func invalidations(ctx context.Context, s settings, url string, n int) (returned
 		if i < 2 {
 			cfg.Local = 1 << 20
 		}
-		if all[i], err = cache.Open(url, cfg); err != nil {
+		s, err := stores.Open(url, store.Options{})
+		if err != nil {
+			return nil, nil, err
+		}
+		if all[i], err = cache.New(s, cfg); err != nil {
 			return nil, nil, err
 		}
 		defer all[i].Close()

@@ -7,15 +7,19 @@ import (
 
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/config"
 	"github.com/rabbet-fn/rabbet/runtime/cache"
+	"github.com/rabbet-fn/rabbet/runtime/cache/memcached"
+	"github.com/rabbet-fn/rabbet/runtime/cache/memory"
+	"github.com/rabbet-fn/rabbet/runtime/cache/redis"
+	"github.com/rabbet-fn/rabbet/runtime/cache/store"
 	"github.com/rabbet-fn/rabbet/runtime/redisurl"
 )
 
 // caches are the stores of cached results that there are.
-var caches = table[func(url string, cfg cache.Config) (*cache.Results, error)]{
+var caches = table[func(url string, o store.Options) (store.Store, error)]{
 	{nil, []string{none}},
-	{cache.Open, []string{"memory"}},
-	{cache.Open, redisurl.Schemes},
-	{cache.Open, []string{"memcached"}},
+	{memory.Open, []string{"memory"}},
+	{redis.Open, redisurl.Schemes},
+	{memcached.Open, []string{"memcached"}},
 }
 
 // OpenCache opens the results cache that c names, or else the one at fallback; nil
@@ -33,7 +37,11 @@ func OpenCache(c *config.Config, b cache.Broadcaster, fallback string, log *zap.
 	if err != nil {
 		return nil, err
 	}
-	results, err := open(url, cache.Config{
+	s, err := open(url, store.Options{Log: log})
+	if err != nil {
+		return nil, config.Unusable(config.Prefix+"CACHE_URL", url, "%v", err)
+	}
+	results, err := cache.New(s, cache.Config{
 		Namespace: c.Namespace, Process: c.Process, Keys: keys,
 		Broadcast: b, Local: int64(c.CacheLocal) << 20, Log: log,
 	})
