@@ -94,9 +94,9 @@ const idlePatience = 5 * time.Second
 // serveIngress serves front at l in the background. stop says goodbye, leaves
 // idle connections open for a while, lets requests under way finish within
 // grace, and returns.
-func serveIngress(front *ingress.Ingress, l net.Listener, idle, grace time.Duration, alone *solo.Switch, log *zap.Logger) (stop func()) {
+func serveIngress(front *ingress.Ingress, l net.Listener, idle, grace time.Duration, _ *solo.Switch, log *zap.Logger) (stop func()) {
 	server := ingress.NewServer(front, log)
-	server.Patience, server.Solo = idle, alone
+	server.Patience = idle
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan struct{})
 	go func() { // ends with the server
