@@ -28,17 +28,18 @@ const (
 type Server struct {
 	http.Server
 
-	// Patience is how long Shutdown waits for clients to close their idle
-	// connections, before it closes them. A request that arrives at that moment is
-	// lost. It cannot happen to a client whose own limit for idle connections is
-	// shorter. Zero: idle connections are closed at once.
+	// Patience is how long Shutdown waits for clients to close connections on which
+	// no request comes, before it closes them. A request that arrives at that very
+	// moment is lost. That cannot happen to a client whose own limit for idle
+	// connections is shorter. Zero: they are closed at once.
 	Patience time.Duration
 
-	mu          sync.Mutex
-	stopping    bool
-	listeners   []net.Listener
-	connections sync.WaitGroup // open ones
-	serving     sync.WaitGroup // calls of Serve
+	mu        sync.Mutex
+	stopping  bool
+	listeners []net.Listener
+	serving   sync.WaitGroup // calls of Serve
+
+	connections connections
 }
 
 // NewServer returns a server for h with the limits that a public port needs: 10 s
@@ -62,7 +63,7 @@ func NewServer(h http.Handler, log *zap.Logger) *Server {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          errorLog,
 	}}
-	s.ConnState = s.countConnections
+	s.ConnState = s.connections.track
 	return s
 }
 
@@ -80,7 +81,7 @@ func (s *Server) Serve(l net.Listener) error {
 	s.mu.Unlock()
 	defer s.serving.Done()
 
-	err := s.Server.Serve(l)
+	err := s.Server.Serve(listener{l})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping && errors.Is(err, net.ErrClosed) {
@@ -99,11 +100,10 @@ func (s *Server) Serve(l net.Listener) error {
 //
 //  1. The kernel refuses new connections. Those that it has established are
 //     still accepted for a short period; then the listeners are closed.
-//  2. Idle connections stay open for at most Patience. The handler must answer
-//     with Connection: close by now, see Ingress.Draining. So each client learns
-//     with its next response that the connection ends.
-//  3. http.Server.Shutdown closes what is idle then, and waits for the requests
-//     that are being served.
+//  2. Connections on which no request comes stay open for at most Patience. The
+//     handler must answer with Connection: close by now, see Ingress.Draining, so
+//     that each client learns with its next response that the connection ends.
+//  3. The requests that are being received or served are finished.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping = true
@@ -119,12 +119,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.serving.Wait() // no connection is added after this
 
-	closed := make(chan struct{})
-	go func() { // ends with the last connection
-		s.connections.Wait()
-		close(closed)
-	}()
+	closed := s.connections.closed()
 	wait(ctx, s.Patience, closed)
+	s.connections.closeIdle()
+	select {
+	case <-closed:
+	case <-ctx.Done():
+	}
 	return s.Server.Shutdown(ctx)
 }
 
@@ -136,15 +137,5 @@ func wait(ctx context.Context, d time.Duration, done <-chan struct{}) {
 	case <-timer.C:
 	case <-done:
 	case <-ctx.Done():
-	}
-}
-
-// countConnections is the server's ConnState.
-func (s *Server) countConnections(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		s.connections.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		s.connections.Done()
 	}
 }
