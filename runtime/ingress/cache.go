@@ -42,7 +42,7 @@ func (i *Ingress) callCached(ctx context.Context, c *call) (result, *problem.Pro
 	if err != nil {
 		return result{}, c.cachedProblemOf(&cached, directives, err)
 	}
-	return result{body: cached.Body, took: time.Since(c.began), run: cached.Run, cached: &cached, directives: directives}, nil
+	return result{body: cached.Body, took: time.Since(c.began), run: cached.Run, cached: cached, directives: directives}, nil
 }
 
 // noWorker is the Caller of a function that no worker hosts. What is stored can

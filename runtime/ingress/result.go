@@ -16,8 +16,8 @@ type result struct {
 	took time.Duration // between ingress and function, there and back
 	run  time.Duration // of the function; at most took
 
-	cached     *faas.CacheResult    // what the cache did; nil for functions that are not cached
-	directives faas.CacheDirectives // what the cache was asked to do
+	cached     faas.CacheResult     // what the cache did; for cached functions
+	directives faas.CacheDirectives // what the cache was asked to do; likewise
 
 	cookie string // Set-Cookie; "" for none
 }
@@ -28,17 +28,16 @@ func writeResult(w http.ResponseWriter, r *http.Request, c *call, res *result) {
 	if res.cookie != "" {
 		h.Set("Set-Cookie", res.cookie)
 	}
-	hit := res.cached != nil && res.cached.Hit
-	if !hit {
+	if !res.cached.Hit {
 		h.Set("Server-Timing", queueAndRun(res.took, res.run))
 	}
-	if res.cached != nil {
-		c.function.Caching.SetHeader(h, r, res.cached, res.directives)
-		if answered := writeCondition(w, r, c, res.cached); answered {
+	if c.function.Cached {
+		c.function.Caching.SetHeader(h, r, &res.cached, res.directives)
+		if answered := writeCondition(w, r, c, &res.cached); answered {
 			return
 		}
 	}
-	if hit { // not with a 304, which must cost no more than the result that it replaces
+	if res.cached.Hit { // not with a 304, which must cost no more than the result that it replaces
 		h.Set("Server-Timing", string(appendMillis(append(make([]byte, 0, 24), "cache;dur="...), res.took)))
 	}
 	if c.status == http.StatusNoContent {
