@@ -26,11 +26,11 @@ func (i *Ingress) serveCall(w http.ResponseWriter, r *http.Request, f *routing.F
 		problem.Write(w, r, p)
 		return
 	}
-	if !i.inFlight.enter() { // before the body is read, which takes memory
+	if !i.inFlight.acquire() { // before the body is read, which takes memory
 		problem.Write(w, r, i.inFlight.full(time.Second))
 		return
 	}
-	defer i.inFlight.leave()
+	defer i.inFlight.release()
 	c, p := i.parseCall(w, r, t, params)
 	if p != nil {
 		problem.Write(w, r, p)

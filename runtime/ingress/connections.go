@@ -92,7 +92,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil || !ok {
 		return c, err
 	}
-	idle := &connection{TCPConn: tcp}
-	idle.idle.Store(true)
-	return idle, nil
+	tracked := &connection{TCPConn: tcp}
+	tracked.idle.Store(true)
+	return tracked, nil
 }

@@ -156,17 +156,17 @@ func (i *Ingress) publishBatch(w http.ResponseWriter, r *http.Request, events []
 	writeAccepted(w, r, status, statuses)
 }
 
-// limited runs publish within the limits that a call has: one of the requests in
+// limited runs publish within the limits that a call has: the number of requests in
 // flight, and the client's timeout.
 func (i *Ingress) limited(r *http.Request, publish func(context.Context) *problem.Problem) *problem.Problem {
 	timeout, p := parseTimeout(r.Header, faas.DefaultTimeout)
 	if p != nil {
 		return p
 	}
-	if !i.inFlight.enter() {
+	if !i.inFlight.acquire() {
 		return i.inFlight.full(time.Second)
 	}
-	defer i.inFlight.leave()
+	defer i.inFlight.release()
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	return publish(ctx)

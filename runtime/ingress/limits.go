@@ -42,17 +42,17 @@ type limit struct {
 	current atomic.Int64
 }
 
-// enter reports whether there is room for another request. After true, leave must
+// acquire reports whether another request may be served. After true, release must
 // be called.
-func (l *limit) enter() bool {
+func (l *limit) acquire() bool {
 	if l.current.Add(1) <= l.max {
 		return true
 	}
-	l.leave()
+	l.release()
 	return false
 }
 
-func (l *limit) leave() { l.current.Add(-1) }
+func (l *limit) release() { l.current.Add(-1) }
 
 // full returns the problem of a request above the limit.
 func (l *limit) full(retryAfter time.Duration) *problem.Problem {

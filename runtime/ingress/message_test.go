@@ -62,8 +62,8 @@ func TestHeaderFieldsBecomeMembers(t *testing.T) {
 	}
 }
 
-// Whoever reads the message may take names that differ in case for one, as
-// encoding/json does: the query must not slip another value in for the path's.
+// A function may treat names that differ in case as one, as encoding/json does. The
+// query must not replace a value of the path.
 func TestQueryInAnotherCase(t *testing.T) {
 	b := newBroker()
 	open := request("open", "GET /open/{userId}")

@@ -84,8 +84,8 @@ func TestClashingRoutes(t *testing.T) {
 	}
 }
 
-// A function that got another name keeps its route: the old one is known, but
-// nobody hosts it.
+// A function that got another name keeps its route: the old one is known, but no
+// worker hosts it.
 func TestRenamedFunctionKeepsItsRoute(t *testing.T) {
 	log, lines := observed()
 	b := &fakeBroker{}
@@ -280,7 +280,7 @@ func TestOpenAPIOfRoutesThatLookAlike(t *testing.T) {
 	}
 }
 
-// What says nothing about caching is kept by nobody, a redirect neither.
+// Responses that say nothing about caching are not stored, redirects included.
 func TestNothingIsKeptUnlessSaid(t *testing.T) {
 	h := New(Config{Broker: newBroker()})
 	for _, c := range []struct {

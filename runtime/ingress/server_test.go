@@ -74,7 +74,7 @@ func numbered(n int) string {
 	return b.String()
 }
 
-// Before it has heard of any function, an ingress cannot know what there is not.
+// As long as an ingress knows no function, it cannot know which ones do not exist.
 func TestNothingKnownYet(t *testing.T) {
 	b := &fakeBroker{health: errors.New("cannot reach RabbitMQ at 10.1.2.3")}
 	h := New(Config{Broker: b})

@@ -19,14 +19,14 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// Two servers are restarted in turn under load, as in a rolling restart: each
-// request that somebody could send is answered.
+// Two servers are restarted in turn under load, as in a rolling restart. Each
+// request that a client could send is answered.
 func TestShutdownLosesNoRequest(t *testing.T) {
 	const restarts = 10
 	broker := newBroker()
 	broker.call = func(_ context.Context, r faas.Request) (faas.Reply, error) {
 		if rand.N(50) == 0 {
-			time.Sleep(rand.N(50 * time.Millisecond)) // work that is under way when the server stops
+			time.Sleep(rand.N(50 * time.Millisecond)) // some calls run while the server stops
 		}
 		return faas.Reply{Body: r.Body}, nil
 	}
@@ -94,11 +94,11 @@ func TestShutdownLosesNoRequest(t *testing.T) {
 	t.Logf("%d restarts: %d of %d requests were lost", restarts, lost.Load(), answered.Load())
 }
 
-// hammer is a client of two servers: of the other one, when one refuses it.
+// hammer is a client of two servers. When one refuses it, it uses the other one.
 type hammer struct {
 	addrs     [2]string
 	keepAlive bool
-	pause     bool // between requests, so that the connection looks idle
+	pause     bool // between requests, so that the connection is idle
 
 	turn int
 	conn net.Conn
@@ -230,8 +230,8 @@ const plain = "POST /functions/plain HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\
 
 const simple = "GET /profiles/42 HTTP/1.1\r\nHost: x\r\n\r\n"
 
-// A client that has a connection may use it while the server stops, however it
-// looks; each is told that this was the last time.
+// A client that has a connection may use it while the server stops, in whatever
+// state the connection is. With the response the client learns that it ends.
 func TestShutdownWaitsForClients(t *testing.T) {
 	b := newBroker()
 	under, finish := make(chan bool), make(chan bool)
@@ -259,17 +259,17 @@ func TestShutdownWaitsForClients(t *testing.T) {
 	midway.wantAnswer("of which half was sent", true)
 	select {
 	case err := <-stopped:
-		t.Fatalf("Shutdown: got %v while a request was under way", err)
+		t.Fatalf("Shutdown: got %v while a request was served", err)
 	default:
 	}
 	finish <- true
-	busy.wantAnswer("that was under way", true)
+	busy.wantAnswer("that was served", true)
 	if err := <-stopped; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
 }
 
-// Patience ends for clients of which nothing comes, and for no others.
+// After Patience idle connections are closed, and no others.
 func TestShutdownLosesPatience(t *testing.T) {
 	b := newBroker()
 	under, finish := make(chan bool), make(chan bool)
@@ -299,12 +299,12 @@ func TestShutdownLosesPatience(t *testing.T) {
 	if n, err := io.Copy(io.Discard, answer.Body); n != int64(len(large)) || err != nil || answer.Close {
 		t.Errorf("an answer that began before: got %d bytes, %v; want %d", n, err, len(large))
 	}
-	slow.wantEnd("a client that could not be told to leave")
+	slow.wantEnd("a client that could not be told that the connection ends")
 	midway.send(simple[10:])
 	<-under
 	close(finish)
 	midway.wantAnswer("of which half was sent", true)
-	busy.wantAnswer("that was under way", true)
+	busy.wantAnswer("that was served", true)
 	if err := <-stopped; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}

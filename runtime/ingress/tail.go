@@ -38,11 +38,11 @@ func (i *Ingress) serveTail(w http.ResponseWriter, r *http.Request, _ *routing.T
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	if !i.tails.enter() {
+	if !i.tails.acquire() {
 		problem.Write(w, r, i.tails.full(heartbeat))
 		return
 	}
-	defer i.tails.leave()
+	defer i.tails.release()
 
 	t := i.startTail(r.Context(), pattern)
 	defer func() {

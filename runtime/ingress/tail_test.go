@@ -13,7 +13,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// relay hands what comes by feed to fn until ctx is done, as a broker's Tail does.
+// relay calls fn with the events from feed until ctx is done, as a broker's Tail
+// does.
 func relay(ctx context.Context, feed <-chan faas.Event, fn func(faas.Event)) error {
 	for {
 		select {
@@ -144,12 +145,12 @@ func TestTailTellsOfDroppedEvents(t *testing.T) {
 		<-served
 		body := blocked.Body.String()
 		if got := strings.Count(body, "data: "); got != tailBacklog || !strings.Contains(body, "50 events were dropped") {
-			t.Errorf("%d events, want %d, and word of the 50 others: %.300s", got, tailBacklog, body)
+			t.Errorf("%d events, want %d, and a comment about the 50 others: %.300s", got, tailBacklog, body)
 		}
 	})
 }
 
-// slowWriter takes nothing before it is released.
+// slowWriter blocks writes until it is released.
 type slowWriter struct {
 	*httptest.ResponseRecorder
 	release chan struct{}

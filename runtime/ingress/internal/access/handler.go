@@ -25,10 +25,10 @@ type Config struct {
 	BeforeHeader func(http.Header)
 }
 
-// Handler returns a middleware that gives each request its Record and its id,
-// and writes a log line after each: at warn for a 5xx, at info for a client that
-// left, else at debug. The worker that ran the function and the proxy in front
-// log the successes. A request whose handler panics is not logged.
+// Handler returns next with a Record and an id for each request, and a log entry
+// after it: at warn for a 5xx, at info for a client that left, else at debug,
+// because the worker that ran the function and the proxy in front log it too. A
+// request whose handler panics is not logged.
 func Handler(next http.Handler, cfg Config) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rw := &responseWriter{ResponseWriter: w, beforeHeader: cfg.BeforeHeader}
@@ -48,11 +48,11 @@ func (record *Record) log(r *http.Request, cfg Config) {
 	} else if status >= http.StatusInternalServerError {
 		level = zapcore.WarnLevel
 	}
-	line := cfg.Log.Check(level, "request")
-	if line == nil {
+	entry := cfg.Log.Check(level, "request")
+	if entry == nil {
 		return
 	}
-	line.Write(
+	entry.Write(
 		zap.String("method", r.Method),
 		zap.String("path", Clip(r.URL.Path)),
 		zap.Int("status", status),

@@ -12,7 +12,7 @@ type meaning struct {
 	status      int
 	transient   bool   // the same request may succeed later
 	hidden      bool   // the detail is not for the client
-	proxyStatus string // error type of RFC 9209, where the way to the function failed
+	proxyStatus string // error type of RFC 9209, where the function could not be reached
 }
 
 var meanings = map[faas.Code]meaning{

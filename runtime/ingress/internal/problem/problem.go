@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -106,9 +107,7 @@ func (p *Problem) setHeader(h http.Header) {
 	if p.ProxyStatus != "" {
 		h.Set("Proxy-Status", "Rabbet; error="+p.ProxyStatus)
 	}
-	for name, values := range p.Header {
-		h[name] = values
-	}
+	maps.Copy(h, p.Header)
 }
 
 // SetHeader adds a header field to the response.

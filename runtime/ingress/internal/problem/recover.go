@@ -11,8 +11,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/access"
 )
 
-// Recover returns a middleware that logs panics of next and answers them with a
-// 500, if nothing has been written yet. It passes http.ErrAbortHandler on.
+// Recover returns next with its panics logged and answered with a 500, if nothing
+// has been written yet. It does not recover http.ErrAbortHandler.
 func Recover(next http.Handler, log *zap.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
