@@ -24,14 +24,16 @@ const (
 )
 
 // Server is an http.Server for a public port that loses no request when it
-// stops. NewServer makes one; Serve starts it.
+// stops. NewServer makes one. Only Serve starts it: the other methods of
+// http.Server that do so would bypass Shutdown.
 type Server struct {
 	http.Server
 
 	// Patience is how long Shutdown waits for clients to close connections on which
 	// no request comes, before it closes them. A request that arrives at that very
 	// moment is lost. That cannot happen to a client whose own limit for idle
-	// connections is shorter. Zero: they are closed at once.
+	// connections is shorter. Zero: they are closed at once, as are those that are
+	// not TCP.
 	Patience time.Duration
 
 	mu        sync.Mutex
@@ -122,10 +124,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	closed := s.connections.closed()
 	wait(ctx, s.Patience, closed)
 	s.connections.closeIdle()
-	select {
-	case <-closed:
-	case <-ctx.Done():
-	}
+	wait(ctx, s.ReadHeaderTimeout, closed) // http.Server.Shutdown would close connections that receive header fields
 	return s.Server.Shutdown(ctx)
 }
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -308,4 +309,61 @@ func TestShutdownLosesPatience(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
+}
+
+// Connections that are not TCP are shut down as http.Server does it.
+func TestShutdownOfAUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "http.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewServer(New(Config{Broker: newBroker()}), nil)
+	server.Patience = time.Minute
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }() // ends with Shutdown
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := &client{t, conn, bufio.NewReader(conn)}
+	c.send(simple)
+	c.wantAnswer("before", false)
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	c.wantEnd("afterwards")
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("Serve: got %v, want that the server is closed", err)
+	}
+}
+
+// A client of HTTP/2 that keeps its connection is told to close it.
+func TestShutdownOfHTTP2(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewServer(New(Config{Broker: newBroker()}), nil)
+	server.ReadHeaderTimeout = 10 * time.Millisecond // the longest that a request's header fields take
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }() // ends with Shutdown
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	defer client.CloseIdleConnections()
+	r, err := client.Get("http://" + l.Addr().String() + "/profiles/42")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	<-served
 }
