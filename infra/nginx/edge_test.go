@@ -1,5 +1,5 @@
-// Package nginx holds the configuration of NGINX, and the tests of what it
-// caches and of how it stands in front of the ingresses.
+// Package nginx holds the configuration of NGINX, and the tests of its edge cache
+// and of its behaviour in front of the ingresses.
 package nginx
 
 import (
@@ -127,7 +127,7 @@ func TestEdgeCache(t *testing.T) {
 		if err := results.Invalidate(t.Context(), "page:1"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2*brief + 3*brief/2) // nobody asks, and both times pass; NGINX counts whole seconds
+		time.Sleep(2*brief + 3*brief/2) // both times pass without a request; NGINX counts whole seconds
 		if late := n.get("/stale/1"); late.body == last.body {
 			t.Errorf("%+v is older than the edge time and the stale time together", late)
 		}
@@ -290,7 +290,7 @@ func startNginx(t *testing.T, ingress1, ingress2 string, changes ...string) (bas
 	}
 	directives := "daemon off;"
 	if os.Geteuid() == 0 {
-		directives += " user root;" // another user may not reach the folder
+		directives += " user root;" // another user may not have access to the folder
 	}
 	binary, err := exec.LookPath("nginx")
 	if err != nil {
@@ -330,7 +330,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// front asks NGINX.
+// front sends requests to NGINX.
 type front struct {
 	t    *testing.T
 	base string
@@ -368,7 +368,7 @@ func (n *front) get(path string, fields ...string) response {
 	}
 }
 
-// eventually waits for what.
+// eventually waits until what has happened.
 func (n *front) eventually(what string, ok func() bool) {
 	n.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {

@@ -139,7 +139,7 @@ func TestFront(t *testing.T) {
 				}
 			}
 		}()
-		n.eventually("a live event comes while the stream is open", func() bool { // one that is published before the stream listens is not seen
+		n.eventually("a live event comes while the stream is open", func() bool { // an event that is published before the stream has started does not appear
 			if r := n.do("POST", "/events/note.taken", `{"text":"live"}`); r.StatusCode != 202 {
 				t.Fatalf("publish: got %d %s", r.StatusCode, r.text)
 			}
@@ -245,8 +245,8 @@ func TestFront(t *testing.T) {
 	}
 }
 
-// TestFrontOfFailingIngresses is about ingresses that fail, which ours do not
-// do on demand.
+// TestFrontOfFailingIngresses uses handlers that fail on demand instead of
+// ingresses.
 func TestFrontOfFailingIngresses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs nginx")
@@ -263,7 +263,7 @@ func TestFrontOfFailingIngresses(t *testing.T) {
 	}
 	wait := func(_ http.ResponseWriter, r *http.Request) {
 		tries.Add(1)
-		_, _ = io.ReadAll(r.Body) // only after that the end of the connection ends the request
+		_, _ = io.ReadAll(r.Body) // until then the end of the connection does not end the request
 		<-r.Context().Done()
 	}
 	start := func(handler http.HandlerFunc) string {
@@ -273,7 +273,7 @@ func TestFrontOfFailingIngresses(t *testing.T) {
 	}
 	gone := freeAddr(t)
 
-	t.Run("an ingress that cannot be reached costs nobody a request", func(t *testing.T) {
+	t.Run("an ingress that cannot be reached loses no request", func(t *testing.T) {
 		n := &front{t: t, base: startNginx(t, gone, start(answer))}
 		for _, method := range []string{"GET", "POST", "POST", "PATCH"} {
 			if r := n.do(method, "/any", "{}"); r.StatusCode != 200 {
@@ -388,12 +388,12 @@ func (n *front) do(method, path, body string, fields ...string) *result {
 	return &result{r, string(text)}
 }
 
-// system is what stands behind NGINX: two ingresses, and workers when they are started.
+// system is what runs behind NGINX: two ingresses, and workers once they are started.
 type system struct {
 	url, namespace string
 	ingresses      [2]oneIngress
 	logged         *observer.ObservedLogs // what the ingresses log
-	taken          chan string            // what the event function has got
+	taken          chan string            // what the event function received
 }
 
 type oneIngress struct {
@@ -416,7 +416,7 @@ func startSystem(t *testing.T) *system {
 	return s
 }
 
-// remove removes what outlives its processes.
+// remove removes the queues and exchanges, which outlive the processes.
 func (s *system) remove(t *testing.T) {
 	conn, err := amqp.Dial(s.url)
 	if err != nil {
@@ -456,7 +456,7 @@ func (s *system) open(t *testing.T) *rabbit.Broker {
 	return b
 }
 
-// startIngress starts an ingress at addr that says which one it is.
+// startIngress starts an ingress at addr that names itself in X-Ingress.
 func (s *system) startIngress(t *testing.T, name, addr string, log *zap.Logger) oneIngress {
 	t.Helper()
 	broker := s.open(t)
@@ -499,7 +499,7 @@ func (i oneIngress) answers(path string) bool {
 	return r.StatusCode == 200
 }
 
-// startWorker hosts the functions until stop is called or the test ends.
+// startWorker runs the functions until stop is called or the test ends.
 func (s *system) startWorker(t *testing.T) (stop func()) {
 	t.Helper()
 	var set faas.Set[struct{}]

@@ -34,18 +34,18 @@ func TestCachingByTheBook(t *testing.T) {
 		section, name string
 		policy        contract.CachePolicy // a TTL of a minute if there is none
 		result        *contract.CacheResult
-		request       string // method, path, and header fields, one a line; GET /cached/42 if empty
+		request       string // method, path, and header fields, one per line; GET /cached/42 if empty
 		status        int    // 200 if zero
-		want          string // header fields of the response, one a line; "Name:" for one that must not be there
+		want          string // header fields of the response, one per line; "Name:" for one that must not be there
 	}{
 		// RFC 9111, HTTP Caching
 		{"9111 4", "a hit says how old it is", contract.CachePolicy{}, fresh, "", 0, "Age: 7"},
 		{"9111 5.1", "a response of just now has no age", contract.CachePolicy{}, miss, "", 0, "Age:"},
 		{"9111 4.1", "what the result depends on is named", contract.CachePolicy{}, fresh, "GET /localized/42", 0, "Vary: Accept-Language, X-Limit"},
-		{"9111 4.1", "what says who asks is named, too", contract.CachePolicy{Identity: []string{"cookie:id", "X-User"}}, fresh,
+		{"9111 4.1", "what identifies the client is named, too", contract.CachePolicy{Identity: []string{"cookie:id", "X-User"}}, fresh,
 			"GET /localized/42\nX-User: a", 0, "Vary: Accept-Language, Cookie, X-Limit, X-User\nCache-Control: private, no-cache"},
 		{"9111 4.1", "a result that depends on nothing else names nothing", contract.CachePolicy{}, fresh, "", 0, "Vary:"},
-		{"9111 5.2.2.4", "others must ask again: they do not hear of an invalidation", contract.CachePolicy{}, fresh, "", 0, "Cache-Control: no-cache"},
+		{"9111 5.2.2.4", "others must ask again: they do not learn of an invalidation", contract.CachePolicy{}, fresh, "", 0, "Cache-Control: no-cache"},
 		{"9111 5.2.2.7", "a result of one's own is private", contract.CachePolicy{Identity: []string{"X-User"}}, fresh, "GET /cached/42\nX-User: a", 0, "Cache-Control: private, no-cache"},
 		{"9111 5.2.2.9", "a result for everybody is public", contract.CachePolicy{Public: true}, fresh, "GET /cached/42\nAuthorization: Bearer x", 0, "Cache-Control: public, no-cache"},
 		{"9111 5.2.2.10", "the edge gets a time of its own", edge, fresh, "", 0, "Cache-Control: max-age=0, must-revalidate, s-maxage=2"},
@@ -63,7 +63,7 @@ func TestCachingByTheBook(t *testing.T) {
 		// RFC 5861, stale content
 		{"5861 3", "the edge may serve stale for as long again", contract.CachePolicy{Edge: time.Second, StaleWhileRevalidate: time.Hour}, fresh, "", 0, "Cache-Control: max-age=0, s-maxage=1, stale-while-revalidate=1"},
 		{"5861 3", "or for less", contract.CachePolicy{Edge: 9 * time.Second, StaleWhileRevalidate: 5 * time.Second}, fresh, "", 0, "Cache-Control: max-age=0, s-maxage=9, stale-while-revalidate=5"},
-		{"5861 3", "nobody else may", contract.CachePolicy{StaleWhileRevalidate: time.Hour, StaleIfError: time.Hour}, fresh, "", 0, "Cache-Control: no-cache"},
+		{"5861 3", "others may not", contract.CachePolicy{StaleWhileRevalidate: time.Hour, StaleIfError: time.Hour}, fresh, "", 0, "Cache-Control: no-cache"},
 		{"5861 3", "the client's own cache neither", contract.CachePolicy{StaleWhileRevalidate: time.Hour, Identity: []string{"X-User"}}, fresh, "GET /cached/42\nX-User: a", 0, "Cache-Control: private, no-cache"},
 
 		// RFC 9211, Cache-Status
@@ -131,7 +131,7 @@ func TestCachingByTheBook(t *testing.T) {
 	}
 }
 
-// doLines serves a request written as "METHOD path", then a header field a line.
+// doLines serves a request written as "METHOD path", then one header field per line.
 func doLines(h http.Handler, lines string) *http.Response {
 	first, fields, _ := strings.Cut(lines, "\n")
 	method, target, _ := strings.Cut(first, " ")
@@ -234,8 +234,8 @@ func TestNegativeResults(t *testing.T) {
 	}
 }
 
-// TestIdentity keeps apart who is not the same, and lets nobody in who does
-// not say who he is.
+// TestIdentity checks that different clients have different identities, and that a
+// client without one does not use the cache.
 func TestIdentity(t *testing.T) {
 	results := &fakeResults{result: &stored}
 	_, h := cachedBy(results, contract.CachePolicy{TTL: time.Minute, Identity: []string{"X-User", "cookie:id"}})

@@ -138,7 +138,7 @@ func TestManyMistakes(t *testing.T) {
 	}
 }
 
-// A body of which nobody knew beforehand that there is nothing in it is none.
+// An empty body of unknown length counts as no body.
 func TestEmptyBodyOfAGET(t *testing.T) {
 	for body, want := range map[string]int{"": 200, " ": 400} {
 		r := httptest.NewRequest("GET", "/profiles/42", io.MultiReader(strings.NewReader(body))) // its length is not known
@@ -253,7 +253,7 @@ func TestClientThatLeft(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	b.call = func(ctx context.Context, _ contract.Call) (contract.Reply, error) {
 		leave()
-		<-ctx.Done() // the broker hears of it
+		<-ctx.Done() // as a broker does
 		return contract.Reply{}, &contract.Error{Code: contract.CodeCanceled, Executed: contract.ExecutedUnknown, Cause: ctx.Err()}
 	}
 	log, lines := observed()

@@ -5,115 +5,191 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/access"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/body"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/cloudevents"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/event"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/header"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/problem"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/routing"
 )
 
-// accepted is the body of a 202.
-type accepted struct {
-	ID string `json:"id"`
-}
-
-// publish serves POST /events/{key}. The body is the event, byte by byte; it
-// must be JSON if that is what its content type says, or if it has none.
-func (x *exchange) publish(*routes) {
-	r := x.request
-	e := contract.Event{Key: r.PathValue("key"), ID: eventID(r.Header), Correlation: x.correlation(), Trace: traceOf(r.Header)}
-	p := checkKey(e.Key)
-	if p == nil && r.URL.RawQuery != "" {
-		p = refuse(http.StatusUnprocessableEntity, "an event takes no query parameters: put them into the body")
-	}
-	if p == nil {
-		e.NotBefore, p = deliverAt(r.Header)
-	}
-	if p == nil {
-		e.ContentType, e.Body, p = x.eventBody()
-	}
+// servePublish serves POST /events/{key}. The body is the event, byte by byte.
+func (i *Ingress) servePublish(w http.ResponseWriter, r *http.Request, _ *routing.Table) {
+	e, p := i.parseEvent(w, r)
 	if p != nil {
-		x.fail(p)
+		problem.Write(w, r, p)
 		return
 	}
-	if p := x.send(func(ctx context.Context) *problem { return x.hand(ctx, e) }); p != nil {
-		x.fail(p)
-		return
-	}
-	x.accept(http.StatusAccepted, accepted{e.ID})
+	i.publishOne(w, r, e)
 }
 
-// eventBody reads the body of an event and its content type.
-func (x *exchange) eventBody() (contentType string, body []byte, p *problem) {
-	r := x.request
-	if p := plainEncoding(r); p != nil {
-		return "", nil, p
-	}
-	contentType = r.Header.Get("Content-Type")
+// serveCloudEvents serves POST /events: CloudEvents 1.0 in any of the three
+// content modes of its HTTP binding.
+func (i *Ingress) serveCloudEvents(w http.ResponseWriter, r *http.Request, _ *routing.Table) {
+	mode, events, p := i.parseCloudEvents(w, r)
 	switch {
-	case unlabelled(r, contentType):
-		contentType = "application/json"
-	case contentType == "" || contentType == "application/x-www-form-urlencoded":
-		return "", nil, refuse(http.StatusUnsupportedMediaType, "say what the event is with Content-Type: application/json")
-	case len(contentType) > maxShort:
-		return "", nil, refuse(http.StatusUnsupportedMediaType, "the content type is longer than %d bytes", maxShort)
+	case p != nil:
+		problem.Write(w, r, p)
+	case mode == cloudevents.Batch:
+		i.publishBatch(w, r, events)
+	default:
+		i.publishOne(w, r, events[0])
 	}
-	if body, p = x.read(); p != nil {
-		return "", nil, p
+}
+
+// parseEvent makes an event of r. The body must be JSON if its content type says
+// so, or if it has none.
+func (i *Ingress) parseEvent(w http.ResponseWriter, r *http.Request) (contract.Event, *problem.Problem) {
+	key := r.PathValue("key")
+	if p := event.CheckKey(key); p != nil {
+		return contract.Event{}, p
 	}
-	if isJSON(contentType) {
-		if len(body) == 0 {
-			body = []byte("{}")
+	if r.URL.RawQuery != "" {
+		return contract.Event{}, problem.New(http.StatusUnprocessableEntity, "an event takes no query parameters: put them into the body")
+	}
+	notBefore, p := event.NotBefore(r.Header)
+	if p != nil {
+		return contract.Event{}, p
+	}
+	contentType, p := eventType(r.Header)
+	if p != nil {
+		return contract.Event{}, p
+	}
+	data, p := body.Read(w, r, i.cfg.MaxBody)
+	if p != nil {
+		return contract.Event{}, p
+	}
+	if header.IsJSON(contentType) {
+		if len(data) == 0 {
+			data = []byte("{}")
 		}
-		p = malformed(body)
+		if p := body.CheckJSON(data); p != nil {
+			return contract.Event{}, p
+		}
 	}
-	return contentType, body, p
+	return contract.Event{
+		Key: key, ID: header.EventID(r.Header), ContentType: contentType, Body: data, NotBefore: notBefore,
+		Correlation: correlationOf(r), Trace: header.Trace(r.Header),
+	}, nil
 }
 
-// maxShort is how long a short string of AMQP 0-9-1 can be: a routing key, a
-// message id, a content type, a type.
-const maxShort = 255
-
-func checkKey(key string) *problem {
+// eventType returns the content type of an event.
+func eventType(h http.Header) (string, *problem.Problem) {
+	if p := body.CheckEncoding(h); p != nil {
+		return "", p
+	}
+	contentType := h.Get("Content-Type")
 	switch {
-	case key == "" || len(key) > maxShort:
-		return refuse(http.StatusBadRequest, "the routing key has %d bytes: AMQP allows 1 to %d", len(key), maxShort)
-	case strings.ContainsAny(key, "*#"):
-		return refuse(http.StatusBadRequest, "the routing key %q contains * or #, which only a pattern does", limited(key))
+	case header.IsUnlabelled(h):
+		return "application/json", nil
+	case contentType == "" || contentType == "application/x-www-form-urlencoded":
+		return "", problem.New(http.StatusUnsupportedMediaType, "say what the event is with Content-Type: application/json")
+	case len(contentType) > event.MaxShortString:
+		return "", problem.New(http.StatusUnsupportedMediaType, "the content type is longer than %d bytes", event.MaxShortString)
 	}
-	return nil
+	return contentType, nil
 }
 
-// send runs publish within the limits that a call has: one place at the
-// ingress, and the client's patience.
-func (x *exchange) send(publish func(context.Context) *problem) *problem {
-	patience, p := timeout(x.request.Header, contract.DefaultTimeout)
+// parseCloudEvents makes the events of r; all of them, or none if one is
+// malformed.
+func (i *Ingress) parseCloudEvents(w http.ResponseWriter, r *http.Request) (cloudevents.Mode, []contract.Event, *problem.Problem) {
+	if p := body.CheckEncoding(r.Header); p != nil {
+		return 0, nil, p
+	}
+	mode, p := cloudevents.ModeOf(r.Header)
+	if p != nil {
+		return 0, nil, p
+	}
+	notBefore, p := event.NotBefore(r.Header)
+	if p != nil {
+		return 0, nil, p
+	}
+	data, p := body.Read(w, r, i.cfg.MaxBody)
+	if p != nil {
+		return 0, nil, p
+	}
+	events, p := cloudevents.Parse(mode, r.Header, data)
+	for n := range events {
+		events[n].Correlation, events[n].NotBefore = correlationOf(r), notBefore
+	}
+	return mode, events, p
+}
+
+// correlationOf returns the correlation id of r, by default the id of the call.
+func correlationOf(r *http.Request) string {
+	return header.Correlation(r.Header, access.RecordOf(r.Context()).ID)
+}
+
+// publishOne publishes e and answers with its id once it is confirmed.
+func (i *Ingress) publishOne(w http.ResponseWriter, r *http.Request, e contract.Event) {
+	p := i.limited(r, func(ctx context.Context) *problem.Problem { return i.publish(ctx, e) })
+	if p != nil {
+		problem.Write(w, r, p)
+		return
+	}
+	writeAccepted(w, r, http.StatusAccepted, accepted{e.ID})
+}
+
+// publishBatch publishes events one after another, because their order may matter,
+// and answers with the status of each: 202 if all are confirmed, else 207.
+func (i *Ingress) publishBatch(w http.ResponseWriter, r *http.Request, events []contract.Event) {
+	status, statuses := http.StatusAccepted, make([]eventStatus, 0, len(events))
+	p := i.limited(r, func(ctx context.Context) *problem.Problem {
+		for _, e := range events {
+			s := eventStatus{ID: e.ID, Status: http.StatusAccepted}
+			if p := i.publish(ctx, e); p != nil {
+				status = http.StatusMultiStatus
+				s.Status, s.Detail = p.Status, p.Detail
+			}
+			statuses = append(statuses, s)
+		}
+		return nil
+	})
+	if p != nil {
+		problem.Write(w, r, p)
+		return
+	}
+	writeAccepted(w, r, status, statuses)
+}
+
+// limited runs publish within the limits that a call has: the number of requests in
+// flight, and the client's timeout.
+func (i *Ingress) limited(r *http.Request, publish func(context.Context) *problem.Problem) *problem.Problem {
+	timeout, p := parseTimeout(r.Header, contract.DefaultTimeout)
 	if p != nil {
 		return p
 	}
-	if p := x.ingress.enter(); p != nil {
-		return p
+	if !i.inFlight.acquire() {
+		return i.inFlight.full(time.Second)
 	}
-	defer x.ingress.leave()
-	ctx, cancel := context.WithTimeout(x.context(), patience)
+	defer i.inFlight.release()
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	return publish(ctx)
 }
 
-// hand gives e to the broker and returns once it is confirmed.
-func (x *exchange) hand(ctx context.Context, e contract.Event) *problem {
-	x.sent = true
-	err := x.ingress.cfg.Broker.Publish(ctx, e)
+// publish passes e to the broker and returns once it is confirmed.
+func (i *Ingress) publish(ctx context.Context, e contract.Event) *problem.Problem {
+	err := i.cfg.Broker.Publish(ctx, e)
 	if err == nil {
 		return nil
 	}
+	p := publishProblem(err, e.Key)
+	p.Attempt = 1
+	return p
+}
+
+// publishProblem returns the problem of an event that is not confirmed.
+func publishProblem(err error, key string) *problem.Problem {
 	failure := contract.AsError(err)
-	p := problemOf(failure, false)
+	p := problem.FromError(failure, false)
 	switch failure.Code {
 	case contract.CodeUnroutable:
-		// Nothing is wrong with the event or the broker: what the key names,
-		// somebody who listens, is not there.
-		p = refuse(http.StatusNotFound, "nobody listens to %q: the event was not published", limited(e.Key))
-		p.Type, p.cause = typeOf(failure.Code), err
+		return problem.Unbound(key, err)
 	case contract.CodeUnconfirmed:
 		p.Executed = contract.ExecutedUnknown
 	case contract.CodeRefused, contract.CodeBlocked, contract.CodeUnavailable:
@@ -126,55 +202,22 @@ func (x *exchange) hand(ctx context.Context, e contract.Event) *problem {
 	return p
 }
 
-// accept answers that events were taken.
-func (x *exchange) accept(status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil { // never: it is made of strings and numbers
+// accepted is the body of a 202.
+type accepted struct {
+	ID string `json:"id"`
+}
+
+// eventStatus is the outcome of one event of a batch.
+type eventStatus struct {
+	ID     string `json:"id"`
+	Status int    `json:"status"` // as if it had come alone: 202, 404, 503, 504
+	Detail string `json:"detail,omitempty"`
+}
+
+func writeAccepted(w http.ResponseWriter, r *http.Request, status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil { // cannot happen: it consists of strings and numbers
 		panic(err)
 	}
-	x.set("Content-Type", "application/json")
-	x.write(status, append(body, '\n'))
-}
-
-// deliverAt is when an event is to be delivered: at the time that Deliver-At
-// gives (RFC 3339), or in so many seconds as Deliver-In says; at once without.
-func deliverAt(h http.Header) (time.Time, *problem) {
-	at, in := h["Deliver-At"], h["Deliver-In"]
-	var t time.Time
-	switch {
-	case len(at)+len(in) == 0:
-		return t, nil
-	case len(at)+len(in) > 1:
-		return t, refuse(http.StatusBadRequest, "Deliver-At and Deliver-In: give one of them, once")
-	case len(in) > 0:
-		seconds, ok := parseSeconds(in[0])
-		if !ok {
-			return t, refuse(http.StatusBadRequest, "Deliver-In: %q: write seconds, such as 90 or 0.5", limited(in[0]))
-		}
-		t = time.Now().Add(time.Duration(min(seconds, 2*contract.MaxDelay.Seconds()) * float64(time.Second)))
-	default:
-		var err error
-		if t, err = parseTime(at[0]); err != nil {
-			return t, refuse(http.StatusBadRequest, "Deliver-At: %q: write a time such as 2030-01-31T09:00:00Z", limited(at[0]))
-		}
-	}
-	if time.Until(t) > contract.MaxDelay {
-		return t, refuse(http.StatusBadRequest, "an event can be published at most %d days ahead", int(contract.MaxDelay.Hours()/24))
-	}
-	return t, nil
-}
-
-// eventTime is the time at which an event happened; the broker fills in now
-// for none.
-func eventTime(text string) (time.Time, bool) {
-	if text == "" {
-		return time.Time{}, true
-	}
-	t, err := parseTime(text)
-	return t, err == nil && jsonTime(t)
-}
-
-// parseTime reads a time as in RFC 3339, whose letters may be small.
-func parseTime(text string) (time.Time, error) {
-	return time.Parse(time.RFC3339Nano, strings.ToUpper(text))
+	writeJSON(w, r, status, append(b, '\n'))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/cloudevents"
 )
 
 func TestPublish(t *testing.T) {
@@ -214,9 +215,9 @@ func TestMalformedCloudEvents(t *testing.T) {
 	} {
 		const good = `{"specversion":"1.0","id":"1","source":"s","type":"t"}`
 		for at, body := range map[string]string{"": c.event, "/1": "[" + good + "," + c.event + "]"} {
-			contentType := cloudEventType
+			contentType := cloudevents.Type
 			if at != "" {
-				contentType = cloudEventBatchType
+				contentType = cloudevents.BatchType
 			}
 			b := newBroker()
 			p := readProblem(t, do(New(Config{Broker: b}), "POST", "/events", body, "Content-Type: "+contentType))
@@ -239,7 +240,7 @@ func TestBatchReportsEachEvent(t *testing.T) {
 	r := do(New(Config{Broker: b}), "POST", "/events",
 		`[{"specversion":"1.0","id":"1","source":"s","type":"a"},{"specversion":"1.0","id":"2","source":"s","type":"nobody"},{"specversion":"1.0","id":"3","source":"s","type":"b"}]`,
 		"Content-Type: application/cloudevents-batch+json")
-	var report []published
+	var report []eventStatus
 	if err := json.Unmarshal([]byte(text(t, r)), &report); err != nil || r.StatusCode != http.StatusMultiStatus {
 		t.Fatal(r.StatusCode, err)
 	}

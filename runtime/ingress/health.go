@@ -3,55 +3,47 @@ package ingress
 import (
 	"net/http"
 
-	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/problem"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/routing"
 )
 
-// Admin returns the handler of the admin port: /livez, and a /readyz that says
-// what is wrong, which the public one keeps to itself.
-func (i *Ingress) Admin() http.Handler {
+// newAdmin returns the handler of the admin address.
+func (i *Ingress) newAdmin() http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, serve func(x *exchange)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			x := i.exchange(w, r)
-			defer x.finish()
-			serve(x)
-		})
-	}
-	handle("GET /livez", func(x *exchange) { x.livez(nil) })
-	handle("GET /readyz", func(x *exchange) { x.ready(true) })
-	handle("/", func(x *exchange) { x.fail(refuse(http.StatusNotFound, "there is nothing at this path")) })
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) { writeOK(w, r) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { i.writeReadiness(w, r, true) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		problem.Write(w, r, problem.New(http.StatusNotFound, "there is nothing at this path"))
+	})
 	return mux
 }
 
-// livez answers as long as the process can answer anything.
-func (x *exchange) livez(*routes) { x.ok() }
+// serveLivez answers as long as the process can answer at all.
+func serveLivez(w http.ResponseWriter, r *http.Request, _ *routing.Table) { writeOK(w, r) }
 
-// readyz answers 200 when requests can be served.
-func (x *exchange) readyz(*routes) { x.ready(false) }
+// serveReadyz answers 200 when requests can be served.
+func (i *Ingress) serveReadyz(w http.ResponseWriter, r *http.Request, _ *routing.Table) {
+	i.writeReadiness(w, r, false)
+}
 
-func (x *exchange) ready(open bool) {
-	if x.ingress.draining.Load() {
-		x.fail(notReady("this process is stopping"))
+// writeReadiness answers whether requests can be served; if detailed, with what is
+// wrong with the broker, which may name addresses.
+func (i *Ingress) writeReadiness(w http.ResponseWriter, r *http.Request, detailed bool) {
+	if i.draining.Load() {
+		problem.Write(w, r, problem.Unavailable(nil, "this process is stopping"))
 		return
 	}
-	if err := x.ingress.cfg.Broker.Health(); err != nil {
-		p := notReady("the broker cannot be used at present")
-		if p.cause = err; open {
+	if err := i.cfg.Broker.Health(); err != nil {
+		p := problem.Unavailable(err, "the broker cannot be used at present")
+		if detailed {
 			p.Detail = err.Error()
 		}
-		x.fail(p)
+		problem.Write(w, r, p)
 		return
 	}
-	x.ok()
+	writeOK(w, r)
 }
 
-func notReady(detail string) *problem {
-	p := problemOf(&contract.Error{Code: contract.CodeUnavailable, Detail: detail, Executed: contract.ExecutedNo}, true)
-	p.proxyStatus = ""
-	return p
-}
-
-func (x *exchange) ok() {
-	x.set("Content-Type", "application/json")
-	x.write(http.StatusOK, []byte(`{"status":"ok"}`+"\n"))
+func writeOK(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, r, http.StatusOK, []byte(`{"status":"ok"}`+"\n"))
 }

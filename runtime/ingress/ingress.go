@@ -1,115 +1,145 @@
-// Package ingress is the contract over HTTP: it turns requests into calls and
-// events, and replies and errors into responses that say what really happened.
+// Package ingress serves functions and events over HTTP. It turns requests into
+// calls and events, and their outcomes into responses; README.md has the
+// contract.
 //
-// It learns its routes from the directory of live functions, and so needs no
-// compiled-in list of them. It knows neither the broker nor the cache behind
-// its two interfaces, and nothing of what the functions do.
+// It takes its routes from the directory of live functions and needs no
+// compiled-in list of them. It knows the broker, the cache and the session store
+// only through interfaces, and nothing of what the functions do.
 package ingress
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/access"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/problem"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/routing"
 )
 
 // Broker is what the ingress needs of a broker.
 type Broker interface {
 	contract.Broker
-	// Directory tells which functions are live.
+	// Directory returns the directory of live functions.
 	Directory() *contract.Directory
-	// Tail hands copies of the events whose key fits pattern to fn until ctx is
-	// done. It may drop some when fn is slow.
+	// Tail calls fn with copies of the events whose key matches pattern, until
+	// ctx is done. It may drop events while fn is slow.
 	Tail(ctx context.Context, pattern string, fn func(contract.Event)) error
-	// Health returns nil, or what is wrong now in one sentence.
+	// Health returns nil, or an error that says why the broker cannot be used.
 	Health() error
 }
 
-// Config says what an Ingress works with. Only Broker is needed.
+// Config configures an Ingress. Only Broker is required.
 type Config struct {
-	Broker  Broker
-	Results Results // serves cached results; nil: every call runs its function
-
-	Sessions Sessions // of functions that say faas.UsesSession; nil: they are refused, 503
+	Broker   Broker
+	Results  Results  // serves results of cached functions; nil: every call runs its function
+	Sessions Sessions // of functions that say faas.UsesSession; nil: they are refused with 503
 	Cookie   Cookie   // holds a session's token
 
-	Hidden func(*contract.Descriptor) bool // says which functions are not for HTTP; nil: none
+	// Hidden reports whether a function must not be reachable over HTTP. nil: none.
+	Hidden func(*contract.Descriptor) bool
+
+	// Use are middlewares around every request, the first one outermost. They run
+	// after a request has got its id, and before its limits are checked. The access
+	// log has what they respond, and their panics.
+	Use []func(http.Handler) http.Handler
 
 	MaxBody     int64 // bytes of a request body; 1 MiB, at most 8 MiB
 	MaxURI      int   // bytes of path and query; 8 KiB
-	MaxInFlight int   // calls and publishes at once, 503 above; 4096
+	MaxInFlight int   // calls and publishes in flight; 4096. Above, they are refused with 503
 
-	// TrustProxy are the networks whose X-Real-IP and X-Forwarded-For are
-	// believed, for the log. None by default.
+	// TrustProxy are the networks of proxies whose X-Real-IP and X-Forwarded-For
+	// name the client in the log. Default: none.
 	TrustProxy []netip.Prefix
 	// Log gets a line for each request: at warn for a 5xx, at info for a client
-	// that went away, else at debug. nil: nobody reads.
+	// that left before it got its response, else at debug. nil: no log.
 	Log *zap.Logger
 }
 
 const (
-	defaultMaxBody = 1 << 20
-	limitMaxBody   = 8 << 20 // a broker's own limit (16 MiB since RabbitMQ 4.0) leaves room for a batch
-	maxHeaders     = 256     // fields of a request
-	maxTails       = 64      // live tails at once
+	defaultMaxBody     = 1 << 20
+	limitMaxBody       = 8 << 20 // RabbitMQ takes 16 MiB since 4.0; a message may carry several calls
+	defaultMaxURI      = 8 << 10
+	defaultMaxInFlight = 4096
 )
 
 // Ingress serves functions and events over HTTP. New makes one.
 type Ingress struct {
 	cfg      Config
-	inFlight atomic.Int64
-	tails    atomic.Int64
+	router   *routing.Router
+	public   http.Handler
+	admin    http.Handler
+	inFlight limit // calls and publishes
+	tails    limit
 
 	draining  atomic.Bool
 	drained   chan struct{} // closed by Draining
 	drainOnce sync.Once
-
-	routes   atomic.Pointer[routes]
-	updating sync.Mutex // one builds the next routes, the others wait for them
 }
 
 var _ http.Handler = (*Ingress)(nil)
 
-// New returns an Ingress. Its routes follow the broker's directory by
-// themselves; see also Run.
+// New returns an Ingress. See Run about its routes.
 func New(cfg Config) *Ingress {
 	cfg.MaxBody = min(cmp.Or(cfg.MaxBody, defaultMaxBody), limitMaxBody)
-	cfg.MaxURI = cmp.Or(cfg.MaxURI, 8<<10)
-	cfg.MaxInFlight = cmp.Or(cfg.MaxInFlight, 4096)
+	cfg.MaxURI = cmp.Or(cfg.MaxURI, defaultMaxURI)
 	cfg.Cookie = cfg.Cookie.withDefaults()
-	if cfg.Log == nil {
-		cfg.Log = zap.NewNop()
+	cfg.Log = cmp.Or(cfg.Log, zap.NewNop())
+	i := &Ingress{
+		cfg:      cfg,
+		inFlight: limit{max: int64(cmp.Or(cfg.MaxInFlight, defaultMaxInFlight))},
+		tails:    limit{max: maxTails},
+		drained:  make(chan struct{}),
 	}
-	return &Ingress{cfg: cfg, drained: make(chan struct{})}
+	i.router = i.newRouter()
+	i.public = i.around(i.checkTarget(http.HandlerFunc(i.route)), cfg.Use)
+	i.admin = i.around(i.newAdmin(), nil)
+	return i
 }
 
-// Run keeps the routes up to date until ctx is done. Without it they are
-// brought up to date by the next request, which then pays for it, and two
-// functions that claim one route between two requests are told apart by their
-// names instead of by who came first.
-func (i *Ingress) Run(ctx context.Context) {
-	for {
-		select {
-		case <-i.current().changed:
-		case <-ctx.Done():
-			return
-		}
+// around returns h with what goes around every request, from the outside in: the
+// record of the request and the access log, the recovery from panics, a default
+// for Cache-Control, and the middlewares.
+func (i *Ingress) around(h http.Handler, middlewares []func(http.Handler) http.Handler) http.Handler {
+	for _, m := range slices.Backward(middlewares) {
+		h = m(h)
 	}
+	return access.Handler(problem.Recover(notStored(h), i.cfg.Log), access.Config{
+		Log: i.cfg.Log, Client: i.clientOf, BeforeHeader: i.closeWhileDraining,
+	})
 }
 
-// Draining says that this process is about to stop: /readyz answers 503, each
-// response closes its connection and live tails end. Requests are still served,
-// so call it first and Server.Shutdown a moment later.
+// notStored makes responses that do not say otherwise uncacheable.
+func notStored(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Cache-Control"] = []string{"no-store"}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ServeHTTP serves one request.
+func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) { i.public.ServeHTTP(w, r) }
+
+// Admin returns the handler of the admin address: /livez, and a /readyz that says
+// what is wrong; the public one does not.
+func (i *Ingress) Admin() http.Handler { return i.admin }
+
+// Run keeps the routes up to date until ctx is done. Without it, the first request
+// after a change updates them, which takes longer. Of two functions that have
+// claimed one route since, the one whose name sorts first then gets it, instead of
+// the one that came first.
+func (i *Ingress) Run(ctx context.Context) { i.router.Run(ctx) }
+
+// Draining announces that this process is about to stop: /readyz answers 503, each
+// response closes its connection and live tails end. Requests are still served.
+// Therefore call it first, and Server.Shutdown a moment later.
 func (i *Ingress) Draining() {
 	i.drainOnce.Do(func() {
 		i.draining.Store(true)
@@ -117,74 +147,10 @@ func (i *Ingress) Draining() {
 	})
 }
 
-// ServeHTTP serves one request.
-func (i *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := i.exchange(w, r)
-	defer x.finish()
-	if p := i.inspect(r); p != nil {
-		x.fail(p)
-		return
+// closeWhileDraining tells the client that the connection ends. It is called as
+// late as possible, because a request may have begun long before Draining.
+func (i *Ingress) closeWhileDraining(h http.Header) {
+	if i.draining.Load() {
+		h.Set("Connection", "close")
 	}
-	i.current().mux.ServeHTTP(x, r)
-}
-
-// exchange begins the response to r; finish ends it.
-func (i *Ingress) exchange(w http.ResponseWriter, r *http.Request) *exchange {
-	conn := clientConnOf(r)
-	var x *exchange
-	if conn != nil {
-		conn.listener.solo.Busy(1)
-		x = &conn.exchange
-	} else {
-		x = new(exchange)
-	}
-	*x = exchange{
-		ResponseWriter: w, ingress: i, request: r, id: callID(r.Header), start: time.Now(),
-		conn: conn, unwatched: conn != nil && conn.quick.Load(),
-	}
-	x.set("X-Request-Id", x.id)
-	return x
-}
-
-// inspect refuses what no route could make sense of.
-func (i *Ingress) inspect(r *http.Request) *problem {
-	switch {
-	case len(r.RequestURI) > i.cfg.MaxURI || len(r.URL.RawQuery) > i.cfg.MaxURI:
-		return refuse(http.StatusRequestURITooLong, "path and query are longer than %d bytes", i.cfg.MaxURI)
-	case len(r.Header) > maxHeaders:
-		return refuse(http.StatusRequestHeaderFieldsTooLarge, "more than %d header fields", maxHeaders)
-	case strings.IndexByte(r.URL.Path, 0) >= 0:
-		return refuse(http.StatusBadRequest, "the path contains a NUL byte")
-	case r.RequestURI == "*" || !strings.HasPrefix(r.URL.Path, "/"):
-		return refuse(http.StatusBadRequest, "the request target is not a path")
-	}
-	return nil
-}
-
-// enter takes one of the places for calls and publishes; leave gives it back.
-func (i *Ingress) enter() *problem {
-	if i.inFlight.Add(1) <= int64(i.cfg.MaxInFlight) {
-		return nil
-	}
-	i.leave()
-	p := refuse(http.StatusServiceUnavailable, "the ingress is at its limit of %d requests at once", i.cfg.MaxInFlight)
-	p.Executed, p.Retryable, p.after = contract.ExecutedNo, true, time.Second
-	return p
-}
-
-func (i *Ingress) leave() { i.inFlight.Add(-1) }
-
-// finish answers for a handler that panicked, and logs the exchange.
-func (x *exchange) finish() {
-	defer x.release()
-	if p := recover(); p != nil {
-		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-			panic(p)
-		}
-		x.ingress.cfg.Log.Error("the ingress panicked", zap.Any("panic", p), zap.String("id", x.id), zap.ByteString("stack", debug.Stack()))
-		if x.status == 0 {
-			x.fail(refuse(http.StatusInternalServerError, "the ingress failed"))
-		}
-	}
-	x.log()
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/problem"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -145,12 +146,12 @@ func text(t *testing.T, r *http.Response) string {
 }
 
 // readProblem checks that r is a problem document and returns it.
-func readProblem(t *testing.T, r *http.Response) problem {
+func readProblem(t *testing.T, r *http.Response) problem.Problem {
 	t.Helper()
 	if got := r.Header.Get("Content-Type"); got != "application/problem+json" {
 		t.Fatalf("Content-Type %q of a %d, want application/problem+json", got, r.StatusCode)
 	}
-	var p problem
+	var p problem.Problem
 	if err := json.Unmarshal([]byte(text(t, r)), &p); err != nil {
 		t.Fatal(err)
 	}

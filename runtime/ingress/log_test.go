@@ -53,7 +53,7 @@ func TestClientAddress(t *testing.T) {
 		r.RemoteAddr = c.peer
 		r.Header.Set("X-Real-Ip", c.real)
 		r.Header.Set("X-Forwarded-For", c.forwarded)
-		if got := i.client(r); got != c.want {
+		if got := i.clientOf(r); got != c.want {
 			t.Errorf("%+v: client %q", c, got)
 		}
 	}

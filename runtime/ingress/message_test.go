@@ -2,91 +2,9 @@ package ingress
 
 import (
 	"encoding/json"
-	"fmt"
-	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
-
-func TestMembersAreFoundWithoutDecoding(t *testing.T) {
-	body := ` { "a" : 1 , "b\u0041":[ {"x":"}]"} , 2 ],"c":"\"," ,"d":{"e":{}} ,"f":null,"":-1.5e3 } `
-	got := ""
-	for name, raw := range members([]byte(body)) {
-		got += fmt.Sprintf("%s=%s;", name, raw)
-	}
-	if want := `a=1;bA=[ {"x":"}]"} , 2 ];c="\",";d={"e":{}};f=null;=-1.5e3;`; got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-	for range members([]byte(" {} ")) {
-		t.Error("an empty object has a member")
-	}
-}
-
-func TestShapeOfForeignSchemas(t *testing.T) {
-	for _, c := range []struct {
-		schema string
-		open   bool
-		kind   kind
-	}{
-		{``, true, kindString},
-		{`true`, true, kindString},
-		{`{}`, true, kindString},
-		{`{"type":"object","additionalProperties":{"type":"integer"}}`, true, kindInteger},
-		{`{"type":"object","additionalProperties":false}`, false, kindString},
-		{`{"type":"object","additionalProperties":false,"properties":{"x":{"type":["null","boolean"]}}}`, true, kindBoolean},
-	} {
-		s := shapeOf(json.RawMessage(c.schema))
-		if m, ok := s.member("x"); ok != c.open || m.kind != c.kind {
-			t.Errorf("%s: member x is %v, allowed %v; want %v, %v", c.schema, m.kind, ok, c.kind, c.open)
-		}
-	}
-}
-
-// FuzzMessage checks that whatever comes in, the message is either refused or
-// an object that says of the path and the query what they say.
-func FuzzMessage(f *testing.F) {
-	f.Add("42", "name=a+b&tags=x&tags=y&count=3", `{"where":{"a":[1,"}"]}}`)
-	f.Add("4\"2", "ratio=1e5&deep=true", `{"ID":"4"}`)
-	f.Add("é", "sizes=1&sizes=2", ` { "n\u0061me" : "x" } `)
-	f.Add("\x00", "%zz&&=&a", `{"a":}`)
-	i := New(Config{Broker: newBroker()})
-	fn := &function{Live: contract.Live{Descriptor: request("f", "PUT /f/{id}")}, input: shapeOf(json.RawMessage(inputSchema))}
-	f.Fuzz(func(t *testing.T, id, query, body string) {
-		r := httptest.NewRequest("PUT", "/f/x", strings.NewReader(body))
-		r.URL.RawQuery = query
-		r.SetPathValue("id", id)
-		x := i.exchange(httptest.NewRecorder(), r)
-		message, p := x.message(fn, []string{"id"})
-		if p != nil {
-			if p.Status != 400 && p.Status != 422 {
-				t.Fatalf("refused with %+v", p)
-			}
-			return
-		}
-		var got map[string]any
-		if err := json.Unmarshal(message, &got); err != nil {
-			t.Fatalf("%q: %v", message, err)
-		}
-		if got["id"] != id {
-			t.Fatalf("%q: id is %q, want %q", message, got["id"], id)
-		}
-		values, err := url.ParseQuery(query)
-		if err != nil {
-			return // a semicolon, which is a character like any other to us
-		}
-		for name, list := range values {
-			if got[name] == nil {
-				t.Fatalf("%q lacks %q", message, name)
-			}
-			if items, ok := got[name].([]any); ok && len(items) != len(list) {
-				t.Fatalf("%q: %q has %d items, want %d", message, name, len(items), len(list))
-			}
-		}
-	})
-}
 
 // null is a message for those whose schema has it, as that of a map does.
 func TestNullAsAMessage(t *testing.T) {
@@ -144,8 +62,8 @@ func TestHeaderFieldsBecomeMembers(t *testing.T) {
 	}
 }
 
-// Whoever reads the message may take names that differ in case for one, as
-// encoding/json does: the query must not slip another value in for the path's.
+// A function may treat names that differ in case as one, as encoding/json does. The
+// query must not replace a value of the path.
 func TestQueryInAnotherCase(t *testing.T) {
 	b := newBroker()
 	open := request("open", "GET /open/{userId}")

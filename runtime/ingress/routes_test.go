@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"go.uber.org/zap/zaptest/observer"
 
@@ -85,8 +84,8 @@ func TestClashingRoutes(t *testing.T) {
 	}
 }
 
-// A function that got another name keeps its route: the old one is known, but
-// nobody hosts it.
+// A function that got another name keeps its route: the old one is known, but no
+// worker hosts it.
 func TestRenamedFunctionKeepsItsRoute(t *testing.T) {
 	log, lines := observed()
 	b := &fakeBroker{}
@@ -160,20 +159,6 @@ func TestDirectoryChangesWhileRequestsRun(t *testing.T) {
 		b.announce("w2")
 	}
 	clients.Wait()
-}
-
-func TestRunKeepsUpWithoutRequests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &fakeBroker{}
-		h := New(Config{Broker: b})
-		go h.Run(t.Context()) // the bubble ends with it
-		synctest.Wait()
-		b.announce("w1", request("late", "GET /x/{id}"))
-		synctest.Wait()
-		if h.routes.Load().own["late"] == "" {
-			t.Error("the route is not there")
-		}
-	})
 }
 
 func TestOpenAPI(t *testing.T) {
@@ -292,5 +277,22 @@ func TestOpenAPIOfRoutesThatLookAlike(t *testing.T) {
 		"all": "post /functions/all 200", "root": "get /all/ 200", "deep": "get /things/{id}/{name} id name 200", "plain": "post /functions/plain 200",
 	}; !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Responses that say nothing about caching are not stored, redirects included.
+func TestNothingIsKeptUnlessSaid(t *testing.T) {
+	h := New(Config{Broker: newBroker()})
+	for _, c := range []struct {
+		method, target string
+		status         int
+	}{
+		{"GET", "/profiles/../profiles/42", 307}, {"GET", "/livez", 200}, {"HEAD", "/livez", 200}, {"HEAD", "/events", 200},
+		{"GET", "/nothing", 404}, {"OPTIONS", "/profiles/42", 204}, {"GET", "/profiles/42", 200}, {"POST", "/events/a.b", 202},
+	} {
+		r := do(h, c.method, c.target, "", "Accept: */*")
+		if r.StatusCode != c.status || r.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s %s: %d, Cache-Control: %q; want %d, no-store", c.method, c.target, r.StatusCode, r.Header.Get("Cache-Control"), c.status)
+		}
 	}
 }

@@ -2,7 +2,6 @@ package ingress
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -15,16 +14,9 @@ import (
 )
 
 // start serves the ingress as a process does.
-func start(t *testing.T, h http.Handler) *httptest.Server { return startWith(t, h, nil) }
-
-// startWith is start with another ConnContext, unless it is nil.
-func startWith(t *testing.T, h http.Handler, connContext func(context.Context, net.Conn) context.Context) *httptest.Server {
+func start(t *testing.T, h http.Handler) *httptest.Server {
 	server := httptest.NewUnstartedServer(h)
 	server.Config = &NewServer(h, nil).Server
-	if connContext != nil {
-		server.Config.ConnContext = connContext
-	}
-	server.Listener = &clientListener{Listener: server.Listener}
 	server.Start()
 	t.Cleanup(server.Close)
 	return server
@@ -82,7 +74,7 @@ func numbered(n int) string {
 	return b.String()
 }
 
-// Before it has heard of any function, an ingress cannot know what there is not.
+// As long as an ingress knows no function, it cannot know which ones do not exist.
 func TestNothingKnownYet(t *testing.T) {
 	b := &fakeBroker{health: errors.New("cannot reach RabbitMQ at 10.1.2.3")}
 	h := New(Config{Broker: b})

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,14 +20,14 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Two servers are restarted in turn under load, as in a rolling restart: each
-// request that somebody could send is answered.
+// Two servers are restarted in turn under load, as in a rolling restart. Each
+// request that a client could send is answered.
 func TestShutdownLosesNoRequest(t *testing.T) {
 	const restarts = 10
 	broker := newBroker()
 	broker.call = func(_ context.Context, r contract.Call) (contract.Reply, error) {
 		if rand.N(50) == 0 {
-			time.Sleep(rand.N(50 * time.Millisecond)) // work that is under way when the server stops
+			time.Sleep(rand.N(50 * time.Millisecond)) // some calls run while the server stops
 		}
 		return contract.Reply{Body: r.Body}, nil
 	}
@@ -94,11 +95,11 @@ func TestShutdownLosesNoRequest(t *testing.T) {
 	t.Logf("%d restarts: %d of %d requests were lost", restarts, lost.Load(), answered.Load())
 }
 
-// hammer is a client of two servers: of the other one, when one refuses it.
+// hammer is a client of two servers. When one refuses it, it uses the other one.
 type hammer struct {
 	addrs     [2]string
 	keepAlive bool
-	pause     bool // between requests, so that the connection looks idle
+	pause     bool // between requests, so that the connection is idle
 
 	turn int
 	conn net.Conn
@@ -230,8 +231,8 @@ const plain = "POST /functions/plain HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\
 
 const simple = "GET /profiles/42 HTTP/1.1\r\nHost: x\r\n\r\n"
 
-// A client that has a connection may use it while the server stops, however it
-// looks; each is told that this was the last time.
+// A client that has a connection may use it while the server stops, in whatever
+// state the connection is. With the response the client learns that it ends.
 func TestShutdownWaitsForClients(t *testing.T) {
 	b := newBroker()
 	under, finish := make(chan bool), make(chan bool)
@@ -259,17 +260,17 @@ func TestShutdownWaitsForClients(t *testing.T) {
 	midway.wantAnswer("of which half was sent", true)
 	select {
 	case err := <-stopped:
-		t.Fatalf("Shutdown: got %v while a request was under way", err)
+		t.Fatalf("Shutdown: got %v while a request was served", err)
 	default:
 	}
 	finish <- true
-	busy.wantAnswer("that was under way", true)
+	busy.wantAnswer("that was served", true)
 	if err := <-stopped; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
 }
 
-// Patience ends for clients of which nothing comes, and for no others.
+// After Patience idle connections are closed, and no others.
 func TestShutdownLosesPatience(t *testing.T) {
 	b := newBroker()
 	under, finish := make(chan bool), make(chan bool)
@@ -299,13 +300,70 @@ func TestShutdownLosesPatience(t *testing.T) {
 	if n, err := io.Copy(io.Discard, answer.Body); n != int64(len(large)) || err != nil || answer.Close {
 		t.Errorf("an answer that began before: got %d bytes, %v; want %d", n, err, len(large))
 	}
-	slow.wantEnd("a client that could not be told to leave")
+	slow.wantEnd("a client that could not be told that the connection ends")
 	midway.send(simple[10:])
 	<-under
 	close(finish)
 	midway.wantAnswer("of which half was sent", true)
-	busy.wantAnswer("that was under way", true)
+	busy.wantAnswer("that was served", true)
 	if err := <-stopped; err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
+}
+
+// Connections that are not TCP are shut down as http.Server does it.
+func TestShutdownOfAUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "http.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewServer(New(Config{Broker: newBroker()}), nil)
+	server.Patience = time.Minute
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }() // ends with Shutdown
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := &client{t, conn, bufio.NewReader(conn)}
+	c.send(simple)
+	c.wantAnswer("before", false)
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	c.wantEnd("afterwards")
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("Serve: got %v, want that the server is closed", err)
+	}
+}
+
+// A client of HTTP/2 that keeps its connection is told to close it.
+func TestShutdownOfHTTP2(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewServer(New(Config{Broker: newBroker()}), nil)
+	server.ReadHeaderTimeout = 10 * time.Millisecond // the longest that a request's header fields take
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }() // ends with Shutdown
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	defer client.CloseIdleConnections()
+	r, err := client.Get("http://" + l.Addr().String() + "/profiles/42")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	<-served
 }

@@ -1,9 +1,7 @@
 package ingress
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -11,183 +9,137 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/access"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/event"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/header"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/message"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/problem"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/routing"
+	"github.com/rabbet-fn/rabbet/runtime/ingress/internal/sse"
 )
 
 const (
-	heartbeat   = 15 * time.Second // keeps proxies from taking a quiet stream for dead
-	tailBacklog = 256              // events kept for a slow client; more are dropped
-	tailWrite   = 10 * time.Second // for one event to reach the client's side
+	maxTails    = 64               // live tails at once
+	heartbeat   = 15 * time.Second // keeps proxies from closing a quiet stream
+	tailBacklog = 256              // events buffered for a slow client; more are dropped
 )
 
-// tailed is one event on a live tail.
-type tailed struct {
-	Key         string          `json:"key"`
-	ID          string          `json:"id"`
-	Type        string          `json:"type,omitempty"`
-	ContentType string          `json:"contentType,omitempty"`
-	Time        time.Time       `json:"time,omitzero"`
-	Data        json.RawMessage `json:"data,omitempty"`        // if it is JSON
-	DataBase64  []byte          `json:"data_base64,omitempty"` // if it is not
-}
-
-// tail serves GET /events: the events whose key fits ?key= (all without), as
-// server-sent events, as they pass. A client that is too slow misses some, and
-// is told how many.
-func (x *exchange) tail(*routes) {
-	pattern, p := tailPattern(x.request)
-	if p == nil && x.request.Method == http.MethodHead {
-		x.set("Content-Type", "text/event-stream")
-		x.WriteHeader(http.StatusOK)
-		return
-	}
+// serveTail serves GET /events: the events whose key matches ?key= (all events
+// without it) as server-sent events, as they are published. A client that is too
+// slow misses some, and is told how many.
+func (i *Ingress) serveTail(w http.ResponseWriter, r *http.Request, _ *routing.Table) {
+	pattern, p := parsePattern(r)
 	if p != nil {
-		x.fail(p)
+		problem.Write(w, r, p)
 		return
 	}
-	if x.ingress.tails.Add(1) > maxTails {
-		x.ingress.tails.Add(-1)
-		p := refuse(http.StatusServiceUnavailable, "there are %d live tails already", maxTails)
-		p.Retryable, p.after = true, heartbeat
-		x.fail(p)
+	if r.Method == http.MethodHead {
+		sse.SetHeader(w.Header())
+		w.WriteHeader(http.StatusOK)
 		return
 	}
-	defer x.ingress.tails.Add(-1)
+	if !i.tails.acquire() {
+		problem.Write(w, r, i.tails.full(heartbeat))
+		return
+	}
+	defer i.tails.release()
 
-	ctx, cancel := context.WithCancel(x.context())
-	events, ended := make(chan contract.Event, tailBacklog), make(chan error, 1)
-	var dropped atomic.Int64
-	go func() { // ends with ctx, at the latest when the handler returns
-		ended <- x.ingress.cfg.Broker.Tail(ctx, pattern, func(e contract.Event) {
-			select {
-			case events <- e:
-			default:
-				dropped.Add(1)
-			}
-		})
-	}()
-	running := true
+	t := i.startTail(r.Context(), pattern)
 	defer func() {
-		cancel()
-		if running {
-			x.cause = <-ended
+		if err := t.stop(); err != nil {
+			access.RecordOf(r.Context()).Cause = err
 		}
 	}()
-
-	s := x.stream()
-	s.comment("live tail of " + pattern)
+	s := sse.Start(w)
+	s.Comment("live tail of " + pattern)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	for s.err == nil {
+	for s.Err() == nil {
 		select {
-		case e := <-events:
-			e.Body = x.ingress.current().redact(&e)
-			s.event(&e)
-			if len(events) > 0 {
-				continue // it has not caught up yet
+		case e := <-t.events:
+			e.Body = redact(i.router.Table(), &e)
+			s.Event(&e)
+			if len(t.events) > 0 {
+				continue // the client has not caught up yet
 			}
-			if n := dropped.Swap(0); n > 0 {
-				s.comment(fmt.Sprintf("%d events were dropped: this client is too slow", n))
+			if n := t.dropped.Swap(0); n > 0 {
+				s.Comment(fmt.Sprintf("%d events were dropped: this client is too slow", n))
 			}
 		case <-beat.C:
-			s.comment("still here")
-		case x.cause = <-ended:
-			running = false
-			s.comment("the tail has ended; connect again")
+			s.Comment("still here")
+		case <-t.ended:
+			s.Comment("the tail has ended; connect again")
 			return
-		case <-x.ingress.drained:
+		case <-i.drained:
 			return
-		case <-ctx.Done():
+		case <-r.Context().Done():
 			return
 		}
 	}
 }
 
-// redact returns the event's body without what a function that reacts to it
-// calls sensitive, as far as this ingress has met that function.
-func (t *routes) redact(e *contract.Event) []byte {
-	body := e.Body
-	for _, f := range t.functions {
-		if f.Sensitive && f.Kind == contract.KindEvent {
-			body = contract.Redact(f.InputOf(e.Key), body)
-		}
-	}
-	return body
-}
-
-// jsonTime reports whether JSON has a way to say when t is (RFC 3339): what
-// comes over AMQP may be of any year.
-func jsonTime(t time.Time) bool {
-	year := t.UTC().Year()
-	return 0 <= year && year <= 9999
-}
-
-func tailPattern(r *http.Request) (string, *problem) {
-	if !accepts(r.Header, "text", "event-stream") {
-		return "", refuse(http.StatusNotAcceptable, "the answer is text/event-stream, which Accept excludes")
+// parsePattern returns the pattern of routing keys that r asks for.
+func parsePattern(r *http.Request) (string, *problem.Problem) {
+	if !header.Accepts(r.Header, "text", "event-stream") {
+		return "", problem.New(http.StatusNotAcceptable, "the response is text/event-stream, which Accept excludes")
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return "", refuse(http.StatusBadRequest, "the query is not well formed: %v", err)
+		return "", problem.New(http.StatusBadRequest, "the query is not well formed: %v", err)
 	}
 	for name, values := range query {
 		if name != "key" || len(values) > 1 {
-			return "", unfit(contract.FieldError{Pointer: pointer(name), Detail: "give one key, such as profile.*, and nothing else"})
+			return "", problem.Invalid(contract.FieldError{Pointer: message.Pointer(name), Detail: "give one key, such as profile.*, and nothing else"})
 		}
 	}
 	pattern := query.Get("key")
 	if pattern == "" {
 		pattern = "#"
 	}
-	if len(pattern) > maxShort {
-		return "", checkKey(pattern)
-	}
-	if i := bytes.IndexFunc([]byte(pattern), func(c rune) bool { return c < ' ' || c == 0x7f }); i >= 0 {
-		return "", refuse(http.StatusBadRequest, "the key contains a control character")
-	}
-	return pattern, nil
+	return pattern, event.CheckPattern(pattern)
 }
 
-// stream writes server-sent events, each at once.
-type stream struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	err     error // the first one; nothing is written after it
+// tail receives events from the broker, for a client that may be slower.
+type tail struct {
+	events  chan contract.Event
+	dropped atomic.Int64
+	ended   chan struct{} // closed when the broker's Tail has returned
+	err     error         // of the broker's Tail, once it has ended
+	cancel  context.CancelFunc
 }
 
-func (x *exchange) stream() *stream {
-	x.set("Content-Type", "text/event-stream")
-	x.set("X-Accel-Buffering", "no") // NGINX
-	x.WriteHeader(http.StatusOK)
-	return &stream{w: x, control: http.NewResponseController(x)}
+// startTail starts a tail. The caller must stop it.
+func (i *Ingress) startTail(ctx context.Context, pattern string) *tail {
+	t := &tail{events: make(chan contract.Event, tailBacklog), ended: make(chan struct{})}
+	ctx, t.cancel = context.WithCancel(ctx)
+	go func() { // ends with ctx, at the latest after stop
+		defer close(t.ended)
+		t.err = i.cfg.Broker.Tail(ctx, pattern, func(e contract.Event) {
+			select {
+			case t.events <- e:
+			default:
+				t.dropped.Add(1)
+			}
+		})
+	}()
+	return t
 }
 
-func (s *stream) event(e *contract.Event) {
-	t := tailed{Key: e.Key, ID: e.ID, Type: e.Type, ContentType: e.ContentType, Time: e.Time}
-	if !jsonTime(t.Time) {
-		t.Time = time.Time{}
-	}
-	if malformed(e.Body) == nil {
-		t.Data = e.Body
-	} else {
-		t.DataBase64 = e.Body
-	}
-	data, err := json.Marshal(t) // on one line, whatever the body looks like
-	if err != nil {
-		s.err = err
-		return
-	}
-	s.write("data: %s\n\n", data)
+// stop ends the tail and returns the error of the broker's Tail.
+func (t *tail) stop() error {
+	t.cancel()
+	<-t.ended
+	return t.err
 }
 
-func (s *stream) comment(text string) { s.write(": %s\n\n", text) }
-
-func (s *stream) write(format string, a any) {
-	if s.err != nil {
-		return
+// redact returns the event's body without the fields that a known function that
+// reacts to it declares sensitive.
+func redact(t *routing.Table, e *contract.Event) []byte {
+	redacted := e.Body
+	for _, f := range t.Functions() {
+		if f.Sensitive && f.Kind == contract.KindEvent {
+			redacted = contract.Redact(f.InputOf(e.Key), redacted)
+		}
 	}
-	// Not every ResponseWriter has deadlines; a connection has.
-	_ = s.control.SetWriteDeadline(time.Now().Add(tailWrite))
-	if _, s.err = fmt.Fprintf(s.w, format, a); s.err == nil {
-		s.err = s.control.Flush()
-	}
+	return redacted
 }

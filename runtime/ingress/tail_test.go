@@ -13,7 +13,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// relay hands what comes by feed to fn until ctx is done, as a broker's Tail does.
+// relay calls fn with the events from feed until ctx is done, as a broker's Tail
+// does.
 func relay(ctx context.Context, feed <-chan contract.Event, fn func(contract.Event)) error {
 	for {
 		select {
@@ -89,13 +90,13 @@ func TestTailRedactsWhatIsSensitive(t *testing.T) {
 	d := contract.Descriptor{Name: "on-payment", Kind: contract.KindEvent, Keys: []string{"paid.#"}, Sensitive: true, Timeout: time.Second,
 		Reactions: []contract.Reaction{{Keys: []string{"paid.#"}, Input: []byte(`{"type":"object","properties":{"card":{"type":"string","x-sensitive":true}}}`)}}}
 	b.announce("w2", d)
-	routes := New(Config{Broker: b}).current()
+	table := New(Config{Broker: b}).router.Table()
 	for key, want := range map[string]string{
 		"paid.now":  `{"id":1,"card":"[redacted]"}`,
 		"paid":      `{"id":1,"card":"[redacted]"}`,
 		"paid-else": `{"id":1, "card":"4111"}`,
 	} {
-		if got := string(routes.redact(&contract.Event{Key: key, Body: []byte(`{"id":1, "card":"4111"}`)})); got != want {
+		if got := string(redact(table, &contract.Event{Key: key, Body: []byte(`{"id":1, "card":"4111"}`)})); got != want {
 			t.Errorf("%s: got %s, want %s", key, got, want)
 		}
 	}
@@ -144,12 +145,12 @@ func TestTailTellsOfDroppedEvents(t *testing.T) {
 		<-served
 		body := blocked.Body.String()
 		if got := strings.Count(body, "data: "); got != tailBacklog || !strings.Contains(body, "50 events were dropped") {
-			t.Errorf("%d events, want %d, and word of the 50 others: %.300s", got, tailBacklog, body)
+			t.Errorf("%d events, want %d, and a comment about the 50 others: %.300s", got, tailBacklog, body)
 		}
 	})
 }
 
-// slowWriter takes nothing before it is released.
+// slowWriter blocks writes until it is released.
 type slowWriter struct {
 	*httptest.ResponseRecorder
 	release chan struct{}
