@@ -83,7 +83,7 @@ func TestUnconfirmedBytesAreBounded(t *testing.T) {
 	p.hole(upstream)
 	before := heap()
 	body := make([]byte, 8<<20)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	outcomes := make(chan error, 64)
 	var publishing sync.WaitGroup
