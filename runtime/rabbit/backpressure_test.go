@@ -44,7 +44,7 @@ func TestMemoryStaysFlatBehindASlowFunction(t *testing.T) {
 	var last *amqp.DeferredConfirmation
 	for range events {
 		var err error
-		if last, err = ch.PublishWithDeferredConfirm(b.names.events(), "slow.ly", false, false, amqp.Publishing{Body: body, DeliveryMode: amqp.Persistent}); err != nil {
+		if last, err = ch.PublishWithDeferredConfirm(b.names.Events(), "slow.ly", false, false, amqp.Publishing{Body: body, DeliveryMode: amqp.Persistent}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +63,7 @@ func TestMemoryStaysFlatBehindASlowFunction(t *testing.T) {
 		receive(t, "a run that waits", begun)
 	}
 	grown := heap() - before
-	if ready := queueLength(t, brokerURL(t), b.names.eventQueue("slow")); ready != events-processed-concurrency {
+	if ready := queueLength(t, brokerURL(t), b.names.EventQueue("slow")); ready != events-processed-concurrency {
 		t.Errorf("%d events wait in the queue, want %d: all but those that run", ready, events-processed-concurrency)
 	}
 	if grown > 8<<20 {

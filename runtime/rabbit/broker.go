@@ -16,6 +16,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 // Broker is this process's place on RabbitMQ. It keeps two connections, one to
@@ -23,14 +26,14 @@ import (
 // gets its acknowledgements. All its methods are safe for concurrent use.
 type Broker struct {
 	cfg   Config
-	names names
+	names topology.Names
 	log   *zap.Logger
 
-	publish *link
-	consume *link
-	calls   *link // of callers: replies come in by it, so calls wait for no event
-	work    *link // of request functions: a blocked one must not hold back the acks of consume
-	all     []*link
+	publish *connection.Connection
+	consume *connection.Connection
+	calls   *connection.Connection // of callers: replies come in by it, so calls wait for no event
+	work    *connection.Connection // of request functions: a blocked one must not hold back the acks of consume
+	all     []*connection.Connection
 
 	directory contract.Directory
 	publisher *publisher
@@ -54,18 +57,18 @@ func Open(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		cfg: cfg, names: names{namespace: cfg.Namespace, fixed: cfg.NoDeclare}, log: cfg.Log,
-		publish: newLink(cfg, "publish"), consume: newLink(cfg, "consume"),
-		calls: newLink(cfg, "call"), work: newLink(cfg, "work"),
+		cfg: cfg, names: topology.Names{Namespace: cfg.Namespace, Predeclared: cfg.NoDeclare}, log: cfg.Log,
+		publish: connection.New(cfg.connection(), "publish"), consume: connection.New(cfg.connection(), "consume"),
+		calls: connection.New(cfg.connection(), "call"), work: connection.New(cfg.connection(), "work"),
 	}
 	b.publisher, b.system, b.caller = newPublisher(b, "publish", true), newSystem(b), newCaller(b)
 	b.delays = newDelays(b)
 	plugged, unplug := context.WithCancel(context.Background())
 	b.unplug = unplug
-	b.all = []*link{b.publish, b.consume, b.calls, b.work}
+	b.all = []*connection.Connection{b.publish, b.consume, b.calls, b.work}
 	for _, l := range b.all {
-		l.missed = b.restore
-		b.links.Go(func() { l.run(plugged) })
+		l.OnMissingExchange = b.restore
+		b.links.Go(func() { l.Run(plugged) })
 	}
 
 	running, stop := context.WithCancel(plugged)
@@ -81,12 +84,12 @@ func Open(cfg Config) (*Broker, error) {
 // before: see its ctx.
 func (b *Broker) Close() error {
 	b.closing.Do(func() {
-		by := time.Now().Add(closeTimeout)
-		if slices.ContainsFunc(b.all, (*link).isMute) {
+		by := time.Now().Add(channel.CloseTimeout)
+		if slices.ContainsFunc(b.all, (*connection.Connection).IsUnresponsive) {
 			by = time.Now() // it has had its time
 		}
 		for _, l := range b.all {
-			l.closing(by)
+			l.SetCloseDeadline(by)
 		}
 		b.stop()
 		b.parts.Wait()
@@ -102,8 +105,8 @@ func (b *Broker) Directory() *contract.Directory { return &b.directory }
 // Ready waits until the broker can be used. When ctx ends first, the error
 // says what is in the way.
 func (b *Broker) Ready(ctx context.Context) error {
-	for _, l := range []*link{b.publish, b.consume} {
-		if err := l.ready(ctx); err != nil {
+	for _, l := range []*connection.Connection{b.publish, b.consume} {
+		if err := l.Ready(ctx); err != nil {
 			return fmt.Errorf("broker not ready: %w", err)
 		}
 	}
@@ -141,8 +144,8 @@ func (b *Broker) Listen(topic string, fn func(body []byte)) (stop func()) {
 
 // Health returns nil, or what is wrong now in one sentence.
 func (b *Broker) Health() error {
-	for _, l := range []*link{b.publish, b.consume, b.calls, b.work} {
-		if err := l.health(); err != nil {
+	for _, l := range []*connection.Connection{b.publish, b.consume, b.calls, b.work} {
+		if err := l.Health(); err != nil {
 			return err
 		}
 	}

@@ -3,11 +3,12 @@ package rabbit
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/errgroup"
@@ -39,7 +40,7 @@ const (
 // the end. And it closes the channel of who holds a message for longer than
 // its consumer_timeout (30 min), so the browser ends and begins anew meanwhile.
 type browser struct {
-	link  *link
+	link  *connection.Connection
 	queue string
 	each  func(ctx context.Context, d *amqp.Delivery) (handling, error) // called by one goroutine
 
@@ -52,7 +53,7 @@ type handling struct {
 	enough bool         // the rest goes back, too
 }
 
-func (l *link) newBrowser(queue string, each func(context.Context, *amqp.Delivery) (handling, error)) *browser {
+func newBrowser(l *connection.Connection, queue string, each func(context.Context, *amqp.Delivery) (handling, error)) *browser {
 	return &browser{link: l, queue: queue, each: each, window: firstWindow, budget: windowBudget}
 }
 
@@ -62,7 +63,7 @@ func (l *link) newBrowser(queue string, each func(context.Context, *amqp.Deliver
 // of each or of a removal. It returns when no removal is under way any more.
 func (w *browser) run(ctx context.Context) error {
 	for left := math.MaxInt; ; {
-		q, err := w.link.lookUndisturbed(ctx, w.queue)
+		q, err := idleQueue(ctx, w.link, w.queue)
 		if err != nil {
 			return err
 		}
@@ -70,11 +71,11 @@ func (w *browser) run(ctx context.Context) error {
 		if left == 0 {
 			return nil
 		}
-		s := w.link.next(ctx)
+		s := w.link.Await(ctx)
 		if s == nil {
 			return context.Cause(ctx)
 		}
-		gone, again, err := w.stay(ctx, s.conn, left)
+		gone, again, err := w.stay(ctx, s.AMQP, left)
 		if err != nil || !again {
 			return err
 		}
@@ -94,8 +95,8 @@ func (w *browser) stay(ctx context.Context, conn *amqp.Connection, n int) (gone 
 	}
 	if others > 0 {
 		h.release()
-		var pause backoff // a random one: the two do not meet for ever
-		return 0, pause.wait(ctx), context.Cause(ctx)
+		var pause connection.Backoff // a random one: the two do not meet for ever
+		return 0, pause.Wait(ctx), context.Cause(ctx)
 	}
 	removals, unbroken := errgroup.WithContext(ctx)
 	removals.SetLimit(maxRemovals)
@@ -144,31 +145,13 @@ func (w *browser) show(ctx context.Context, h *hand, n int, remove func(by func(
 	return false, nil
 }
 
-// lookAt asks how a queue is doing. It fails with contract.ErrNotFound if there is
-// none of that name.
-func (l *link) lookAt(ctx context.Context, queue string) (amqp.Queue, error) {
-	found := make(chan amqp.Queue, 1) // an answer may come when nobody waits for it any more
-	err := l.declare(ctx, func(ch *amqp.Channel) error {
-		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
-		found <- q
-		return err
-	})
-	if err == nil {
-		return <-found, nil
-	}
-	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
-		return amqp.Queue{}, &contract.Error{Code: contract.CodeNotFound, Detail: fmt.Sprintf("there is no queue %q", queue), Executed: contract.ExecutedNo}
-	}
-	return amqp.Queue{}, &contract.Error{Code: contract.CodeUnavailable, Detail: fmt.Sprintf("cannot look at queue %q", queue), Cause: err, Executed: contract.ExecutedNo}
-}
-
-// lookUndisturbed is lookAt once nobody else has messages of the queue in
+// idleQueue asks how a queue is doing once nobody else has messages of the queue in
 // hand, which it waits for. It fails with contract.ErrConflict if that does not end.
-func (l *link) lookUndisturbed(ctx context.Context, queue string) (amqp.Queue, error) {
+func idleQueue(ctx context.Context, l *connection.Connection, queue string) (amqp.Queue, error) {
 	again := time.NewTicker(lookAgain)
 	defer again.Stop()
 	for deadline := time.Now().Add(lookPatience); ; {
-		q, err := l.lookAt(ctx, queue)
+		q, err := l.InspectQueue(ctx, queue)
 		if err != nil || q.Consumers == 0 {
 			return q, err
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -82,7 +84,7 @@ func (h *hand) keep(size int) error {
 	// at any moment that somebody is there. It has its fill and gets no more.
 	old, tag := h.channel(), h.tag
 	fits := h.budget / max(h.bytes/h.kept, 1)
-	h.size = max(1, min(2*h.size, fits, maxPrefetch))
+	h.size = max(1, min(2*h.size, fits, channel.MaxPrefetch))
 	if err := h.grow(); err != nil {
 		return err
 	}
@@ -125,7 +127,7 @@ func (h *hand) lost() error {
 	why := "its queue was deleted or has moved"
 	select {
 	case e := <-h.closed:
-		why = closeReason(e).Error()
+		why = channel.CloseReason(e).Error()
 	default:
 	}
 	return &contract.Error{
@@ -137,7 +139,7 @@ func (h *hand) lost() error {
 // settle waits until the queue has taken the acknowledgements.
 func (h *hand) settle() error {
 	for _, ch := range h.channels {
-		if settleAcks(ch, h.queue) != nil {
+		if channel.SettleAcks(ch, h.queue) != nil {
 			return h.lost()
 		}
 	}
@@ -156,7 +158,7 @@ func (h *hand) release() {
 		if i < last {
 			h.closeAndAwait(ch, h.held[i])
 		} else {
-			closeChannel(ch)
+			channel.Close(ch)
 		}
 	}
 	h.channels, h.held, h.consumers = nil, nil, 0
@@ -166,8 +168,8 @@ func (h *hand) release() {
 // kept are back in the queue.
 func (h *hand) closeAndAwait(ch *amqp.Channel, n int) {
 	before, err := h.ready()
-	closeChannel(ch)
-	for deadline := time.Now().Add(closeTimeout); err == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	channel.Close(ch)
+	for deadline := time.Now().Add(channel.CloseTimeout); err == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		var now int
 		if now, err = h.ready(); now >= before+n {
 			return

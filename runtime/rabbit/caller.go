@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // What a caller bears at the most.
@@ -169,9 +170,9 @@ func (c *caller) submit(w *waiter, r *contract.Call, deadline time.Time) (tag st
 	tag = strconv.FormatUint(c.lastTag, 36)
 	c.waiting[tag] = w
 	c.bytes += w.size
-	m := s.add(r.Key, wireCall{
-		tag: tag, id: id, deadline: deadline.UnixMilli(), contentType: r.ContentType,
-		correlation: r.Correlation, causation: r.Causation, trace: r.Trace, session: r.Session, body: r.Body,
+	m := s.add(r.Key, wire.Call{
+		Tag: tag, Id: id, Deadline: deadline.UnixMilli(), ContentType: r.ContentType,
+		Correlation: r.Correlation, Causation: r.Causation, Trace: r.Trace, Session: r.Session, Body: r.Body,
 	}, w)
 	c.mu.Unlock()
 	s.send(m)
@@ -192,7 +193,7 @@ func (c *caller) refusal(s *callSession, w *waiter) *contract.Error {
 		}
 	}
 	// A broker that blocks tells each connection only once that has published.
-	if reason, blocked := c.b.publish.blocking(); blocked != nil {
+	if reason, blocked := c.b.publish.Blocked(); blocked != nil {
 		return blockedError(reason)
 	}
 	return nil
@@ -254,7 +255,7 @@ func (c *caller) workersLost(workers []string) {
 func (c *caller) run(ctx context.Context) {
 	var g sync.WaitGroup
 	g.Go(func() { c.sendCancels(ctx) })
-	c.b.calls.use(ctx, "call", c.serveConnection)
+	c.b.calls.Use(ctx, "call", c.serveConnection)
 	g.Wait()
 }
 
@@ -291,16 +292,16 @@ func parseCancel(body []byte) (replyTo, tag string, ok bool) {
 func checkRequest(r *contract.Call) error {
 	var bad string
 	switch {
-	case r.Key == "" || len(r.Key) > maxShort:
-		bad = fmt.Sprintf("the routing key has %d bytes: AMQP allows 1 to %d", len(r.Key), maxShort)
-	case len(r.ID) > maxShort:
-		bad = fmt.Sprintf("the call id has %d bytes: AMQP allows %d", len(r.ID), maxShort)
-	case len(r.ContentType) > maxShort:
-		bad = fmt.Sprintf("the content type has %d bytes: AMQP allows %d", len(r.ContentType), maxShort)
+	case r.Key == "" || len(r.Key) > wire.MaxShort:
+		bad = fmt.Sprintf("the routing key has %d bytes: AMQP allows 1 to %d", len(r.Key), wire.MaxShort)
+	case len(r.ID) > wire.MaxShort:
+		bad = fmt.Sprintf("the call id has %d bytes: AMQP allows %d", len(r.ID), wire.MaxShort)
+	case len(r.ContentType) > wire.MaxShort:
+		bad = fmt.Sprintf("the content type has %d bytes: AMQP allows %d", len(r.ContentType), wire.MaxShort)
 	case len(r.Body) > maxCallBody:
 		bad = fmt.Sprintf("the body has %d bytes: a call takes %d at the most", len(r.Body), maxCallBody)
-	case len(r.Correlation)+len(r.Causation)+len(r.Trace.Parent)+len(r.Trace.State)+len(r.Trace.Baggage) > maxHeaders:
-		bad = fmt.Sprintf("trace and baggage have more than %d bytes", maxHeaders)
+	case len(r.Correlation)+len(r.Causation)+len(r.Trace.Parent)+len(r.Trace.State)+len(r.Trace.Baggage) > wire.MaxHeaders:
+		bad = fmt.Sprintf("trace and baggage have more than %d bytes", wire.MaxHeaders)
 	case len(r.Session) > contract.MaxSession:
 		bad = fmt.Sprintf("the session has %d bytes: a call takes %d at the most", len(r.Session), contract.MaxSession)
 	default:

@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -22,11 +26,11 @@ func (c *caller) forwardExpired(ctx context.Context, conn *amqp.Connection) erro
 		return fmt.Errorf("open a channel for expired calls: %w", err)
 	}
 	defer ch.Close()
-	if err := c.b.names.common().declare(ch); err != nil {
+	if err := c.b.names.Common().Declare(ch); err != nil {
 		return err
 	}
-	err = c.b.rehome(ctx, conn, c.b.names.expiredCalls())
-	if errors.Is(err, errHomeDown) {
+	err = topology.RecreateUnreachable(ctx, conn, c.b.names.ExpiredCalls(), c.b.log)
+	if errors.Is(err, topology.ErrNodeDown) {
 		// No reason to be unwell: a caller whose call expires now learns it at
 		// its deadline, but not whether the call was executed.
 		c.b.log.Warn("callers are not told of calls that expire", zap.Error(err))
@@ -35,14 +39,14 @@ func (c *caller) forwardExpired(ctx context.Context, conn *amqp.Connection) erro
 	if err != nil {
 		return err
 	}
-	if err := c.b.names.expiredCalls().declare(ch); err != nil {
+	if err := c.b.names.ExpiredCalls().Declare(ch); err != nil {
 		return err
 	}
-	expired, err := ch.Consume(c.b.names.expired(), "", true, false, false, false, nil)
+	expired, err := ch.Consume(c.b.names.Expired(), "", true, false, false, false, nil)
 	if err != nil {
-		return fmt.Errorf("consume from %q: %w", c.b.names.expired(), err)
+		return fmt.Errorf("consume from %q: %w", c.b.names.Expired(), err)
 	}
-	return eachDelivery(ctx, c.b.names.expired(), expired, func(d *amqp.Delivery) {
+	return channel.EachDelivery(ctx, c.b.names.Expired(), expired, func(d *amqp.Delivery) {
 		if err := answerExpired(ch, d); err != nil {
 			c.b.cfg.Log.Debug("an expired call is not answered", zap.String("id", d.MessageId), zap.Error(err))
 		}
@@ -54,28 +58,28 @@ func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {
 		return nil
 	}
 	failed := contract.Expired(contract.ExecutedNo)
-	if text(d.Headers, "x-first-death-reason") == "maxlen" {
+	if wire.Text(d.Headers, "x-first-death-reason") == "maxlen" {
 		failed = &contract.Error{
 			Code: contract.CodeRefused, Executed: contract.ExecutedNo, After: time.Second,
 			Detail: fmt.Sprintf("the queue behind the routing key %q is full", d.RoutingKey),
 		}
 	}
-	body := encodeFailure(failed)
-	if d.ContentType != contentTypeCalls {
+	body := wire.EncodeFailure(failed)
+	if d.ContentType != wire.ContentTypeCalls {
 		return ch.Publish("", d.ReplyTo, false, false, amqp.Publishing{
-			ContentType: contentTypeJSON, CorrelationId: d.CorrelationId, Body: body,
-			Headers: amqp.Table{headerError: string(failed.Code)},
+			ContentType: wire.ContentTypeJSON, CorrelationId: d.CorrelationId, Body: body,
+			Headers: amqp.Table{wire.HeaderError: string(failed.Code)},
 		})
 	}
-	calls, err := decodeCalls(d.Body)
+	calls, err := wire.DecodeCalls(d.Body)
 	if err != nil {
 		return err
 	}
-	replies := make([]wireReply, len(calls))
+	replies := make([]wire.Reply, len(calls))
 	for i := range calls {
-		replies[i] = wireReply{tag: calls[i].tag, code: failed.Code, body: body}
+		replies[i] = wire.Reply{Tag: calls[i].Tag, Code: failed.Code, Body: body}
 	}
 	return ch.Publish("", d.ReplyTo, false, false, amqp.Publishing{
-		ContentType: contentTypeReplies, Body: encodeReplies(replies),
+		ContentType: wire.ContentTypeReplies, Body: wire.EncodeReplies(replies),
 	})
 }

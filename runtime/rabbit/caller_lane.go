@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // How calls gather.
@@ -30,7 +31,7 @@ type lane struct {
 	left   time.Time     // when it did
 	gather time.Duration // how long a call waits for others at the most
 	trip   time.Duration // moving average of the way there and back
-	calls  []wireCall
+	calls  []wire.Call
 	bytes  int
 	timer  *time.Timer // set while calls gather
 }
@@ -39,25 +40,25 @@ type lane struct {
 type message struct {
 	lane   *lane
 	frames bool // it is a frame, even with one call
-	calls  []wireCall
+	calls  []wire.Call
 	taken  bool   // a worker has said that it runs the calls, or did
 	worker string // that has acknowledged it before the run; "" if none has said so
 }
 
 // add takes the call of w in, and returns a message for who called to send; nil
 // while calls gather. c.mu is held.
-func (s *callSession) add(key string, call wireCall, w *waiter) *message {
+func (s *callSession) add(key string, call wire.Call, w *waiter) *message {
 	l := s.lane(key)
 	now := time.Now()
 	if len(l.calls) == 0 && (l.limit == 1 || l.ahead == nil || now.Sub(l.left) >= l.gather) {
-		m := &message{lane: l, frames: l.frames, calls: []wireCall{call}}
+		m := &message{lane: l, frames: l.frames, calls: []wire.Call{call}}
 		w.message = m
 		l.ahead, l.left = m, now
 		return m
 	}
-	size := call.size()
+	size := call.Size()
 	var full *message
-	if len(l.calls) > 0 && (l.bytes+size > gatherMaxBytes || abs(call.deadline-l.calls[0].deadline) > gatherSpread) {
+	if len(l.calls) > 0 && (l.bytes+size > gatherMaxBytes || abs(call.Deadline-l.calls[0].Deadline) > gatherSpread) {
 		full = s.leave(l, now)
 	}
 	if len(l.calls) == 0 {
@@ -80,7 +81,7 @@ func (s *callSession) leave(l *lane, now time.Time) *message {
 	}
 	m := &message{lane: l, frames: l.frames, calls: l.calls[:0]}
 	for i := range l.calls {
-		if w := s.c.waiting[l.calls[i].tag]; w != nil {
+		if w := s.c.waiting[l.calls[i].Tag]; w != nil {
 			w.message = m
 			m.calls = append(m.calls, l.calls[i])
 		}

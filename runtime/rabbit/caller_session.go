@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -44,7 +47,7 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 		return fmt.Errorf("open a channel to call on: %w", err)
 	}
 	defer s.requests.Close()
-	if err := c.b.names.common().declare(s.requests); err != nil {
+	if err := c.b.names.Common().Declare(s.requests); err != nil {
 		return err
 	}
 	answers, err := conn.Channel()
@@ -56,7 +59,7 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	// may believe for a while that its exclusive queue is still in use.
 	s.replyTo = fmt.Sprintf("%s.reply.%s.%d", c.b.cfg.Namespace, c.b.cfg.Process, replyQueues.Add(1))
 	if _, err := answers.QueueDeclare(s.replyTo, false, true, true, false, amqp.Table{"x-queue-type": "classic"}); err != nil {
-		return c.b.names.explainOwnQueue(err)
+		return c.b.names.ExplainOwnQueue(err)
 	}
 	replies, err := answers.Consume(s.replyTo, "", true, true, false, false, nil)
 	if err != nil {
@@ -88,9 +91,9 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	case <-ctx.Done():
 		why = errors.New("the connection is closed")
 	case e := <-requestsClosed:
-		why = closeReason(e)
+		why = channel.CloseReason(e)
 	case e := <-answersClosed:
-		why = closeReason(e)
+		why = channel.CloseReason(e)
 	case why = <-failed:
 	}
 	s.end(why)
@@ -99,13 +102,6 @@ func (c *caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	_ = answers.Close()
 	g.Wait()
 	return why
-}
-
-func closeReason(e *amqp.Error) error {
-	if e == nil {
-		return amqp.ErrClosed
-	}
-	return e
 }
 
 // end fails all that waits, at once.
@@ -141,14 +137,14 @@ func (s *callSession) send(m *message) {
 
 // check tells calls that they were not sent, if the connection was closed by
 // then. Any other error ends the connection, and them with it.
-func (s *callSession) check(calls []wireCall, err error) {
+func (s *callSession) check(calls []wire.Call, err error) {
 	if !errors.Is(err, amqp.ErrClosed) {
 		return
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	for i := range calls {
-		s.c.resolve(calls[i].tag, outcome{err: notSent(err)})
+		s.c.resolve(calls[i].Tag, outcome{err: notSent(err)})
 	}
 }
 
@@ -160,28 +156,28 @@ func notSent(why error) *contract.Error {
 }
 
 // publish publishes calls of m in one message.
-func (s *callSession) publish(m *message, calls []wireCall) error {
+func (s *callSession) publish(m *message, calls []wire.Call) error {
 	first := &calls[0]
 	p := amqp.Publishing{
 		DeliveryMode:  amqp.Transient,
-		CorrelationId: first.tag,
+		CorrelationId: first.Tag,
 		ReplyTo:       s.replyTo,
 	}
-	last := first.deadline
+	last := first.Deadline
 	if m.frames {
 		for i := range calls {
-			last = max(last, calls[i].deadline)
+			last = max(last, calls[i].Deadline)
 		}
-		p.ContentType = contentTypeCalls
-		p.Body = encodeCalls(calls)
+		p.ContentType = wire.ContentTypeCalls
+		p.Body = wire.EncodeCalls(calls)
 	} else {
-		p.ContentType = contentTypeOr(first.contentType)
-		p.MessageId = first.id
-		p.Headers = callHeaders(first, !s.c.b.cfg.NoBatch)
-		p.Body = first.body
+		p.ContentType = wire.ContentTypeOr(first.ContentType)
+		p.MessageId = first.Id
+		p.Headers = wire.CallHeaders(first, !s.c.b.cfg.NoBatch)
+		p.Body = first.Body
 	}
 	p.Expiration = strconv.FormatInt(max(1, last-time.Now().UnixMilli()), 10)
-	return s.requests.Publish(s.c.b.names.requests(), m.lane.key, true, false, p)
+	return s.requests.Publish(s.c.b.names.Requests(), m.lane.key, true, false, p)
 }
 
 // takeReturns ends the calls of messages that the broker could not route, until
@@ -189,15 +185,15 @@ func (s *callSession) publish(m *message, calls []wireCall) error {
 func (s *callSession) takeReturns(returns <-chan amqp.Return) {
 	for r := range returns {
 		tags := []string{r.CorrelationId}
-		if r.ContentType == contentTypeCalls {
-			calls, err := decodeCalls(r.Body) // it is what this process has sent
+		if r.ContentType == wire.ContentTypeCalls {
+			calls, err := wire.DecodeCalls(r.Body) // it is what this process has sent
 			if err != nil {
 				s.c.b.cfg.Log.Error("a returned message cannot be read", zap.Error(err))
 				continue
 			}
 			tags = tags[:0]
 			for i := range calls {
-				tags = append(tags, calls[i].tag)
+				tags = append(tags, calls[i].Tag)
 			}
 		}
 		s.c.mu.Lock()
@@ -252,19 +248,19 @@ func (s *callSession) setBlocked(b amqp.Blocking) {
 // receive hands replies to who waits for them, until the channel closes, and
 // sends the calls that gathered meanwhile.
 func (s *callSession) receive(replies <-chan amqp.Delivery) {
-	var one [1]wireReply
+	var one [1]wire.Reply
 	var gathered []*message
 	for d := range replies {
-		if d.ContentType == contentTypeTaken {
+		if d.ContentType == wire.ContentTypeTaken {
 			s.taken(&d)
 			continue
 		}
 		list := one[:]
-		if d.ContentType != contentTypeReplies {
-			one[0] = parseReply(&d)
+		if d.ContentType != wire.ContentTypeReplies {
+			one[0] = wire.ParseReply(&d)
 		} else {
 			var err error
-			if list, err = decodeReplies(d.Body); err != nil {
+			if list, err = wire.DecodeReplies(d.Body); err != nil {
 				s.c.b.cfg.Log.Warn("replies that cannot be read", zap.String("worker", d.AppId), zap.Error(err))
 				continue
 			}
@@ -272,12 +268,12 @@ func (s *callSession) receive(replies <-chan amqp.Delivery) {
 		s.c.mu.Lock()
 		for i := range list {
 			o := outcomeOf(&list[i], d.AppId)
-			if d.AppId == "" && list[i].code == contract.CodeExpired && s.wasTaken(list[i].tag) {
+			if d.AppId == "" && list[i].Code == contract.CodeExpired && s.wasTaken(list[i].Tag) {
 				// Not a worker says so, see forwardExpired: the worker was lost, and
 				// the call expired before it was delivered again.
 				o.err = contract.Expired(contract.ExecutedUnknown)
 			}
-			if m := s.replied(s.c.resolve(list[i].tag, o), list[i].run); m != nil {
+			if m := s.replied(s.c.resolve(list[i].Tag, o), list[i].Run); m != nil {
 				gathered = append(gathered, m)
 			}
 		}
@@ -299,7 +295,7 @@ func (s *callSession) taken(d *amqp.Delivery) {
 		return
 	}
 	w.message.taken = true
-	if d.Type == typeAcked {
+	if d.Type == wire.TypeAcked {
 		w.message.worker = d.AppId
 	}
 }
@@ -310,9 +306,9 @@ func (s *callSession) wasTaken(tag string) bool {
 	return w != nil && w.message != nil && w.message.taken
 }
 
-func outcomeOf(r *wireReply, worker string) outcome {
-	if r.code != "" {
-		return outcome{err: decodeFailure(r.code, r.body)}
+func outcomeOf(r *wire.Reply, worker string) outcome {
+	if r.Code != "" {
+		return outcome{err: wire.DecodeFailure(r.Code, r.Body)}
 	}
-	return outcome{reply: contract.Reply{Body: r.body, Run: r.run, Worker: worker, Session: r.session}}
+	return outcome{reply: contract.Reply{Body: r.Body, Run: r.Run, Worker: worker, Session: r.Session}}
 }

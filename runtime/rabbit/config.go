@@ -2,16 +2,14 @@ package rabbit
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
 // Config says how a Broker is reached and what this process is called on it.
@@ -29,23 +27,23 @@ type Config struct {
 	// before each attempt to connect: rotated credentials take effect then.
 	URLFrom func() (string, error)
 
-	pace         pace          // of connecting again; 100 ms to 5 s
-	hearing      time.Duration // how often to look whether broadcasts are heard; as often as workers announce themselves
-	declaring    time.Duration // how often to declare again what functions need; 10 s
-	watching     time.Duration // how often to look for delay tiers that hold events for too long; 5 s
-	copyPace     pace          // of publishing a copy again that the broker did not take; 100 ms to 30 s
-	copyPatience time.Duration // how long a delivery is held whose copy the broker does not take; 10 min
+	pace         connection.Pace // of connecting again; 100 ms to 5 s
+	hearing      time.Duration   // how often to look whether broadcasts are heard; as often as workers announce themselves
+	declaring    time.Duration   // how often to declare again what functions need; 10 s
+	watching     time.Duration   // how often to look for delay tiers that hold events for too long; 5 s
+	copyPace     connection.Pace // of publishing a copy again that the broker did not take; 100 ms to 30 s
+	copyPatience time.Duration   // how long a delivery is held whose copy the broker does not take; 10 min
 }
 
 func (c Config) withDefaults() Config {
 	c.Namespace = cmp.Or(c.Namespace, "rabbet")
 	c.Process = cmp.Or(c.Process, contract.NewID())
 	c.Grace = cmp.Or(c.Grace, 25*time.Second)
-	c.pace = cmp.Or(c.pace, pace{first: 100 * time.Millisecond, longest: 5 * time.Second})
+	c.pace = cmp.Or(c.pace, connection.Pace{First: 100 * time.Millisecond, Longest: 5 * time.Second})
 	c.hearing = cmp.Or(c.hearing, contract.AnnounceInterval)
 	c.declaring = cmp.Or(c.declaring, 10*time.Second)
 	c.watching = cmp.Or(c.watching, 5*time.Second)
-	c.copyPace = cmp.Or(c.copyPace, pace{first: 100 * time.Millisecond, longest: 30 * time.Second})
+	c.copyPace = cmp.Or(c.copyPace, connection.Pace{First: 100 * time.Millisecond, Longest: 30 * time.Second})
 	c.copyPatience = cmp.Or(c.copyPatience, 10*time.Minute) // well below the broker's consumer_timeout of 30 min
 	if c.Observe == nil {
 		c.Observe = func(contract.Invocation) {}
@@ -71,50 +69,18 @@ func (c Config) validate() error {
 	if c.Grace < 0 {
 		return fmt.Errorf("grace %v: choose zero or more", c.Grace)
 	}
-	_, err := c.addresses()
+	_, err := c.connection().VHost()
 	return err
 }
 
 // VHost is the virtual host that the URL names.
 func (c Config) VHost() (string, error) {
-	list, err := c.addresses()
-	if err != nil {
-		return "", err
-	}
-	return list[0].uri.Vhost, nil
+	return c.connection().VHost()
 }
 
-// address is one broker address to try.
-type address struct {
-	url string // with its password: never to be shown
-	uri amqp.URI
-}
-
-func (a address) String() string { return fmt.Sprintf("%s:%d", a.uri.Host, a.uri.Port) }
-
-// addresses takes the URL apart. Its errors keep quiet about the URL itself:
-// one that cannot be parsed may hold a password anywhere.
-func (c Config) addresses() ([]address, error) {
-	if c.URLFrom != nil {
-		var err error
-		if c.URL, err = c.URLFrom(); err != nil {
-			return nil, fmt.Errorf("the broker URL is not known: %w", err)
-		}
+// connection is the part of c that connections need.
+func (c Config) connection() connection.Config {
+	return connection.Config{
+		URL: c.URL, URLFrom: c.URLFrom, Namespace: c.Namespace, Process: c.Process, NoDeclare: c.NoDeclare, Pace: c.pace, Log: c.Log,
 	}
-	if strings.TrimSpace(c.URL) == "" {
-		return nil, errors.New("the broker URL is empty: write amqp://user:password@host:5672/vhost")
-	}
-	var list []address
-	for i, u := range strings.Split(c.URL, ",") {
-		u = strings.TrimSpace(u)
-		uri, err := amqp.ParseURI(u)
-		if err != nil {
-			return nil, fmt.Errorf("broker URL %d cannot be read: write amqp://user:password@host:5672/vhost (or amqps://), with special characters of the password percent-encoded", i+1)
-		}
-		if uri.Port < 1 || uri.Port > 65535 {
-			return nil, fmt.Errorf("broker URL %d: port %d: choose 1 to 65535", i+1, uri.Port)
-		}
-		list = append(list, address{url: u, uri: uri})
-	}
-	return list, nil
 }

@@ -8,6 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -32,7 +36,7 @@ type consumer struct {
 
 func newConsumer(b *Broker, fn contract.Function, live func()) *consumer {
 	return &consumer{
-		b: b, fn: fn, queue: b.names.eventQueue(fn.Name), live: live,
+		b: b, fn: fn, queue: b.names.EventQueue(fn.Name), live: live,
 		slots: make(chan struct{}, max(fn.Concurrency, 1)), stop: make(chan struct{}),
 	}
 }
@@ -50,7 +54,7 @@ func (c *consumer) serve(ctx context.Context) error {
 	defer disconnect()
 	var session sync.WaitGroup
 	session.Go(func() {
-		c.b.consume.use(connected, "function "+c.fn.Name, func(conn context.Context, amqpConn *amqp.Connection) error {
+		c.b.consume.Use(connected, "function "+c.fn.Name, func(conn context.Context, amqpConn *amqp.Connection) error {
 			return c.consume(ctx, conn, amqpConn)
 		})
 	})
@@ -135,7 +139,7 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	select {
 	case reason := <-closed:
 		if reason != nil {
-			return &closedError{fmt.Sprintf("the channel of %q", c.queue), reason}
+			return &channel.ClosedError{What: fmt.Sprintf("the channel of %q", c.queue), Reason: reason}
 		}
 	default:
 	}
@@ -144,9 +148,9 @@ func (c *consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 
 // close closes a channel of the consumer once its acknowledgements are taken.
 func (c *consumer) close(ch *amqp.Channel) {
-	ending(func() {
-		if cap(c.slots) > ackLimit { // else none are kept
-			_ = settleAcks(ch, c.queue) // it fails if ch has gone, and they with it
+	channel.AwaitClose(func() {
+		if cap(c.slots) > channel.QuorumAckLimit { // else none are kept
+			_ = channel.SettleAcks(ch, c.queue) // it fails if ch has gone, and they with it
 		}
 		_ = ch.Close()
 	})
@@ -198,7 +202,7 @@ func (c *consumer) run(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delive
 	if ch.IsClosed() { // the broker delivers it again, and perhaps has already
 		return
 	}
-	e := c.b.names.fromDelivery(d)
+	e := wire.ToEvent(c.b.names, d)
 	if wait := time.Until(e.NotBefore); !e.NotBefore.IsZero() && wait > 0 {
 		c.putOff(ch, d, &e, wait)
 		return
@@ -271,9 +275,9 @@ func (c *consumer) giveBack(d *amqp.Delivery) {
 // declare declares the function's queue and binds it to its keys, and to no
 // other key that it had on the same broker before, as far as that is known.
 func (c *consumer) declare(ctx context.Context, ch *amqp.Channel) error {
-	exchange := cmp.Or(c.fn.Exchange, c.b.names.events())
-	for _, t := range []topology{c.b.names.common(), c.b.names.deadRegister()} {
-		if err := t.declare(ch); err != nil {
+	exchange := cmp.Or(c.fn.Exchange, c.b.names.Events())
+	for _, t := range []topology.Part{c.b.names.Common(), c.b.names.DeadRegister()} {
+		if err := t.Declare(ch); err != nil {
 			return err
 		}
 	}
@@ -282,13 +286,13 @@ func (c *consumer) declare(ctx context.Context, ch *amqp.Channel) error {
 			return fmt.Errorf("register the function %q: %w", c.fn.Name, err)
 		}
 	}
-	if err := c.b.declareSource(ctx, exchange); err != nil {
+	if err := topology.DeclareSource(ctx, c.b.consume, c.b.names, exchange); err != nil {
 		return err
 	}
-	if err := c.b.names.eventFunction(&c.fn.Descriptor, exchange).declare(ch); err != nil {
+	if err := c.b.names.EventFunction(&c.fn.Descriptor, exchange).Declare(ch); err != nil {
 		return err
 	}
-	if c.bound || c.b.names.fixed { // whoever came since may be newer, and know better which keys it wants
+	if c.bound || c.b.names.Predeclared { // whoever came since may be newer, and know better which keys it wants
 		return nil
 	}
 	return c.unbindOld(ch, exchange)
@@ -301,7 +305,7 @@ func (c *consumer) unbindOld(ch *amqp.Channel, exchange string) error {
 	if !ok || old.Kind != contract.KindEvent {
 		return nil
 	}
-	from := cmp.Or(old.Exchange, c.b.names.events())
+	from := cmp.Or(old.Exchange, c.b.names.Events())
 	for _, key := range old.Keys {
 		if from == exchange && slices.Contains(c.fn.Keys, key) {
 			continue
@@ -310,25 +314,6 @@ func (c *consumer) unbindOld(ch *amqp.Channel, exchange string) error {
 			return fmt.Errorf("remove the old binding %q of queue %q: %w", key, c.queue, err)
 		}
 		c.b.log.Info("removed an old binding", zap.String("queue", c.queue), zap.String("key", key))
-	}
-	return nil
-}
-
-// eachDelivery calls fn with each delivery of what is consumed, a queue or a
-// pattern, one after the other, until ctx is done. It fails when the broker ends
-// the consumer.
-func eachDelivery(ctx context.Context, consumed string, deliveries <-chan amqp.Delivery, fn func(*amqp.Delivery)) error {
-	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case d, ok := <-deliveries:
-			switch {
-			case ok:
-				fn(&d)
-			case ctx.Err() == nil:
-				return fmt.Errorf("the broker ended the consumer of %q", consumed)
-			}
-		}
 	}
 	return nil
 }

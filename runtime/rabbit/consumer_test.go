@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -50,7 +52,7 @@ func TestDeadLetterKeepsBytesAndHeaders(t *testing.T) {
 	b := openBroker(t)
 	serve(t, b, onEvent("invalid", "invalid.run", func(context.Context, *contract.Event) error { return faas.Permanent("never") }))
 	body := []byte{0, 1, 2, '{', 0xff}
-	if err := foreignChannel(t).PublishWithContext(t.Context(), b.names.events(), "invalid.run", false, false, amqp.Publishing{
+	if err := foreignChannel(t).PublishWithContext(t.Context(), b.names.Events(), "invalid.run", false, false, amqp.Publishing{
 		MessageId: "raw-1", ContentType: "application/x-odd", Body: body,
 		Headers: amqp.Table{"deep": amqp.Table{"er": []any{int32(1), amqp.Table{"x": true}}}, "CC": []any{"elsewhere"}},
 	}); err != nil {
@@ -63,12 +65,12 @@ func TestDeadLetterKeepsBytesAndHeaders(t *testing.T) {
 	if deep, ok := d.Headers["deep"].(amqp.Table); !ok || len(deep) != 1 {
 		t.Errorf("header deep: got %v, want it as it was published", d.Headers["deep"])
 	}
-	for name, want := range map[string]string{headerDeadReason: "permanent", headerDeadError: "permanent: never", headerKey: "invalid.run", headerDeadWorker: b.cfg.Process} {
-		if got := stringOf(d.Headers, name); got != want {
+	for name, want := range map[string]string{headerDeadReason: "permanent", headerDeadError: "permanent: never", wire.HeaderKey: "invalid.run", headerDeadWorker: b.cfg.Process} {
+		if got := wire.String(d.Headers, name); got != want {
 			t.Errorf("header %s: got %q, want %q", name, got, want)
 		}
 	}
-	if got := intOf(d.Headers, headerDeadAttempts); got != 1 {
+	if got := wire.Int(d.Headers, headerDeadAttempts); got != 1 {
 		t.Errorf("attempts: got %d, want 1", got)
 	}
 }
@@ -83,10 +85,10 @@ func TestPanicsUseUpAttempts(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := deadLetter(t, b, "broken")
-	if got := intOf(d.Headers, headerDeadAttempts); got != 3 || ran.Load() != 3 {
+	if got := wire.Int(d.Headers, headerDeadAttempts); got != 3 || ran.Load() != 3 {
 		t.Errorf("attempts: header says %d, the function ran %d times, want 3", got, ran.Load())
 	}
-	if got := stringOf(d.Headers, headerDeadStack); !strings.Contains(got, "consumer_test.go") {
+	if got := wire.String(d.Headers, headerDeadStack); !strings.Contains(got, "consumer_test.go") {
 		t.Errorf("stack: got %q, want the place of the panic", got)
 	}
 }
@@ -105,7 +107,7 @@ func TestForeignMessagesAreHandled(t *testing.T) {
 		"cloud event":     {Headers: amqp.Table{"cloudEvents:id": "ce-1", "ce-type": "made", "cloudEvents_time": "2026-01-02T03:04:05Z"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := ch.PublishWithContext(t.Context(), b.names.events(), "open.door", false, false, p); err != nil {
+			if err := ch.PublishWithContext(t.Context(), b.names.Events(), "open.door", false, false, p); err != nil {
 				t.Fatal(err)
 			}
 			e := receive(t, "the event", got)
@@ -122,14 +124,14 @@ func TestForeignMessagesAreHandled(t *testing.T) {
 func TestHugeHeadersReachTheDeadLetters(t *testing.T) {
 	b := openBroker(t)
 	serve(t, b, onEvent("picky", "picky.run", func(context.Context, *contract.Event) error { return faas.Invalid("no") }))
-	if err := foreignChannel(t).PublishWithContext(t.Context(), b.names.events(), "picky.run", false, false, amqp.Publishing{
+	if err := foreignChannel(t).PublishWithContext(t.Context(), b.names.Events(), "picky.run", false, false, amqp.Publishing{
 		MessageId: "huge", Headers: amqp.Table{"huge": strings.Repeat("x", 130_000), "small": "kept"},
 	}); err != nil {
 		t.Fatal(err)
 	}
 	d := deadLetter(t, b, "picky")
-	if d.MessageId != "huge" || d.Headers["small"] != "kept" || stringOf(d.Headers, headerDeadReason) != "invalid" {
-		t.Errorf("got %q with reason %q, want the message with its reason", d.MessageId, stringOf(d.Headers, headerDeadReason))
+	if d.MessageId != "huge" || d.Headers["small"] != "kept" || wire.String(d.Headers, headerDeadReason) != "invalid" {
+		t.Errorf("got %q with reason %q, want the message with its reason", d.MessageId, wire.String(d.Headers, headerDeadReason))
 	}
 }
 
@@ -137,7 +139,7 @@ func TestDeletedQueueComesBack(t *testing.T) {
 	got := make(chan string, 10)
 	b := openBroker(t)
 	serve(t, b, onEvent("keep", "keep.on", func(_ context.Context, e *contract.Event) error { got <- e.ID; return nil }))
-	management(t, http.MethodDelete, "/api/queues/%2F/"+url.PathEscape(b.names.eventQueue("keep")), nil)
+	management(t, http.MethodDelete, "/api/queues/%2F/"+url.PathEscape(b.names.EventQueue("keep")), nil)
 	until(t, "the queue is back", func(ctx context.Context) bool {
 		return b.Publish(ctx, contract.Event{Key: "keep.on", ID: "again"}) == nil
 	})
@@ -149,11 +151,11 @@ func TestDeletedQueueComesBack(t *testing.T) {
 func TestDriftIsReportedAndLeftAlone(t *testing.T) {
 	b := openBroker(t)
 	fn := onEvent("drift", "drift.run", func(context.Context, *contract.Event) error { return nil })
-	queue := b.names.eventQueue("drift")
-	other := b.names.eventFunction(&fn.Descriptor, b.names.events())
-	other.queues[1].arguments["x-delivery-limit"] = int64(3)
+	queue := b.names.EventQueue("drift")
+	other := b.names.EventFunction(&fn.Descriptor, b.names.Events())
+	other.Queues[1].Arguments["x-delivery-limit"] = int64(3)
 	ch := foreignChannel(t)
-	if err := other.declare(ch); err != nil {
+	if err := other.Declare(ch); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -162,7 +164,7 @@ func TestDriftIsReportedAndLeftAlone(t *testing.T) {
 		done <- b.Serve(ctx, []contract.Function{fn})
 	}()
 	until(t, "the drift shows in Health", func(ctx context.Context) bool {
-		changed := b.consume.change()
+		changed := b.consume.Changed()
 		if err := b.Health(); err != nil && strings.Contains(err.Error(), queue) && strings.Contains(err.Error(), "x-delivery-limit 3 where 20 is wanted") {
 			return true
 		}
@@ -385,7 +387,7 @@ func TestDeletedBindingComesBack(t *testing.T) {
 	b := openBroker(t, func(c *Config) { c.declaring = 200 * time.Millisecond })
 	ran := make(chan string, 10)
 	serve(t, b, onEvent("listener", "a.b", func(_ context.Context, e *contract.Event) error { ran <- e.ID; return nil }))
-	if err := foreignChannel(t).QueueUnbind(b.names.eventQueue("listener"), "a.b", b.names.events(), nil); err != nil {
+	if err := foreignChannel(t).QueueUnbind(b.names.EventQueue("listener"), "a.b", b.names.Events(), nil); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the event is routed", func(context.Context) bool {
@@ -406,11 +408,11 @@ func TestForeignIDThatIsTooLong(t *testing.T) {
 		return nil
 	}))
 	id := strings.Repeat("q", 300)
-	if err := foreignChannel(t).Publish(b.names.events(), "a.b", false, false, amqp.Publishing{Headers: amqp.Table{"cloudEvents:id": id}}); err != nil {
+	if err := foreignChannel(t).Publish(b.names.Events(), "a.b", false, false, amqp.Publishing{Headers: amqp.Table{"cloudEvents:id": id}}); err != nil {
 		t.Fatal(err)
 	}
 	first, second := receive(t, "the first run", ran), receive(t, "the second run", ran)
-	if first != second || len(first) > maxShort || first == "" {
+	if first != second || len(first) > wire.MaxShort || first == "" {
 		t.Errorf("the id was %q, and then %q", first, second)
 	}
 }

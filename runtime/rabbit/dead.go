@@ -16,7 +16,7 @@ import (
 // DeadLetterCounts lists the functions that have dead letters: of those that ever
 // had a queue for them, and of those in also.
 func (b *Broker) DeadLetterCounts(ctx context.Context, also ...string) ([]contract.DeadLetterCount, error) {
-	names, err := b.consume.deadRegister(ctx, b.names)
+	names, err := deadRegister(ctx, b.consume, b.names)
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func (b *Broker) DeadLetterCounts(ctx context.Context, also ...string) ([]contra
 	}
 	var list []contract.DeadLetterCount
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		q, err := b.consume.lookUndisturbed(ctx, b.names.deadQueue(name))
+		q, err := idleQueue(ctx, b.consume, b.names.DeadQueue(name))
 		if errors.Is(err, contract.ErrNotFound) {
 			continue
 		}
@@ -49,8 +49,8 @@ func (b *Broker) DeadLetterCounts(ctx context.Context, also ...string) ([]contra
 // the order of the letters, each of which is removed once its own is confirmed.
 func (b *Broker) VisitDeadLetters(ctx context.Context, function string, visit func(*contract.DeadLetter) (contract.DeadLetterAction, error)) error {
 	var telling sync.Mutex // held for Gone
-	return b.consume.newBrowser(b.names.deadQueue(function), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
-		l := b.names.letterOf(d, function)
+	return newBrowser(b.consume, b.names.DeadQueue(function), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
+		l := letterOf(b.names, d, function)
 		fate, err := visit(&l)
 		switch {
 		case err != nil || fate == contract.ActionKeep:
@@ -84,9 +84,9 @@ func (b *Broker) unbury(ctx context.Context, d *amqp.Delivery, l *contract.DeadL
 	var m amqp.Publishing
 	switch fate {
 	case contract.ActionReplay:
-		queue, m = b.names.eventQueue(l.Function), replayOf(d, l)
+		queue, m = b.names.EventQueue(l.Function), replayOf(d, l)
 	case contract.ActionReplace:
-		queue, m = b.names.deadQueue(l.Function), unburied(d, l)
+		queue, m = b.names.DeadQueue(l.Function), unburied(d, l)
 	case contract.ActionDiscard:
 		return func() error { return d.Ack(false) }, nil
 	default:

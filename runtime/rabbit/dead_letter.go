@@ -8,6 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -15,32 +18,32 @@ import (
 
 // letterOf reads a delivery from the dead letters of fn, whoever put it there:
 // Rabbet with its headers, the broker with its own, or somebody by hand.
-func (n names) letterOf(d *amqp.Delivery, fn string) contract.DeadLetter {
+func letterOf(n topology.Names, d *amqp.Delivery, fn string) contract.DeadLetter {
 	l := contract.DeadLetter{
-		Function: fn, Event: n.fromDelivery(d),
-		Code: contract.Code(stringOf(d.Headers, headerDeadReason)), Error: stringOf(d.Headers, headerDeadError),
-		Worker: stringOf(d.Headers, headerDeadWorker), Stack: stringOf(d.Headers, headerDeadStack),
+		Function: fn, Event: wire.ToEvent(n, d),
+		Code: contract.Code(wire.String(d.Headers, headerDeadReason)), Error: wire.String(d.Headers, headerDeadError),
+		Worker: wire.String(d.Headers, headerDeadWorker), Stack: wire.String(d.Headers, headerDeadStack),
 	}
-	l.Event.Attempt = int(intOf(d.Headers, headerDeadAttempts))
+	l.Event.Attempt = int(wire.Int(d.Headers, headerDeadAttempts))
 	l.Event.NotBefore, l.Event.Redelivered = time.Time{}, false
-	l.First, _ = time.Parse(time.RFC3339Nano, stringOf(d.Headers, headerDeadFirst))
-	l.Last, _ = time.Parse(time.RFC3339Nano, stringOf(d.Headers, headerDeadLast))
-	death := deathIn(d.Headers, n.eventQueue(fn))
+	l.First, _ = time.Parse(time.RFC3339Nano, wire.String(d.Headers, headerDeadFirst))
+	l.Last, _ = time.Parse(time.RFC3339Nano, wire.String(d.Headers, headerDeadLast))
+	death := deathIn(d.Headers, n.EventQueue(fn))
 	if l.Code == "" {
-		n.explainDeath(&l, death)
+		explainDeath(n, &l, death)
 	}
 	l.Last = cmp.Or(l.Last, death.time, d.Timestamp)
-	if first := intOf(d.Headers, headerFirst); first > 0 && l.First.IsZero() {
+	if first := wire.Int(d.Headers, wire.HeaderFirst); first > 0 && l.First.IsZero() {
 		l.First = time.UnixMilli(first)
 	}
 	l.First = cmp.Or(l.First, l.Last)
-	l.Event.Key = cmp.Or(stringOf(d.Headers, headerKey), death.key, d.RoutingKey)
-	l.Event.Exchange = cmp.Or(stringOf(d.Headers, headerExchange), death.exchange, d.Exchange)
+	l.Event.Key = cmp.Or(wire.String(d.Headers, wire.HeaderKey), death.key, d.RoutingKey)
+	l.Event.Exchange = cmp.Or(wire.String(d.Headers, wire.HeaderExchange), death.exchange, d.Exchange)
 	// What fromDelivery fills in would differ each time.
-	if ce, _ := l.Event.Headers[cloudEventsPrefix+"id"].(string); d.MessageId == "" && ce == "" {
+	if ce, _ := l.Event.Headers[wire.CloudEventsPrefix+"id"].(string); d.MessageId == "" && ce == "" {
 		l.Event.ID = idOf(d)
 	}
-	if ce, _ := l.Event.Headers[cloudEventsPrefix+"time"].(string); ce == "" {
+	if ce, _ := l.Event.Headers[wire.CloudEventsPrefix+"time"].(string); ce == "" {
 		l.Event.Time = d.Timestamp
 	}
 	return l
@@ -67,11 +70,11 @@ func deathIn(headers amqp.Table, queue string) death {
 	var found death
 	for _, item := range list {
 		t, _ := item.(amqp.Table)
-		in := stringOf(t, "queue") == queue
+		in := wire.String(t, "queue") == queue
 		if found.reason != "" && !in {
 			continue
 		}
-		found = death{reason: stringOf(t, "reason"), exchange: stringOf(t, "exchange")}
+		found = death{reason: wire.String(t, "reason"), exchange: wire.String(t, "exchange")}
 		found.time, _ = t["time"].(time.Time)
 		if keys, _ := t["routing-keys"].([]any); len(keys) > 0 {
 			found.key, _ = keys[0].(string)
@@ -84,18 +87,18 @@ func deathIn(headers amqp.Table, queue string) death {
 }
 
 // explainDeath says why a letter is there that Rabbet has not put there.
-func (n names) explainDeath(l *contract.DeadLetter, d death) {
+func explainDeath(n topology.Names, l *contract.DeadLetter, d death) {
 	l.Code = contract.Code(d.reason)
 	switch d.reason {
 	case "delivery_limit":
 		l.Code = contract.CodeLost
-		l.Error = fmt.Sprintf("lost: delivered %d times, and each time its worker died, stopped, lost its connection or could not move it on", deliveryLimit+1)
+		l.Error = fmt.Sprintf("lost: delivered %d times, and each time its worker died, stopped, lost its connection or could not move it on", topology.DeliveryLimit+1)
 	case "expired":
 		l.Code = contract.CodeExpired
-		l.Error = fmt.Sprintf("expired: the broker dropped it from %q after a time limit that is not Rabbet's: look for a policy", n.eventQueue(l.Function))
+		l.Error = fmt.Sprintf("expired: the broker dropped it from %q after a time limit that is not Rabbet's: look for a policy", n.EventQueue(l.Function))
 	case "maxlen":
 		l.Code = contract.CodeRefused
-		l.Error = fmt.Sprintf("refused: %q was full", n.eventQueue(l.Function))
+		l.Error = fmt.Sprintf("refused: %q was full", n.EventQueue(l.Function))
 	case "":
 		l.Code, l.Error = "unknown", "unknown: somebody put it here, with no reason"
 	default:
@@ -108,7 +111,7 @@ func (n names) explainDeath(l *contract.DeadLetter, d death) {
 func replayOf(d *amqp.Delivery, l *contract.DeadLetter) amqp.Publishing {
 	p := unburied(d, l)
 	for name := range p.Headers {
-		if strings.HasPrefix(name, headerDeadPrefix) || name == headerAttempt || name == headerFirst || name == headerNotBefore {
+		if strings.HasPrefix(name, headerDeadPrefix) || name == wire.HeaderAttempt || name == wire.HeaderFirst || name == wire.HeaderNotBefore {
 			delete(p.Headers, name)
 		}
 	}
@@ -117,7 +120,7 @@ func replayOf(d *amqp.Delivery, l *contract.DeadLetter) amqp.Publishing {
 
 // unburied is a dead letter without what the broker has added to it.
 func unburied(d *amqp.Delivery, l *contract.DeadLetter) amqp.Publishing {
-	p := copyOf(d, &l.Event, nil)
+	p := wire.CopyOf(d, &l.Event, nil)
 	for name := range p.Headers {
 		if strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-") || name == "x-opt-deaths" {
 			delete(p.Headers, name)

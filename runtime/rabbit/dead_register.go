@@ -5,6 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -17,17 +20,17 @@ import (
 // registerDead puts the function on the register, unless it has its queue, and
 // so has been put there, already.
 func (b *Broker) registerDead(ctx context.Context, function string) error {
-	if b.names.fixed { // Apply has done it
+	if b.names.Predeclared { // Apply has done it
 		return nil
 	}
-	_, err := b.consume.lookAt(ctx, b.names.deadQueue(function))
+	_, err := b.consume.InspectQueue(ctx, b.names.DeadQueue(function))
 	if !errors.Is(err, contract.ErrNotFound) {
 		return err
 	}
-	pause := backoff{pace: registerPace}
+	pause := connection.Backoff{Pace: registerPace}
 	for {
-		err = b.publisher.publish(ctx, "", b.names.deadFunctions(), registration(function))
-		if !errors.Is(err, contract.ErrRefused) || pause.now == pause.longest || !pause.wait(ctx) {
+		err = b.publisher.publish(ctx, "", b.names.DeadFunctions(), registration(function))
+		if !errors.Is(err, contract.ErrRefused) || pause.Current == pause.Longest || !pause.Wait(ctx) {
 			return err
 		}
 	}
@@ -36,16 +39,16 @@ func (b *Broker) registerDead(ctx context.Context, function string) error {
 // registerPace is of trying again to register: of several that declare a quorum
 // queue at the same moment, all but one are told that it is there before it can
 // take anything (probed on 3.10.8).
-var registerPace = pace{first: 50 * time.Millisecond, longest: time.Second}
+var registerPace = connection.Pace{First: 50 * time.Millisecond, Longest: time.Second}
 
 func registration(function string) amqp.Publishing {
 	return amqp.Publishing{MessageId: function, AppId: "rabbet", DeliveryMode: amqp.Persistent}
 }
 
 // deadRegister returns the functions on the register.
-func (l *link) deadRegister(ctx context.Context, n names) (map[string]bool, error) {
+func deadRegister(ctx context.Context, l *connection.Connection, n topology.Names) (map[string]bool, error) {
 	functions := map[string]bool{}
-	err := l.newBrowser(n.deadFunctions(), func(_ context.Context, d *amqp.Delivery) (handling, error) {
+	err := newBrowser(l, n.DeadFunctions(), func(_ context.Context, d *amqp.Delivery) (handling, error) {
 		functions[d.MessageId] = true
 		return handling{}, nil
 	}).run(ctx)

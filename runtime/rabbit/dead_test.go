@@ -17,6 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -28,8 +32,8 @@ func buried(t testing.TB, b *Broker, function string, n int) {
 	t.Helper()
 	fn := onEvent(function, function+".run", nil)
 	ch := foreignChannel(t)
-	for _, p := range []topology{b.names.common(), b.names.deadRegister(), b.names.eventFunction(&fn.Descriptor, b.names.events())} {
-		if err := p.declare(ch); err != nil {
+	for _, p := range []topology.Part{b.names.Common(), b.names.DeadRegister(), b.names.EventFunction(&fn.Descriptor, b.names.Events())} {
+		if err := p.Declare(ch); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -39,7 +43,7 @@ func buried(t testing.TB, b *Broker, function string, n int) {
 	confirms := make([]*amqp.DeferredConfirmation, n)
 	for i := range n {
 		var err error
-		if confirms[i], err = ch.PublishWithDeferredConfirm(b.names.dead(), function, true, false, amqp.Publishing{
+		if confirms[i], err = ch.PublishWithDeferredConfirm(b.names.Dead(), function, true, false, amqp.Publishing{
 			MessageId: strconv.Itoa(i), DeliveryMode: amqp.Persistent, Body: fmt.Appendf(nil, `{"n":%d}`, i),
 			Headers: amqp.Table{headerDeadReason: "permanent", headerDeadError: "permanent: never", headerDeadAttempts: int64(3)},
 		}); err != nil {
@@ -57,7 +61,7 @@ func buried(t testing.TB, b *Broker, function string, n int) {
 // size of the first window and the bytes of each may be given.
 func lookThrough(t testing.TB, b *Broker, function string, windows ...int) (ids []string) {
 	t.Helper()
-	w := b.consume.newBrowser(b.names.deadQueue(function), func(_ context.Context, d *amqp.Delivery) (handling, error) {
+	w := newBrowser(b.consume, b.names.DeadQueue(function), func(_ context.Context, d *amqp.Delivery) (handling, error) {
 		ids = append(ids, d.MessageId)
 		return handling{}, nil
 	})
@@ -88,7 +92,7 @@ func TestLookingLosesAndReordersNothing(t *testing.T) {
 	}
 	// More often than RabbitMQ delivers by default.
 	buried(t, b, "few", 5)
-	for range deliveryLimit + 5 {
+	for range topology.DeliveryLimit + 5 {
 		if ids := lookThrough(t, b, "few"); !slices.Equal(ids, numbered(5)) {
 			t.Fatalf("got %v, want 5 letters in order", ids)
 		}
@@ -127,7 +131,7 @@ func TestLookingAtOnce(t *testing.T) {
 	}
 	visitors.Wait()
 	stranger := foreignChannel(t)
-	if _, err := stranger.Consume(b.names.deadQueue("busy"), "", false, false, false, false, nil); err != nil {
+	if _, err := stranger.Consume(b.names.DeadQueue("busy"), "", false, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	err := b.VisitDeadLetters(t.Context(), "busy", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionKeep, nil })
@@ -160,7 +164,7 @@ func TestReplayIsIdentical(t *testing.T) {
 			"table": amqp.Table{"list": []any{int32(1), "two", amqp.Table{"x": true}}}, "traceparent": "00-x-y-01", "rabbet-causation": "cause",
 		},
 	}
-	if err := ch.PublishWithContext(t.Context(), b.names.events(), "twice.run", true, false, sent); err != nil {
+	if err := ch.PublishWithContext(t.Context(), b.names.Events(), "twice.run", true, false, sent); err != nil {
 		t.Fatal(err)
 	}
 	untilBuried(t, b, "twice", 1)
@@ -169,21 +173,21 @@ func TestReplayIsIdentical(t *testing.T) {
 	}
 	failing.Store(false)
 	if err := b.VisitDeadLetters(t.Context(), "twice", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
-		if l.Event.Key != "twice.run" || l.Event.Exchange != b.names.events() || l.Event.Attempt != 2 || l.Code != contract.CodeExhausted {
+		if l.Event.Key != "twice.run" || l.Event.Exchange != b.names.Events() || l.Event.Attempt != 2 || l.Code != contract.CodeExhausted {
 			t.Errorf("got %+v, want the event as it was published, given up after 2 attempts", l)
 		}
 		return contract.ActionReplay, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	deliveries, err := ch.Consume(b.names.eventQueue("twice"), "", false, false, false, false, nil)
+	deliveries, err := ch.Consume(b.names.EventQueue("twice"), "", false, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := receive(t, "the replayed event", deliveries)
 	want := maps.Clone(sent.Headers)
-	want[headerKey], want[headerExchange] = "twice.run", b.names.events()
-	delete(d.Headers, headerPublish)
+	want[wire.HeaderKey], want[wire.HeaderExchange] = "twice.run", b.names.Events()
+	delete(d.Headers, wire.HeaderPublish)
 	for name, v := range d.Headers {
 		if !reflect.DeepEqual(v, want[name]) {
 			t.Errorf("header %s: got %#v, want %#v", name, v, want[name])
@@ -207,7 +211,7 @@ func untilBuried(t testing.TB, b *Broker, function string, n int) {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	until(t, fmt.Sprintf("%d dead letters of %s", n, function), func(ctx context.Context) bool {
-		if q, err := b.consume.lookAt(ctx, b.names.deadQueue(function)); err == nil && q.Messages == n {
+		if q, err := b.consume.InspectQueue(ctx, b.names.DeadQueue(function)); err == nil && q.Messages == n {
 			return true
 		}
 		<-tick.C
@@ -225,14 +229,14 @@ func TestDeadByDeliveryLimit(t *testing.T) {
 	}
 	ch := foreignChannel(t)
 	before := time.Now().Add(-2 * time.Second) // the broker's clock has whole seconds
-	if err := ch.PublishWithContext(t.Context(), b.names.events(), "deadly.poison", true, false, amqp.Publishing{Body: []byte("kill"), Headers: amqp.Table{"color": "red"}}); err != nil {
+	if err := ch.PublishWithContext(t.Context(), b.names.Events(), "deadly.poison", true, false, amqp.Publishing{Body: []byte("kill"), Headers: amqp.Table{"color": "red"}}); err != nil {
 		t.Fatal(err)
 	}
-	deliveries, err := ch.Consume(b.names.eventQueue("deadly"), "", false, false, false, false, nil)
+	deliveries, err := ch.Consume(b.names.EventQueue("deadly"), "", false, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range deliveryLimit + 1 {
+	for range topology.DeliveryLimit + 1 {
 		d := receive(t, "another delivery", deliveries)
 		if err := d.Reject(true); err != nil {
 			t.Fatal(err)
@@ -244,7 +248,7 @@ func TestDeadByDeliveryLimit(t *testing.T) {
 		if err := b.VisitDeadLetters(t.Context(), "deadly", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 			ids = append(ids, l.Event.ID)
 			if l.Code != contract.CodeLost || !strings.Contains(l.Error, "delivered 21 times") || l.Event.Attempt != 0 || l.Last.Before(before) ||
-				l.Event.Key != "deadly.poison" || l.Event.Exchange != b.names.events() || string(l.Event.Body) != "kill" || l.Event.Headers["color"] != "red" {
+				l.Event.Key != "deadly.poison" || l.Event.Exchange != b.names.Events() || string(l.Event.Body) != "kill" || l.Event.Headers["color"] != "red" {
 				t.Errorf("got %+v, want the event as it was published, and why the broker gave it up", l)
 			}
 			return contract.ActionKeep, nil
@@ -271,7 +275,7 @@ func TestDeadByDeliveryLimit(t *testing.T) {
 func TestRemovedLettersDoNotComeBack(t *testing.T) {
 	b := openBroker(t)
 	for range 8 {
-		buried(t, b, "away", 5*ackLimit)
+		buried(t, b, "away", 5*channel.QuorumAckLimit)
 		if err := b.VisitDeadLetters(t.Context(), "away", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionDiscard, nil }); err != nil {
 			t.Fatal(err)
 		}
@@ -284,14 +288,14 @@ func TestRemovedLettersDoNotComeBack(t *testing.T) {
 func TestReplayWithoutAQueueKeepsTheLetter(t *testing.T) {
 	b := openBroker(t)
 	buried(t, b, "gone", 2)
-	if _, err := foreignChannel(t).QueueDelete(b.names.eventQueue("gone"), false, false, false); err != nil {
+	if _, err := foreignChannel(t).QueueDelete(b.names.EventQueue("gone"), false, false, false); err != nil {
 		t.Fatal(err)
 	}
 	err := b.VisitDeadLetters(t.Context(), "gone", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		l.OnRemoved = func() { t.Errorf("letter %s: told gone", l.Event.ID) }
 		return contract.ActionReplay, nil
 	})
-	if !errors.Is(err, contract.ErrUnroutable) || !strings.Contains(err.Error(), b.names.eventQueue("gone")) {
+	if !errors.Is(err, contract.ErrUnroutable) || !strings.Contains(err.Error(), b.names.EventQueue("gone")) {
 		t.Errorf("got %v, want contract.ErrUnroutable that names the queue", err)
 	}
 	if ids := lookThrough(t, b, "gone"); !slices.Equal(ids, numbered(2)) {
@@ -307,9 +311,9 @@ func TestReplayIsCutOff(t *testing.T) {
 	buried(t, b, "cut", n)
 	runs := serveReplayed(t, b, "cut", n)
 	operator := openBroker(t, func(c *Config) { c.Namespace = b.cfg.Namespace })
-	conn, seen := operator.consume.next(t.Context()).conn, 0
-	err := operator.consume.newBrowser(b.names.deadQueue("cut"), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
-		l := b.names.letterOf(d, "cut")
+	conn, seen := operator.consume.Await(t.Context()).AMQP, 0
+	err := newBrowser(operator.consume, b.names.DeadQueue("cut"), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
+		l := letterOf(b.names, d, "cut")
 		remove, err := operator.unbury(ctx, d, &l, contract.ActionReplay)
 		if seen++; seen < n/2 {
 			return handling{remove: remove}, err
@@ -438,7 +442,7 @@ func TestReplayProcess(t *testing.T) {
 func TestRegisterThatTakesNothingYet(t *testing.T) {
 	b := openBroker(t)
 	ch := foreignChannel(t)
-	if _, err := ch.QueueDeclare(b.names.deadFunctions(), true, false, false, false, amqp.Table{
+	if _, err := ch.QueueDeclare(b.names.DeadFunctions(), true, false, false, false, amqp.Table{
 		"x-max-length": 1, "x-overflow": "reject-publish", "x-message-ttl": 500, // so long it is full
 	}); err != nil {
 		t.Fatal(err)
@@ -446,14 +450,14 @@ func TestRegisterThatTakesNothingYet(t *testing.T) {
 	if err := ch.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
-	first, err := ch.PublishWithDeferredConfirm("", b.names.deadFunctions(), false, false, amqp.Publishing{})
+	first, err := ch.PublishWithDeferredConfirm("", b.names.DeadFunctions(), false, false, amqp.Publishing{})
 	if err != nil || !first.Wait() {
 		t.Fatalf("fill the register: %v", err)
 	}
 	if err := b.registerDead(t.Context(), "late"); err != nil {
 		t.Fatal(err)
 	}
-	d, ok, err := ch.Get(b.names.deadFunctions(), true)
+	d, ok, err := ch.Get(b.names.DeadFunctions(), true)
 	if err != nil || !ok || d.MessageId != "late" {
 		t.Errorf("on the register: got %q (%v, %v), want the function", d.MessageId, ok, err)
 	}

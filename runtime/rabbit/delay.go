@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -29,7 +31,7 @@ type delays struct {
 
 func newDelays(b *Broker) *delays {
 	return &delays{
-		b: b, tiers: tierRegister{cfg: b.cfg, names: b.names}, outlets: outlets{b: b},
+		b: b, tiers: tierRegister{cfg: b.cfg.connection(), names: b.names}, outlets: outlets{b: b},
 		watch: tierWatch{broadcast: b.system.broadcast}, reconsume: make(chan struct{}, 1),
 	}
 }
@@ -41,7 +43,7 @@ func (d *delays) run(ctx context.Context) { d.outlets.run(ctx) }
 // serve moves due events, and watches the tiers, until ctx is done.
 func (d *delays) serve(ctx context.Context) {
 	var parts sync.WaitGroup
-	parts.Go(func() { d.b.consume.use(ctx, "due events", d.consumeDue) })
+	parts.Go(func() { d.b.consume.Use(ctx, "due events", d.consumeDue) })
 	parts.Go(func() { d.consumeOld(ctx) })
 	parts.Go(func() { d.watchTiers(ctx) })
 	parts.Wait()
@@ -75,7 +77,7 @@ func (d *delays) publishTo(ctx context.Context, t tier, target string, m amqp.Pu
 	if err := d.tiers.ensure(ctx, t); err != nil {
 		return err // watchTiers tells of it
 	}
-	exchange := d.b.names.delay(t.name())
+	exchange := d.b.names.Delay(t.name())
 	due := d.delayIn(&m, t, target)
 	err := d.through(ctx, d.outlets.of(exchange), tierPatience, func(ctx context.Context, p *publisher) error {
 		return p.publish(ctx, exchange, target, m)
@@ -101,11 +103,11 @@ func (d *delays) publishTo(ctx context.Context, t tier, target string, m amqp.Pu
 // would never expire, and nothing behind it either: quorum queues expire
 // messages at their head only.
 func (d *delays) delayIn(m *amqp.Publishing, t tier, target string) (due int64) {
-	due = unixMilliAfter(time.Now().Add(t.length()))
+	due = wire.UnixMilliCeil(time.Now().Add(t.length()))
 	if m.Headers == nil {
 		m.Headers = amqp.Table{}
 	}
-	m.Headers[headerTarget], m.Headers[headerTier], m.Headers[headerDue] = target, t.name(), due
+	m.Headers[wire.HeaderTarget], m.Headers[wire.HeaderTier], m.Headers[wire.HeaderDue] = target, t.name(), due
 	m.Expiration = strconv.FormatInt(t.length().Milliseconds(), 10)
 	return due
 }
@@ -126,7 +128,7 @@ func (d *delays) through(ctx context.Context, o *outlet, patience time.Duration,
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := publish(limited, o.publisher)
-	timeout := limited.Err() != nil && ctx.Err() == nil && !o.publisher.link.blockedSince(began)
+	timeout := limited.Err() != nil && ctx.Err() == nil && !o.publisher.link.BlockedSince(began)
 	switch {
 	case err == nil:
 		o.breaker.release(succeeded)

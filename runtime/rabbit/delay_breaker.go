@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 const crowdedPatience = 50 * time.Millisecond
 
 // breakerPace is how long a circuit breaker stays open.
-var breakerPace = pace{first: time.Second, longest: 15 * time.Second}
+var breakerPace = connection.Pace{First: time.Second, Longest: 15 * time.Second}
 
 // breaker is the circuit breaker of one queue. It bounds what is in flight to the
 // queue. After a failure it is open: nothing is tried for a while. Then one message
@@ -119,7 +121,7 @@ func (k *breaker) release(a attempt) {
 	case a == succeeded:
 		k.failures, k.openUntil, k.gone = 0, time.Time{}, time.Time{}
 	case a == failed && !now.Before(k.openUntil): // else it belongs to the failure that has opened it
-		k.openUntil = now.Add(min(breakerPace.first<<min(k.failures, 10), breakerPace.longest))
+		k.openUntil = now.Add(min(breakerPace.First<<min(k.failures, 10), breakerPace.Longest))
 		k.failures++
 	}
 }

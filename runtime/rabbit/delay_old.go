@@ -4,6 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
@@ -15,27 +18,21 @@ import (
 // are moved from there like those that are due. Once all old tiers are empty the
 // old exchanges and queues can be deleted: see infra/README.md.
 
-// oldDueExchange is where the tiers of earlier versions lead to.
-func (n names) oldDueExchange() string { return n.namespace + ".due" }
-
-// oldUnroutedQueue has what the old exchange could not route.
-func (n names) oldUnroutedQueue() string { return n.namespace + ".stranded" }
-
 // oldLookup is how often the old queue is looked for: workers of an earlier
 // version may still declare it.
 const oldLookup = time.Minute
 
 // consumeOld moves what comes to the old queue, if there is one, until ctx is done.
 func (d *delays) consumeOld(ctx context.Context) {
-	queue := d.b.names.oldUnroutedQueue()
+	queue := d.b.names.OldUnroutedQueue()
 	tick := time.NewTicker(oldLookup)
 	defer tick.Stop()
 	for {
-		probe := amqp.Publishing{AppId: "rabbet", DeliveryMode: amqp.Persistent, Headers: amqp.Table{headerTarget: d.b.names.due()}}
+		probe := amqp.Publishing{AppId: "rabbet", DeliveryMode: amqp.Persistent, Headers: amqp.Table{wire.HeaderTarget: d.b.names.Due()}}
 		if d.sendProbe(ctx, queue, probe) == nil {
-			if s := d.b.consume.next(ctx); s != nil {
-				_ = d.b.consume.lend(ctx, s, "events of an earlier version", func(ctx context.Context, conn *amqp.Connection) error {
-					return d.moveAll(ctx, conn, queue, topology{})
+			if s := d.b.consume.Await(ctx); s != nil {
+				_ = d.b.consume.UseOn(ctx, s, "events of an earlier version", func(ctx context.Context, conn *amqp.Connection) error {
+					return d.moveAll(ctx, conn, queue, topology.Part{})
 				})
 			}
 		}

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -17,14 +20,14 @@ import (
 func (d *delays) probeAll(ctx context.Context) {
 	for _, t := range delayTiers {
 		p, due := d.probeOf(t)
-		err := d.sendProbe(ctx, d.b.names.delay(t.name()), p)
+		err := d.sendProbe(ctx, d.b.names.Delay(t.name()), p)
 		switch {
 		case err == nil:
 			d.watch.published(t, due)
 		case ctx.Err() != nil:
 			return
 		case !errors.Is(err, contract.ErrUnroutable):
-			d.b.log.Warn("cannot test a delay tier", zap.String("queue", d.b.names.delay(t.name())), zap.Error(err))
+			d.b.log.Warn("cannot test a delay tier", zap.String("queue", d.b.names.Delay(t.name())), zap.Error(err))
 		}
 	}
 }
@@ -42,21 +45,21 @@ func (d *delays) sendProbe(ctx context.Context, queue string, p amqp.Publishing)
 // tolerance to the queue due, and reports how many they were. A message that never
 // expires blocks the tier: quorum queues expire messages at their head only.
 func (d *delays) rescue(ctx context.Context, t tier, tolerance time.Duration) (moved int, err error) {
-	queue := d.b.names.delay(t.name())
-	s := d.b.consume.next(ctx)
+	queue := d.b.names.Delay(t.name())
+	s := d.b.consume.Await(ctx)
 	if s == nil {
 		return 0, context.Cause(ctx)
 	}
-	ch, err := s.conn.Channel()
+	ch, err := s.AMQP.Channel()
 	if err != nil {
 		return 0, fmt.Errorf("open a channel to look into %q: %w", queue, err)
 	}
 	// What is not acknowledged goes back to its place with the channel; after a
 	// nack, RabbitMQ 3.10 puts it elsewhere.
-	defer closeChannel(ch)
+	defer channel.Close(ch)
 	defer func() {
 		if moved > 0 {
-			_ = settleAcks(ch, queue)
+			_ = channel.SettleAcks(ch, queue)
 			d.b.log.Warn("moved events by hand that a delay tier held for longer than its time: a message without an expiration blocked it",
 				zap.String("queue", queue), zap.Int("moved", moved))
 		}
@@ -70,10 +73,10 @@ func (d *delays) rescue(ctx context.Context, t tier, tolerance time.Duration) (m
 			return moved, nil
 		}
 		p := onward(&m, amqp.Table{
-			headerTarget: targetInTier(&m), headerTier: t.name(), headerDue: intOf(m.Headers, headerDue), headerPutOff: intOf(m.Headers, headerPutOff),
+			wire.HeaderTarget: targetInTier(&m), wire.HeaderTier: t.name(), wire.HeaderDue: wire.Int(m.Headers, wire.HeaderDue), wire.HeaderPutOff: wire.Int(m.Headers, wire.HeaderPutOff),
 		})
-		if err := d.through(ctx, d.outlets.of(d.b.names.due()), tierPatience, func(ctx context.Context, by *publisher) error {
-			return by.publish(ctx, "", d.b.names.due(), p)
+		if err := d.through(ctx, d.outlets.of(d.b.names.Due()), tierPatience, func(ctx context.Context, by *publisher) error {
+			return by.publish(ctx, "", d.b.names.Due(), p)
 		}); err != nil {
 			return moved, fmt.Errorf("move a message of %q on: %w", queue, err)
 		}
@@ -88,7 +91,7 @@ func (d *delays) rescue(ctx context.Context, t tier, tolerance time.Duration) (m
 // isLate reports whether a message in the tier was due before t. Of one that
 // another client has published only the timestamp, if it has any, tells.
 func isLate(m *amqp.Delivery, t tier, before time.Time) bool {
-	if due := intOf(m.Headers, headerDue); due > 0 && stringOf(m.Headers, headerTier) == t.name() {
+	if due := wire.Int(m.Headers, wire.HeaderDue); due > 0 && wire.String(m.Headers, wire.HeaderTier) == t.name() {
 		return time.UnixMilli(due).Before(before)
 	}
 	return m.Expiration == "" && m.Timestamp.Add(t.length()).Before(before)
@@ -96,7 +99,7 @@ func isLate(m *amqp.Delivery, t tier, before time.Time) bool {
 
 // targetInTier is targetOf for a message that is still in its tier.
 func targetInTier(m *amqp.Delivery) string {
-	if target := stringOf(m.Headers, headerTarget); target != "" {
+	if target := wire.String(m.Headers, wire.HeaderTarget); target != "" {
 		return target
 	}
 	return m.RoutingKey

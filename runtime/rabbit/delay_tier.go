@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/singleflight"
 )
@@ -88,14 +91,14 @@ const declarationPause = 10 * time.Second
 // tierRegister declares the tiers that are used, each of them once at a time. Other
 // processes may declare the same tier at the same moment: see delays.publishTo.
 type tierRegister struct {
-	cfg   Config
-	names names
+	cfg   connection.Config
+	names topology.Names
 
 	declaring singleflight.Group
 
 	connection struct {
 		sync.Mutex
-		link   *link // nil while no tier is declared
+		link   *connection.Connection // nil while no tier is declared
 		unplug func()
 		users  int
 	}
@@ -115,7 +118,7 @@ func (r *tierRegister) ensure(ctx context.Context, t tier) error {
 	r.mu.Lock()
 	known, failure := r.declared[t], r.failures[t]
 	r.mu.Unlock()
-	if known || r.names.fixed {
+	if known || r.names.Predeclared {
 		return nil
 	}
 	if failure.err != nil && time.Since(failure.at) < declarationPause {
@@ -136,11 +139,11 @@ func (r *tierRegister) ensure(ctx context.Context, t tier) error {
 func (r *tierRegister) declare(ctx context.Context, t tier) error {
 	l, err := r.connect(ctx)
 	if err == nil {
-		err = l.declare(ctx, r.names.delayTier(t).declare)
+		err = l.Declare(ctx, r.names.DelayTier(t.name(), t.length()).Declare)
 		r.disconnect()
 	}
 	if err != nil {
-		err = fmt.Errorf("declare delay tier %q: %w", r.names.delay(t.name()), err)
+		err = fmt.Errorf("declare delay tier %q: %w", r.names.Delay(t.name()), err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,13 +161,13 @@ func (r *tierRegister) declare(ctx context.Context, t tier) error {
 
 // connect returns the connection to declare tiers over. Declarations at the same
 // time share it. Each success needs a disconnect.
-func (r *tierRegister) connect(ctx context.Context) (*link, error) {
+func (r *tierRegister) connect(ctx context.Context) (*connection.Connection, error) {
 	c := &r.connection
 	c.Lock()
 	defer c.Unlock()
 	if c.link == nil {
 		var err error
-		if c.link, c.unplug, err = plug(ctx, r.cfg); err != nil {
+		if c.link, c.unplug, err = connection.Open(ctx, r.cfg); err != nil {
 			c.link = nil
 			return nil, err
 		}

@@ -236,13 +236,13 @@ func (d *delays) watchTiers(ctx context.Context) {
 // inspect looks into a tier that is late. It returns what is wrong with it, if
 // this cannot be mended here.
 func (d *delays) inspect(ctx context.Context, t tier, tolerance time.Duration) error {
-	queue := d.b.names.delay(t.name())
-	if _, err := d.b.consume.lookAt(ctx, queue); errors.Is(err, contract.ErrNotFound) { // it was deleted, with all in it
+	queue := d.b.names.Delay(t.name())
+	if _, err := d.b.consume.InspectQueue(ctx, queue); errors.Is(err, contract.ErrNotFound) { // it was deleted, with all in it
 		d.watch.forget(t)
 		d.tiers.forget(t)
 		return nil
 	}
-	if due, err := d.b.consume.lookAt(ctx, d.b.names.due()); err == nil && due.Messages > 0 {
+	if due, err := d.b.consume.InspectQueue(ctx, d.b.names.Due()); err == nil && due.Messages > 0 {
 		return nil // messages come out: the workers do not keep up
 	}
 	moved, err := d.rescue(ctx, t, tolerance)
@@ -283,7 +283,7 @@ func (d *delays) probe(ctx context.Context, t tier) error {
 		probed = delayTiers[0]
 	}
 	p, due := d.probeOf(probed)
-	if err := d.publishTo(ctx, probed, d.b.names.due(), p); err != nil {
+	if err := d.publishTo(ctx, probed, d.b.names.Due(), p); err != nil {
 		return err
 	}
 	d.watch.setProbe(t, probed, due)
@@ -293,14 +293,14 @@ func (d *delays) probe(ctx context.Context, t tier) error {
 // probeOf is a probe of the tier, and when it comes out.
 func (d *delays) probeOf(t tier) (p amqp.Publishing, due int64) {
 	p = amqp.Publishing{AppId: "rabbet", DeliveryMode: amqp.Persistent}
-	return p, d.delayIn(&p, t, d.b.names.due())
+	return p, d.delayIn(&p, t, d.b.names.Due())
 }
 
 // setProblem makes /readyz and the log say what is wrong, once, and when it is over.
 func (d *delays) setProblem(err error) {
 	const user = "delay tiers"
-	before := d.b.consume.problemOf(user)
-	d.b.consume.setProblem(user, err)
+	before := d.b.consume.ProblemOf(user)
+	d.b.consume.SetProblem(user, err)
 	switch {
 	case err != nil && (before == nil || before.Error() != err.Error()):
 		d.b.log.Error("delayed events are held up", zap.Error(err))

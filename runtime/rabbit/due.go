@@ -9,6 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -29,7 +34,7 @@ func (d *delays) consumeDue(ctx context.Context, conn *amqp.Connection) error {
 	var check sync.WaitGroup
 	defer check.Wait()
 	check.Go(func() { d.checkConsumed(consuming, cancel) })
-	err := d.moveAll(consuming, conn, d.b.names.due(), d.b.names.dueEvents())
+	err := d.moveAll(consuming, conn, d.b.names.Due(), d.b.names.DueEvents())
 	cancel(nil)
 	if err == nil && ctx.Err() == nil {
 		err = context.Cause(consuming)
@@ -47,15 +52,15 @@ func (d *delays) checkConsumed(ctx context.Context, cancel context.CancelCauseFu
 	for {
 		select {
 		case <-d.reconsume:
-			cancel(fmt.Errorf("nothing comes from queue %q: it is consumed again", d.b.names.due()))
+			cancel(fmt.Errorf("nothing comes from queue %q: it is consumed again", d.b.names.Due()))
 			return
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		q, err := d.b.consume.lookAt(ctx, d.b.names.due())
+		q, err := d.b.consume.InspectQueue(ctx, d.b.names.Due())
 		if errors.Is(err, contract.ErrNotFound) || err == nil && q.Consumers == 0 && d.watch.isConsuming() {
-			cancel(fmt.Errorf("the broker has lost the consumer of %q: its queue was deleted", d.b.names.due()))
+			cancel(fmt.Errorf("the broker has lost the consumer of %q: its queue was deleted", d.b.names.Due()))
 			return
 		}
 	}
@@ -63,13 +68,13 @@ func (d *delays) checkConsumed(ctx context.Context, cancel context.CancelCauseFu
 
 // moveAll moves what is in the queue, which wanted declares. A message that is
 // not moved goes back.
-func (d *delays) moveAll(ctx context.Context, conn *amqp.Connection, queue string, wanted topology) error {
+func (d *delays) moveAll(ctx context.Context, conn *amqp.Connection, queue string, wanted topology.Part) error {
 	ch, err := conn.Channel()
 	if err != nil {
 		return fmt.Errorf("open a channel to consume from %q on: %w", queue, err)
 	}
-	defer closeChannel(ch)
-	if err := wanted.declare(ch); err != nil {
+	defer channel.Close(ch)
+	if err := wanted.Declare(ch); err != nil {
 		return err
 	}
 	if err := ch.Qos(duePrefetch, 0, false); err != nil {
@@ -81,14 +86,14 @@ func (d *delays) moveAll(ctx context.Context, conn *amqp.Connection, queue strin
 		return fmt.Errorf("consume from %q: %w", queue, err)
 	}
 	defer d.watch.consuming()()
-	acks := newAcks(ch, dueAcks)
-	defer acks.close()
+	acks := channel.NewAcks(ch, dueAcks)
+	defer acks.Close()
 	moving, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	var moves sync.WaitGroup
 	defer moves.Wait()
-	err = eachDelivery(ctx, queue, deliveries, func(m *amqp.Delivery) {
-		acks.delivered(m.DeliveryTag)
+	err = channel.EachDelivery(ctx, queue, deliveries, func(m *amqp.Delivery) {
+		acks.Delivered(m.DeliveryTag)
 		moves.Go(func() { d.move(moving, ch, acks, m) })
 	})
 	if err != nil || ch.IsClosed() {
@@ -99,41 +104,41 @@ func (d *delays) moveAll(ctx context.Context, conn *amqp.Connection, queue strin
 	// go back, or the broker would send them here again.
 	moves.Go(func() { _ = ch.Cancel(tag, false) })
 	for m := range deliveries {
-		acks.delivered(m.DeliveryTag)
-		acks.back(m.DeliveryTag)
+		acks.Delivered(m.DeliveryTag)
+		acks.Requeue(m.DeliveryTag)
 	}
 	time.AfterFunc(dueGrace, cut)
 	moves.Wait()
-	acks.flush()
-	_ = settleAcks(ch, queue) // it fails if ch has gone, and they with it
+	acks.Flush()
+	_ = channel.SettleAcks(ch, queue) // it fails if ch has gone, and they with it
 	return nil
 }
 
 // move moves m to where it belongs, for as long as it takes: to its target, to
 // another tier or to the dead letters. Only then it is acknowledged.
-func (d *delays) move(ctx context.Context, ch *amqp.Channel, acks *acks, m *amqp.Delivery) {
-	if t, ok := parseTier(stringOf(m.Headers, headerTier)); ok {
-		d.watch.arrived(t, intOf(m.Headers, headerDue))
+func (d *delays) move(ctx context.Context, ch *amqp.Channel, acks *channel.Acks, m *amqp.Delivery) {
+	if t, ok := parseTier(wire.String(m.Headers, wire.HeaderTier)); ok {
+		d.watch.arrived(t, wire.Int(m.Headers, wire.HeaderDue))
 	}
 	d.moving.Add(1)
 	defer d.moving.Add(-1)
-	pause, log := backoff{pace: d.b.cfg.copyPace}, d.b.log.Warn
+	pause, log := connection.Backoff{Pace: d.b.cfg.copyPace}, d.b.log.Warn
 	for {
 		err := d.moveOnce(ctx, m)
 		if err == nil {
-			acks.done(m.DeliveryTag) // if ch has gone it is moved once more
+			acks.Done(m.DeliveryTag) // if ch has gone it is moved once more
 			return
 		}
 		if ctx.Err() == nil {
-			log("cannot move a due event on yet", zap.String("queue", d.b.names.targetOf(m)), zap.Error(err))
+			log("cannot move a due event on yet", zap.String("queue", targetOf(d.b.names, m)), zap.Error(err))
 			log = d.b.log.Debug
 		}
-		again := pause.wait(ctx)
+		again := pause.Wait(ctx)
 		switch {
 		case ch.IsClosed(): // the broker delivers it again by itself
 			return
 		case !again:
-			acks.back(m.DeliveryTag)
+			acks.Requeue(m.DeliveryTag)
 			return
 		}
 	}
@@ -141,16 +146,16 @@ func (d *delays) move(ctx context.Context, ch *amqp.Channel, acks *acks, m *amqp
 
 // moveOnce moves m, or says why it cannot be moved at present.
 func (d *delays) moveOnce(ctx context.Context, m *amqp.Delivery) error {
-	target := d.b.names.targetOf(m)
-	if target == d.b.names.due() { // a probe: it has done its work
+	target := targetOf(d.b.names, m)
+	if target == d.b.names.Due() { // a probe: it has done its work
 		return nil
 	}
-	function, ok := strings.CutPrefix(target, d.b.names.eventQueue(""))
+	function, ok := strings.CutPrefix(target, d.b.names.EventQueue(""))
 	if !ok {
 		d.b.log.Warn("dropped a message that was delayed for a queue that is no event function's", zap.String("queue", target))
 		return nil
 	}
-	if ms := intOf(m.Headers, headerNotBefore); ms > 0 {
+	if ms := wire.Int(m.Headers, wire.HeaderNotBefore); ms > 0 {
 		if wait := time.Until(time.UnixMilli(ms)); wait > 0 { // its tier was shorter than its delay
 			return d.delay(ctx, target, wait, grain, onward(m, nil))
 		}
@@ -177,7 +182,7 @@ func (d *delays) moveOnce(ctx context.Context, m *amqp.Delivery) error {
 		}
 		return d.bury(ctx, m, function, target)
 	case errors.As(err, &open) && open.stalled:
-		return d.delay(ctx, target, spillWait, grain, onward(m, amqp.Table{headerPutOff: intOf(m.Headers, headerPutOff)}))
+		return d.delay(ctx, target, spillWait, grain, onward(m, amqp.Table{wire.HeaderPutOff: wire.Int(m.Headers, wire.HeaderPutOff)}))
 	case errors.As(err, &open):
 		return d.putOff(ctx, m, target, open.wait)
 	case errors.As(err, &refusal):
@@ -196,9 +201,9 @@ var putOffWaits = []time.Duration{
 
 // putOff lets m wait again, longer each time, and for least at least.
 func (d *delays) putOff(ctx context.Context, m *amqp.Delivery, target string, least time.Duration) error {
-	n := max(0, intOf(m.Headers, headerPutOff))
+	n := max(0, wire.Int(m.Headers, wire.HeaderPutOff))
 	wait := max(least, putOffWaits[min(n, int64(len(putOffWaits)-1))])
-	return d.delay(ctx, target, wait, time.Duration(retrySlack*float64(wait)), onward(m, amqp.Table{headerPutOff: n + 1}))
+	return d.delay(ctx, target, wait, time.Duration(retrySlack*float64(wait)), onward(m, amqp.Table{wire.HeaderPutOff: n + 1}))
 }
 
 // isGone asks the broker whether the queue of k is missing. An unroutable publish
@@ -207,7 +212,7 @@ func (d *delays) isGone(ctx context.Context, k *breaker) (bool, error) {
 	if k.isGone() {
 		return true, nil
 	}
-	_, err := d.b.consume.lookAt(ctx, k.name)
+	_, err := d.b.consume.InspectQueue(ctx, k.name)
 	refusal, _ := errors.AsType[*amqp.Error](err)
 	switch {
 	case err == nil:
@@ -230,14 +235,14 @@ func (d *delays) isHosted(function string) bool {
 func (d *delays) bury(ctx context.Context, m *amqp.Delivery, function, target string) error {
 	clean := *m
 	clean.Headers, clean.Exchange, clean.RoutingKey = withoutDelay(m.Headers), "", target
-	e := d.b.names.fromDelivery(&clean)
+	e := wire.ToEvent(d.b.names, &clean)
 	e.Attempt-- // the run to come does not
 	now := time.Now()
 	first := now
-	if failed := intOf(m.Headers, headerFirst); failed > 0 {
+	if failed := wire.Int(m.Headers, wire.HeaderFirst); failed > 0 {
 		first = time.UnixMilli(failed)
 	}
-	err := d.through(ctx, d.outlets.of(d.b.names.deadQueue(function)), tierPatience, func(ctx context.Context, p *publisher) error {
+	err := d.through(ctx, d.outlets.of(d.b.names.DeadQueue(function)), tierPatience, func(ctx context.Context, p *publisher) error {
 		return d.b.bury(ctx, p, function, &clean, &e, first, now, &contract.Error{
 			Code: contract.CodeUnroutable, Detail: fmt.Sprintf("its queue %q was deleted while it waited, and no worker hosts the function", target),
 		})
@@ -251,11 +256,11 @@ func (d *delays) bury(ctx context.Context, m *amqp.Delivery, function, target st
 // targetOf is the queue that a delayed message goes to. A client that is not
 // Rabbet's publishes to a tier with the target as the routing key: the broker
 // keeps that in the first entry of x-death.
-func (n names) targetOf(m *amqp.Delivery) string {
-	if target := stringOf(m.Headers, headerTarget); target != "" {
+func targetOf(n topology.Names, m *amqp.Delivery) string {
+	if target := wire.String(m.Headers, wire.HeaderTarget); target != "" {
 		return target
 	}
-	if m.RoutingKey != n.due() { // from a tier of an earlier version
+	if m.RoutingKey != n.Due() { // from a tier of an earlier version
 		return m.RoutingKey
 	}
 	list, _ := m.Headers["x-death"].([]any)
@@ -264,7 +269,7 @@ func (n names) targetOf(m *amqp.Delivery) string {
 	}
 	last, _ := list[0].(amqp.Table)
 	keys, _ := last["routing-keys"].([]any)
-	if len(keys) == 0 || !strings.HasPrefix(stringOf(last, "queue"), n.delay("")) {
+	if len(keys) == 0 || !strings.HasPrefix(wire.String(last, "queue"), n.Delay("")) {
 		return ""
 	}
 	target, _ := keys[0].(string)
@@ -277,7 +282,7 @@ func withoutDelay(headers amqp.Table) amqp.Table {
 	kept := make(amqp.Table, len(headers)+4)
 	maps.Copy(kept, headers)
 	for _, name := range []string{
-		headerTarget, headerTier, headerDue, headerPutOff, headerPublish, "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count",
+		wire.HeaderTarget, wire.HeaderTier, wire.HeaderDue, wire.HeaderPutOff, wire.HeaderPublish, "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count",
 	} {
 		delete(kept, name)
 	}

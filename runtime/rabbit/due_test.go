@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -20,9 +23,9 @@ func TestEventsOfAFunctionThatIsNoMore(t *testing.T) {
 	serve(t, b, counted(a, "stays.here", 4), function("gone", nil)) // a request function now
 	const n = 40                                                    // more than the broker dead-letters at once
 	for i := range n {
-		if err := b.delays.delay(t.Context(), b.names.eventQueue("gone"), time.Second, 0, amqp.Publishing{
+		if err := b.delays.delay(t.Context(), b.names.EventQueue("gone"), time.Second, 0, amqp.Publishing{
 			MessageId: strconv.Itoa(i), DeliveryMode: amqp.Persistent, Body: []byte(`{"n":1}`),
-			Headers: amqp.Table{headerKey: "gone.now", headerExchange: b.names.events(), headerAttempt: int64(3)},
+			Headers: amqp.Table{wire.HeaderKey: "gone.now", wire.HeaderExchange: b.names.Events(), wire.HeaderAttempt: int64(3)},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -51,19 +54,19 @@ func TestDelaysOfAnEarlierVersion(t *testing.T) {
 	b := openBroker(t)
 	ch := foreignChannel(t)
 	declareOldTier(t, ch, b.names, "1s", time.Second)
-	queues := map[string]string{"bound": b.names.eventQueue("bound"), "back": b.names.eventQueue("back"), "gone": b.names.eventQueue("gone")}
-	bound := b.names.eventFunction(&contract.Descriptor{Name: "bound", Keys: []string{"bound.run"}}, b.names.events())
-	for _, top := range []topology{b.names.common(), bound, b.names.deadLetters("gone")} {
-		if err := top.declare(ch); err != nil {
+	queues := map[string]string{"bound": b.names.EventQueue("bound"), "back": b.names.EventQueue("back"), "gone": b.names.EventQueue("gone")}
+	bound := b.names.EventFunction(&contract.Descriptor{Name: "bound", Keys: []string{"bound.run"}}, b.names.Events())
+	for _, top := range []topology.Part{b.names.Common(), bound, b.names.DeadLetters("gone")} {
+		if err := top.Declare(ch); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := ch.QueueBind(queues["bound"], queues["bound"], b.names.oldDueExchange(), false, nil); err != nil {
+	if err := ch.QueueBind(queues["bound"], queues["bound"], b.names.OldDueExchange(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, fn := range []string{"bound", "back", "gone"} {
-		if err := ch.PublishWithContext(t.Context(), b.names.delay("1s"), queues[fn], true, false, amqp.Publishing{
-			MessageId: fn, DeliveryMode: amqp.Persistent, Headers: amqp.Table{headerKey: fn + ".run", headerExchange: b.names.events(), headerAttempt: int64(2)},
+		if err := ch.PublishWithContext(t.Context(), b.names.Delay("1s"), queues[fn], true, false, amqp.Publishing{
+			MessageId: fn, DeliveryMode: amqp.Persistent, Headers: amqp.Table{wire.HeaderKey: fn + ".run", wire.HeaderExchange: b.names.Events(), wire.HeaderAttempt: int64(2)},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -83,25 +86,25 @@ func TestDelaysOfAnEarlierVersion(t *testing.T) {
 }
 
 // declareOldTier declares a tier as an earlier version did.
-func declareOldTier(t testing.TB, ch *amqp.Channel, n names, name string, length time.Duration) {
+func declareOldTier(t testing.TB, ch *amqp.Channel, n topology.Names, name string, length time.Duration) {
 	t.Helper()
-	tier, unrouted := n.delay(name), n.oldUnroutedQueue()
-	old := topology{
-		exchanges: []exchange{
-			{name: unrouted, kind: amqp.ExchangeFanout},
-			{name: n.oldDueExchange(), kind: amqp.ExchangeDirect, alternate: unrouted},
-			{name: tier, kind: amqp.ExchangeFanout},
+	tier, unrouted := n.Delay(name), n.OldUnroutedQueue()
+	old := topology.Part{
+		Exchanges: []topology.Exchange{
+			{Name: unrouted, Kind: amqp.ExchangeFanout},
+			{Name: n.OldDueExchange(), Kind: amqp.ExchangeDirect, Alternate: unrouted},
+			{Name: tier, Kind: amqp.ExchangeFanout},
 		},
-		queues: []queue{
-			{unrouted, amqp.Table{"x-queue-type": "quorum", "x-overflow": "reject-publish"}},
-			{tier, amqp.Table{
-				"x-queue-type": "quorum", "x-message-ttl": length.Milliseconds(), "x-dead-letter-exchange": n.oldDueExchange(),
+		Queues: []topology.Queue{
+			{Name: unrouted, Arguments: amqp.Table{"x-queue-type": "quorum", "x-overflow": "reject-publish"}},
+			{Name: tier, Arguments: amqp.Table{
+				"x-queue-type": "quorum", "x-message-ttl": length.Milliseconds(), "x-dead-letter-exchange": n.OldDueExchange(),
 				"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish",
 			}},
 		},
-		bindings: []binding{{unrouted, "", unrouted}, {tier, "", tier}},
+		Bindings: []topology.Binding{{Queue: unrouted, Exchange: unrouted}, {Queue: tier, Exchange: tier}},
 	}
-	if err := old.declare(ch); err != nil {
+	if err := old.Declare(ch); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -117,17 +120,17 @@ func TestForeignDelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	ch := foreignChannel(t)
-	for _, target := range []string{b.names.deadFunctions(), "elsewhere", b.names.eventQueue("foreign")} {
-		if err := ch.PublishWithContext(t.Context(), b.names.delay("100"), target, true, false, amqp.Publishing{
-			MessageId: target, Headers: amqp.Table{headerKey: "foreign.run"}, Body: []byte(`{}`),
+	for _, target := range []string{b.names.DeadFunctions(), "elsewhere", b.names.EventQueue("foreign")} {
+		if err := ch.PublishWithContext(t.Context(), b.names.Delay("100"), target, true, false, amqp.Publishing{
+			MessageId: target, Headers: amqp.Table{wire.HeaderKey: "foreign.run"}, Body: []byte(`{}`),
 		}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if e := receive(t, "the delayed event", got); e.ID != b.names.eventQueue("foreign") || e.Key != "foreign.run" {
+	if e := receive(t, "the delayed event", got); e.ID != b.names.EventQueue("foreign") || e.Key != "foreign.run" {
 		t.Errorf("got %+v", e)
 	}
-	if q, err := b.consume.lookAt(t.Context(), b.names.deadFunctions()); err != nil || q.Messages != 1 {
+	if q, err := b.consume.InspectQueue(t.Context(), b.names.DeadFunctions()); err != nil || q.Messages != 1 {
 		t.Errorf("the register of dead letters holds %d messages (%v), want only the one of the function", q.Messages, err)
 	}
 }

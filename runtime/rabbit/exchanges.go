@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -20,7 +20,7 @@ const knownFor = time.Minute
 // exchanges knows which foreign exchanges exist. A publish to one that does
 // not would close the channel under everybody else's publishes.
 type exchanges struct {
-	link *link // the consuming one: a blocked connection would not answer
+	link *connection.Connection // the consuming one: a blocked connection would not answer
 
 	mu   sync.Mutex
 	seen map[string]time.Time
@@ -34,7 +34,7 @@ func (x *exchanges) check(ctx context.Context, name string) error {
 	if known {
 		return nil
 	}
-	err := x.link.declare(ctx, func(ch *amqp.Channel) error {
+	err := x.link.Declare(ctx, func(ch *amqp.Channel) error {
 		return ch.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
 	})
 	e, ok := errors.AsType[*amqp.Error](err)
@@ -61,61 +61,4 @@ func (x *exchanges) forget(name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.seen, name)
-}
-
-// declareSource makes sure that the exchange exists that a function listens on:
-// as it stands, or as a topic exchange.
-func (b *Broker) declareSource(ctx context.Context, source string) error {
-	if source == b.names.events() || b.names.fixed {
-		return nil
-	}
-	t := b.names.source(source)
-	err := b.consume.declare(ctx, t.look)
-	if e, ok := errors.AsType[*amqp.Error](err); !ok || e.Code != amqp.NotFound {
-		return err
-	}
-	return b.consume.declare(ctx, t.declare)
-}
-
-// checkSource fails if the foreign exchange that fn listens on is of the type
-// that takes its patterns for plain keys. Only a declaration can tell.
-func (b *Broker) checkSource(ctx context.Context, fn *contract.Descriptor) error {
-	i := slices.IndexFunc(fn.Keys, func(key string) bool { return strings.ContainsAny(key, "*#") })
-	if fn.Exchange == "" || fn.Exchange == b.names.events() || i < 0 || b.names.fixed {
-		return nil
-	}
-	err := b.consume.declare(ctx, b.names.source(fn.Exchange).declare)
-	e, ok := errors.AsType[*amqp.Error](err)
-	if !ok {
-		return err
-	}
-	if d, ok := parseDrift(e.Reason); !ok || d.argument != "type" || d.found != amqp.ExchangeDirect {
-		return nil // it is used as it stands
-	}
-	return &declareError{fmt.Sprintf("exchange %q is a direct one, where nothing has the key %q: make it a topic exchange, or name keys without patterns", fn.Exchange, fn.Keys[i]), e}
-}
-
-// declare runs fn on a channel of its own, which an error may close.
-func (l *link) declare(ctx context.Context, fn func(ch *amqp.Channel) error) error {
-	ctx, cancel := context.WithTimeout(ctx, reconnectPatience)
-	defer cancel()
-	s := l.next(ctx)
-	if s == nil {
-		return errors.Join(l.health(), ctx.Err())
-	}
-	done := make(chan error, 1)
-	go func() { // ends with the connection at the latest
-		ch, err := s.conn.Channel()
-		if err == nil {
-			err = fn(ch)
-			_ = ch.Close()
-		}
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -100,7 +100,7 @@ func TestRetryIsDueBeforeItsQueueIsThere(t *testing.T) {
 	}
 	stop() // else the worker declares the queue again
 	ch := channelOn(t, n.URL())
-	if _, err := ch.QueueDelete(b.names.due(), false, false, false); err != nil {
+	if _, err := ch.QueueDelete(b.names.Due(), false, false, false); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second) // it is due

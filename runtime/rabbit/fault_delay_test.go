@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -17,10 +20,10 @@ import (
 )
 
 // delayed is an event for the function, as it waits.
-func delayed(n names, key, id string) amqp.Publishing {
+func delayed(n topology.Names, key, id string) amqp.Publishing {
 	return amqp.Publishing{
 		MessageId: id, DeliveryMode: amqp.Persistent, Body: []byte(`{}`),
-		Headers: amqp.Table{headerKey: key, headerExchange: n.events()},
+		Headers: amqp.Table{wire.HeaderKey: key, wire.HeaderExchange: n.Events()},
 	}
 }
 
@@ -65,7 +68,7 @@ func TestFreshTiersThatAreDeclaredSlowly(t *testing.T) {
 					id := fmt.Sprint(i, " ", j, " ", k)
 					// A queue that another process declares refuses until it is there.
 					until(t, id+" is taken", func(ctx context.Context) bool {
-						err := b.delays.publishTo(ctx, tier, b.names.eventQueue("fresh-tier"), delayed(b.names, "fresh.tier", id))
+						err := b.delays.publishTo(ctx, tier, b.names.EventQueue("fresh-tier"), delayed(b.names, "fresh.tier", id))
 						time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 						return err == nil
 					})
@@ -88,10 +91,10 @@ func TestStuckTierIsRescued(t *testing.T) {
 	until(t, "due events are consumed", func(context.Context) bool { time.Sleep(pollInterval / 10); return b.delays.watch.isConsuming() })
 	// The tier as RabbitMQ leaves it while it is declared: without its TTL.
 	stuck := tier(125 * time.Millisecond)
-	top := b.names.delayTier(stuck)
-	delete(top.queues[1].arguments, "x-message-ttl")
+	top := b.names.DelayTier(stuck.name(), stuck.length())
+	delete(top.Queues[1].Arguments, "x-message-ttl")
 	ch := foreignChannel(t)
-	if err := top.declare(ch); err != nil {
+	if err := top.Declare(ch); err != nil {
 		t.Fatal(err)
 	}
 	b.delays.tiers.declared = map[tier]bool{stuck: true}
@@ -101,9 +104,9 @@ func TestStuckTierIsRescued(t *testing.T) {
 		a.accept(id)
 		var err error
 		if m.Timestamp = time.Now(); i < 2 {
-			err = ch.PublishWithContext(t.Context(), b.names.delay(stuck.name()), b.names.eventQueue("stuck-tier"), true, false, m)
+			err = ch.PublishWithContext(t.Context(), b.names.Delay(stuck.name()), b.names.EventQueue("stuck-tier"), true, false, m)
 		} else {
-			err = b.delays.publishTo(t.Context(), stuck, b.names.eventQueue("stuck-tier"), m)
+			err = b.delays.publishTo(t.Context(), stuck, b.names.EventQueue("stuck-tier"), m)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -129,12 +132,12 @@ func TestDelaysBesideAQueueThatTakesNothing(t *testing.T) {
 		{name: "full", length: 10},
 		{name: "gone"},
 		{
-			name: "leaderless", length: eventQueueLength,
+			name: "leaderless", length: topology.EventQueueLength,
 			begin: func(t *testing.T, queue string) { eval(t, n, `sys:suspend('%%2F_%s').`, queue) },
 			end:   func(t *testing.T, queue string) { eval(t, n, `sys:resume('%%2F_%s').`, queue) },
 		},
 		{
-			name: "refuses by policy", length: eventQueueLength,
+			name: "refuses by policy", length: topology.EventQueueLength,
 			begin: func(t *testing.T, queue string) {
 				ctl(t, n, "set_policy", "--apply-to", "queues", "none", "^"+queue+"$", `{"max-length":0}`)
 			},
@@ -160,14 +163,14 @@ func TestDelaysBesideAQueueThatTakesNothing(t *testing.T) {
 			})
 			fn.Concurrency = 64
 			b, _ := startWorker(t, cfg, nil, fn)
-			queue, ch := b.names.eventQueue("sick"), channelOn(t, n.URL())
+			queue, ch := b.names.EventQueue("sick"), channelOn(t, n.URL())
 			if fault.length > 0 {
-				top := b.names.eventFunction(&contract.Descriptor{Name: "sick"}, b.names.events())
-				top.queues[1].arguments["x-max-length"] = fault.length
-				if err := top.declare(ch); err != nil {
+				top := b.names.EventFunction(&contract.Descriptor{Name: "sick"}, b.names.Events())
+				top.Queues[1].Arguments["x-max-length"] = fault.length
+				if err := top.Declare(ch); err != nil {
 					t.Fatal(err)
 				}
-			} else if err := b.names.deadLetters("sick").declare(ch); err != nil {
+			} else if err := b.names.DeadLetters("sick").Declare(ch); err != nil {
 				t.Fatal(err)
 			}
 			wait := tier(2 * time.Second)
@@ -192,7 +195,7 @@ func TestDelaysBesideAQueueThatTakesNothing(t *testing.T) {
 					mu.Lock()
 					due[id] = time.Now().Add(wait.length())
 					mu.Unlock()
-					if err := b.delays.publishTo(t.Context(), wait, b.names.eventQueue("well"), delayed(b.names, "well.run", id)); err != nil {
+					if err := b.delays.publishTo(t.Context(), wait, b.names.EventQueue("well"), delayed(b.names, "well.run", id)); err != nil {
 						t.Error(err)
 					}
 					mu.Lock() // it waits from now on
@@ -224,7 +227,7 @@ func TestDelaysBesideAQueueThatTakesNothing(t *testing.T) {
 			}
 			came, target := map[string]bool{}, queue
 			if fault.length == 0 {
-				target = b.names.deadQueue("sick")
+				target = b.names.DeadQueue("sick")
 			}
 			events, err := ch.Consume(target, "", true, false, false, false, nil)
 			if err != nil {
@@ -263,7 +266,7 @@ func TestStoppedDeadLetterWorkersAreNoticed(t *testing.T) {
 	wait := tier(200 * time.Millisecond)
 	publish := func(id string) {
 		t.Helper()
-		if err := b.delays.publishTo(t.Context(), wait, b.names.eventQueue("no-worker"), delayed(b.names, "no.worker", id)); err != nil {
+		if err := b.delays.publishTo(t.Context(), wait, b.names.EventQueue("no-worker"), delayed(b.names, "no.worker", id)); err != nil {
 			t.Fatal(err)
 		}
 		a.accept(id)
@@ -278,7 +281,7 @@ func TestStoppedDeadLetterWorkersAreNoticed(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "restart RabbitMQ: its dead-letter workers have stopped")
 	})
 	// A tier that cannot be declared now takes no connection with it that others use.
-	err := b.delays.publishTo(t.Context(), tier(160*time.Millisecond), b.names.eventQueue("no-worker"), delayed(b.names, "no.worker", "fresh"))
+	err := b.delays.publishTo(t.Context(), tier(160*time.Millisecond), b.names.EventQueue("no-worker"), delayed(b.names, "no.worker", "fresh"))
 	t.Logf("a fresh tier: %v", err)
 	if err == nil {
 		a.accept("fresh")

@@ -12,6 +12,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
 // footprint is what a process holds.
@@ -34,14 +36,14 @@ func footprintOf(t testing.TB, b *Broker, p *proxy) footprint {
 	p.mu.Lock()
 	now.connections = len(p.pairs)
 	p.mu.Unlock()
-	for _, l := range []*link{b.publish, b.consume, b.calls, b.work} {
+	for _, l := range []*connection.Connection{b.publish, b.consume, b.calls, b.work} {
 		// The client gives a new channel the lowest number that is free.
-		ch, err := l.next(t.Context()).conn.Channel()
+		ch, err := l.Await(t.Context()).AMQP.Channel()
 		if err != nil {
 			t.Fatal(err)
 		}
 		now.channels += int(reflect.ValueOf(ch).Elem().FieldByName("id").Uint())
-		closeChannel(ch)
+		channel.Close(ch)
 	}
 	return now
 }
@@ -49,22 +51,22 @@ func footprintOf(t testing.TB, b *Broker, p *proxy) footprint {
 // After a thousand lost connections a process holds what it held after ten.
 func TestReconnectsLeaveNothingBehind(t *testing.T) {
 	p, cfg := networkConfig(t)
-	cfg.pace = pace{first: time.Millisecond, longest: time.Millisecond}
+	cfg.pace = connection.Pace{First: time.Millisecond, Longest: time.Millisecond}
 	a := newAccount("1,000 reconnects")
 	b := startCaller(t, cfg)
 	startWorker(t, cfg, []*Broker{b}, counted(a, "leak.age", 4), function("echo", echo))
-	links := []*link{b.publish, b.consume, b.calls, b.work}
+	links := []*connection.Connection{b.publish, b.consume, b.calls, b.work}
 
 	reconnects, round := 0, 0
 	lose := func(n int) {
 		for ; n > 0; n -= 2 * len(links) { // the worker's process loses its four as well
-			lost := make([]*session, len(links))
+			lost := make([]*connection.Transport, len(links))
 			for i, l := range links {
-				lost[i] = l.next(t.Context())
+				lost[i] = l.Await(t.Context())
 			}
 			reconnects += p.reset()
 			for _, s := range lost {
-				receive(t, "the loss of a connection", s.over)
+				receive(t, "the loss of a connection", s.Closed)
 			}
 			round++
 			publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "leak.age", ID: fmt.Sprint(round)})
@@ -130,8 +132,8 @@ func TestWorkersComeAndGo(t *testing.T) {
 	last, stop := startWorker(t, cfg, nil, fn) // for what the others have left
 	defer func() {
 		if t.Failed() {
-			for _, queue := range []string{publisher.names.eventQueue(fn.Name), publisher.names.deadQueue(fn.Name)} {
-				q, err := publisher.consume.lookAt(within(t, time.Minute), queue)
+			for _, queue := range []string{publisher.names.EventQueue(fn.Name), publisher.names.DeadQueue(fn.Name)} {
+				q, err := publisher.consume.InspectQueue(within(t, time.Minute), queue)
 				t.Logf("ready and consumers of %q: %+v %v", queue, q, err)
 			}
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
 // networkConfig is the configuration of a process behind a bad network, which
@@ -21,7 +23,7 @@ func networkConfig(t testing.TB) (*proxy, Config) {
 	removeAfter(t, cfg.Namespace)
 	p, url := startProxy(t, cfg.URL)
 	cfg.URL = url + "?heartbeat=1"
-	cfg.pace = pace{first: 10 * time.Millisecond, longest: 200 * time.Millisecond}
+	cfg.pace = connection.Pace{First: 10 * time.Millisecond, Longest: 200 * time.Millisecond}
 	return p, cfg
 }
 
@@ -47,10 +49,10 @@ func TestBadNetworkLosesNothing(t *testing.T) {
 			for round := range rounds {
 				a.awaitAccepted(t, 1_000*(round+1))
 				time.Sleep(someTime())
-				lost := []*session{publisher.publish.next(t.Context()), worker.consume.next(t.Context())}
+				lost := []*connection.Transport{publisher.publish.Await(t.Context()), worker.consume.Await(t.Context())}
 				fault(p)
 				for _, s := range lost {
-					receive(t, "the loss is noticed", s.over)
+					receive(t, "the loss is noticed", s.Closed)
 				}
 				p.hole() // the network is well again
 			}
@@ -79,13 +81,13 @@ func TestSlowNetwork(t *testing.T) {
 	a, calls := newAccount("slow network"), newCallAccount("slow network")
 	publisher := startCaller(t, cfg)
 	worker, stop := startWorker(t, cfg, []*Broker{publisher}, append(calls.functions(), counted(a, "slow.ly", atOnce))...)
-	var links []*link
+	var links []*connection.Connection
 	for _, b := range []*Broker{publisher, worker} {
 		links = append(links, b.publish, b.consume, b.calls, b.work)
 	}
-	var sessions []*session
+	var sessions []*connection.Transport
 	for _, l := range links {
-		sessions = append(sessions, l.next(t.Context()))
+		sessions = append(sessions, l.Await(t.Context()))
 	}
 
 	stopCalls := calls.callers(t, publisher)
@@ -120,8 +122,8 @@ func TestSlowNetwork(t *testing.T) {
 		}
 	}
 	for i, l := range links {
-		if l.next(t.Context()) != sessions[i] {
-			t.Errorf("the connection %q was given up", l.name)
+		if l.Await(t.Context()) != sessions[i] {
+			t.Errorf("the connection %q was given up", l.Name)
 		}
 	}
 }
@@ -138,12 +140,12 @@ func TestClosedConnectionsLoseNothing(t *testing.T) {
 	l := startLoad(t, publisher, a, "close.d", 100*events) // more than it takes: the API lists a connection after 5 s
 	for round := range rounds {
 		a.awaitAccepted(t, events*(round+1)/(rounds+1))
-		for _, s := range []*session{publisher.publish.next(t.Context()), worker.publish.next(t.Context()), worker.consume.next(t.Context())} {
+		for _, s := range []*connection.Transport{publisher.publish.Await(t.Context()), worker.publish.Await(t.Context()), worker.consume.Await(t.Context())} {
 			until(t, "the connections are closed", func(context.Context) bool {
 				if closeConnections(t, cfg.Namespace) == 0 {
 					time.Sleep(pollInterval)
 				}
-				return s.isOver()
+				return s.IsClosed()
 			})
 		}
 	}
@@ -217,7 +219,7 @@ func TestLateAckHitsNoOtherDelivery(t *testing.T) {
 	release(1) // acknowledged under the tag 1, as the second delivery is
 	receive(t, "the end of the first run", over)
 	for range 3 { // whatever it has sent arrives before the answers
-		if _, err := worker.consume.lookAt(t.Context(), cfg.Namespace+".event.hold"); err != nil {
+		if _, err := worker.consume.InspectQueue(t.Context(), cfg.Namespace+".event.hold"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -293,9 +295,9 @@ func TestOtherAddressTakesOver(t *testing.T) {
 func TestPublishWhileDown(t *testing.T) {
 	p, cfg := networkConfig(t)
 	b := startCaller(t, cfg)
-	lost := b.publish.next(t.Context())
+	lost := b.publish.Await(t.Context())
 	p.down()
-	receive(t, "the loss is noticed", lost.over)
+	receive(t, "the loss is noticed", lost.Closed)
 	const publishers = 1_000
 	var wg sync.WaitGroup
 	began := time.Now()
@@ -317,8 +319,8 @@ func TestPublishWhileDown(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if took := time.Since(began); took > reconnectPatience+5*time.Second {
-		t.Errorf("it took %v, want %v", took, reconnectPatience)
+	if took := time.Since(began); took > connection.ReconnectPatience+5*time.Second {
+		t.Errorf("it took %v, want %v", took, connection.ReconnectPatience)
 	}
 }
 
@@ -362,8 +364,8 @@ func TestMuteBrokerHoldsUpNoStop(t *testing.T) {
 		t.Error("Serve: got nil, want that a run was not finished")
 	}
 	_ = b.Close()
-	if took := time.Since(stopped); took > grace+2*closeTimeout {
-		t.Errorf("it stopped after %v, want %v and little more", took, grace+closeTimeout)
+	if took := time.Since(stopped); took > grace+2*channel.CloseTimeout {
+		t.Errorf("it stopped after %v, want %v and little more", took, grace+channel.CloseTimeout)
 	}
 }
 
@@ -377,7 +379,7 @@ func TestMuteBrokerHoldsUpNoClose(t *testing.T) {
 	p.hole(upstream, downstream)
 	began := time.Now()
 	_ = b.Close()
-	if took := time.Since(began); took > closeTimeout*7/4 {
-		t.Errorf("Close took %v, want %v", took, closeTimeout)
+	if took := time.Since(began); took > channel.CloseTimeout*7/4 {
+		t.Errorf("Close took %v, want %v", took, channel.CloseTimeout)
 	}
 }

@@ -100,7 +100,7 @@ func TestOrderThroughALateEnd(t *testing.T) {
 	defer tick.Stop()
 	until(t, "it holds the first event again", func(ctx context.Context) bool {
 		<-tick.C
-		q, err := publisher.consume.lookAt(ctx, c.queue)
+		q, err := publisher.consume.InspectQueue(ctx, c.queue)
 		return err == nil && q.Messages == 1 && q.Consumers == 1
 	})
 

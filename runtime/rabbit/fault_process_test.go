@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 // hearRuns keeps a's books on what worker processes say.
@@ -83,7 +84,7 @@ func TestPoisonThatKillsWorkers(t *testing.T) {
 	for i := range 50 {
 		publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: k.Key, ID: fmt.Sprint("after ", i)})
 	}
-	dead, err := foreignChannel(t).Consume(b.names.deadQueue("poi-son"), "", true, false, false, false, nil)
+	dead, err := foreignChannel(t).Consume(b.names.DeadQueue("poi-son"), "", true, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func TestPoisonThatKillsWorkers(t *testing.T) {
 		p := startProcess(t, k, a.hearRuns)
 		select {
 		case <-p.over:
-			if deaths++; deaths > deliveryLimit+1 {
+			if deaths++; deaths > topology.DeliveryLimit+1 {
 				t.Fatalf("it has killed %d workers", deaths)
 			}
 		case d := <-dead:

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -46,7 +48,7 @@ func TestDeletedQueueComesBackBesideALongRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	receive(t, "the long run", begun)
-	deleteQueue(t, b.names.eventQueue("both"))
+	deleteQueue(t, b.names.EventQueue("both"))
 	until(t, "the queue is back", func(ctx context.Context) bool {
 		return b.Publish(ctx, contract.Event{Key: "both.ways", ID: "next"}) == nil
 	})
@@ -104,8 +106,8 @@ func TestDeletedDelayAndDeadQueuesComeBack(t *testing.T) {
 	for _, id := range []string{"before", "after"} {
 		publishUntilAccepted(t.Context(), t, b, a, contract.Event{Key: "twice.over", ID: id})
 		a.awaitSettled(t)
-		deleteQueue(t, b.names.delay("100"))
-		deleteQueue(t, b.names.deadQueue("twice"))
+		deleteQueue(t, b.names.Delay("100"))
+		deleteQueue(t, b.names.DeadQueue("twice"))
 	}
 	if err := b.Publish(t.Context(), contract.Event{Key: "twice.over", ID: "bad"}); err != nil {
 		t.Fatal(err)
@@ -121,7 +123,7 @@ func TestDeletedDelayAndDeadQueuesComeBack(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		d, ok, err := ch.Get(b.names.deadQueue("twice"), true)
+		d, ok, err := ch.Get(b.names.DeadQueue("twice"), true)
 		return err == nil && ok && d.MessageId == "bad"
 	})
 	a.balance(t, 0, 0)
@@ -133,7 +135,7 @@ func TestDeletedExchangeComesBack(t *testing.T) {
 	b := openBroker(t)
 	a := newAccount("deleted exchange")
 	serve(t, b, counted(a, "ex.change", 1))
-	management(t, http.MethodDelete, "/api/exchanges/%2F/"+url.PathEscape(b.names.events()), nil)
+	management(t, http.MethodDelete, "/api/exchanges/%2F/"+url.PathEscape(b.names.Events()), nil)
 	switch err := b.Publish(within(t, 10*time.Second), contract.Event{Key: "ex.change", ID: "noticed"}); {
 	case err == nil: // it came back while the publish waited for the route
 		a.accept("noticed")
@@ -157,7 +159,7 @@ func TestDeletedExchangesComeBack(t *testing.T) {
 	b := openBroker(t, func(c *Config) { c.hearing = 100 * time.Millisecond })
 	a := newAccount("deleted exchanges")
 	serve(t, b, counted(a, "all.gone", 1), function("echo", echo))
-	for _, exchange := range []string{b.names.system(), b.names.events(), b.names.requests(), b.names.dead()} {
+	for _, exchange := range []string{b.names.System(), b.names.Events(), b.names.Requests(), b.names.Dead()} {
 		management(t, http.MethodDelete, "/api/exchanges/%2F/"+url.PathEscape(exchange), nil)
 	}
 	heard := make(chan string, 100)
@@ -401,10 +403,10 @@ func TestDeletedDueQueueComesBack(t *testing.T) {
 	a := newAccount("deleted due queue")
 	serve(t, b, counted(a, "due.again", 4))
 	for round := range 3 {
-		deleteQueue(t, b.names.due())
+		deleteQueue(t, b.names.Due())
 		for i := range 10 {
-			if err := b.delays.delay(t.Context(), b.names.eventQueue("due-again"), 200*time.Millisecond, 0, amqp.Publishing{
-				MessageId: fmt.Sprint(round, " ", i), DeliveryMode: amqp.Persistent, Headers: amqp.Table{headerKey: "due.again"},
+			if err := b.delays.delay(t.Context(), b.names.EventQueue("due-again"), 200*time.Millisecond, 0, amqp.Publishing{
+				MessageId: fmt.Sprint(round, " ", i), DeliveryMode: amqp.Persistent, Headers: amqp.Table{wire.HeaderKey: "due.again"},
 			}); err != nil {
 				t.Fatal(err)
 			}

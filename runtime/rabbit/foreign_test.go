@@ -13,6 +13,7 @@ import (
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // pika starts testdata/foreign.py, a client of Debian's python3-pika.
@@ -108,8 +109,8 @@ func TestPikaCallsAndServes(t *testing.T) {
 			answered[reply.ID] = true
 			want := fmt.Sprintf(`{"n":%s}`, reply.ID)
 			switch {
-			case reply.Type != contentTypeJSON:
-				t.Errorf("reply %s is %q, want %q", reply.ID, reply.Type, contentTypeJSON)
+			case reply.Type != wire.ContentTypeJSON:
+				t.Errorf("reply %s is %q, want %q", reply.ID, reply.Type, wire.ContentTypeJSON)
 			case reply.ID == "fail":
 				if reply.Error != "not-found" || !strings.Contains(reply.Body, "no such thing") {
 					t.Errorf("got error %q, body %s; want the function's", reply.Error, reply.Body)

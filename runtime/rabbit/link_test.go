@@ -33,8 +33,8 @@ func unready(t *testing.T, rawURL string) string {
 	}
 	defer b.Close()
 	until(t, "the connection fails", func(ctx context.Context) bool {
-		changed := b.publish.change()
-		if got := b.publish.health().Error(); !strings.Contains(got, "not connected") && !strings.Contains(got, "has not answered yet") {
+		changed := b.publish.Changed()
+		if got := b.publish.Health().Error(); !strings.Contains(got, "not connected") && !strings.Contains(got, "has not answered yet") {
 			return true
 		}
 		select {

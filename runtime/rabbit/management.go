@@ -9,13 +9,15 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 // surveyed is what of a virtual host the management API shows.
 type surveyed struct {
 	exchanges map[string]surveyedExchange
 	queues    map[string]surveyedQueue
-	bindings  map[binding]bool // but for those to the default exchange, which every queue has
+	bindings  map[topology.Binding]bool // but for those to the default exchange, which every queue has
 }
 
 type surveyedExchange struct {
@@ -26,7 +28,7 @@ type surveyedExchange struct {
 }
 
 func (x surveyedExchange) alternate() string {
-	name, _ := x.Arguments[argumentAlternate].(string)
+	name, _ := x.Arguments[topology.ArgumentAlternate].(string)
 	return name
 }
 
@@ -52,7 +54,7 @@ func survey(ctx context.Context, address, vhost string) (*surveyed, error) {
 	if err != nil || base.Host == "" {
 		return nil, errors.New("the URL of the management API cannot be read: write http://user:password@host:15672")
 	}
-	s := &surveyed{exchanges: map[string]surveyedExchange{}, queues: map[string]surveyedQueue{}, bindings: map[binding]bool{}}
+	s := &surveyed{exchanges: map[string]surveyedExchange{}, queues: map[string]surveyedQueue{}, bindings: map[topology.Binding]bool{}}
 	var exchanges []surveyedExchange
 	var queues []surveyedQueue
 	var bindings []surveyedBinding
@@ -76,7 +78,7 @@ func survey(ctx context.Context, address, vhost string) (*surveyed, error) {
 	}
 	for _, b := range bindings {
 		if b.DestinationType == "queue" && b.Source != "" && len(b.Arguments) == 0 {
-			s.bindings[binding{b.Destination, b.Key, b.Source}] = true
+			s.bindings[topology.Binding{Queue: b.Destination, Key: b.Key, Exchange: b.Source}] = true
 		}
 	}
 	return s, nil

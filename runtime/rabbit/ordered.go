@@ -3,6 +3,9 @@ package rabbit
 import (
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -31,7 +34,7 @@ type failing struct {
 // its queue, so the count is the broker's: runs that ended with their worker
 // are in it.
 func orderedAttempt(d *amqp.Delivery) int {
-	return int(max(intOf(d.Headers, headerAttempt), 1) + min(intOf(d.Headers, "x-delivery-count"), deliveryLimit))
+	return int(max(wire.Int(d.Headers, wire.HeaderAttempt), 1) + min(wire.Int(d.Headers, "x-delivery-count"), topology.DeliveryLimit))
 }
 
 // holdBack keeps the event that failed, and with it all behind it, for the

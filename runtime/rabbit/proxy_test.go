@@ -98,7 +98,7 @@ func (p *proxy) accept(l net.Listener) {
 		if p.closed {
 			c.close()
 		}
-		up, down := wire(broker, p.lag[upstream]), wire(client, p.lag[downstream])
+		up, down := wireTo(broker, p.lag[upstream]), wireTo(client, p.lag[downstream])
 		p.mu.Unlock()
 		p.running.Go(func() {
 			defer p.forget(c)
@@ -156,9 +156,9 @@ func (p *proxy) copy(c *pair, to io.Writer, from io.Reader, d direction) {
 	}
 }
 
-// wire returns the way to an end on which bytes travel for so long. Closing it
+// wireTo returns the way to an end on which bytes travel for so long. Closing it
 // waits until all have arrived; the end itself stays open.
-func wire(end net.Conn, lag time.Duration) io.WriteCloser {
+func wireTo(end net.Conn, lag time.Duration) io.WriteCloser {
 	if lag == 0 {
 		return struct {
 			io.Writer

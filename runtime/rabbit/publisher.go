@@ -9,6 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/semaphore"
 
@@ -16,9 +20,8 @@ import (
 )
 
 const (
-	maxUnconfirmed    = 64 << 20        // bytes of publishes under way at once
-	minShare          = 32 << 10        // bytes that the smallest of them counts for: 2048 are under way at the most
-	reconnectPatience = 5 * time.Second // how long a publish waits for a connection
+	maxUnconfirmed = 64 << 20 // bytes of publishes under way at once
+	minShare       = 32 << 10 // bytes that the smallest of them counts for: 2048 are under way at the most
 
 	// A channel that has not confirmed a publish for this long when its caller
 	// gives it up is replaced.
@@ -34,13 +37,13 @@ const (
 // taken it, or the user may not publish there: its Executed says which. With
 // ErrUnconfirmed it may have been taken. Waiting ends with ctx always.
 func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
-	e.Exchange = cmp.Or(e.Exchange, b.names.events())
+	e.Exchange = cmp.Or(e.Exchange, b.names.Events())
 	e.ID = cmp.Or(e.ID, contract.NewID())
 	e.ContentType = cmp.Or(e.ContentType, "application/json")
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	p, err := toPublishing(&e)
+	p, err := wire.FromEvent(&e)
 	if err != nil {
 		return err
 	}
@@ -58,7 +61,7 @@ func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
 
 // publishTo publishes p as e, once.
 func (b *Broker) publishTo(ctx context.Context, e *contract.Event, p amqp.Publishing) error {
-	if e.Exchange != b.names.events() {
+	if e.Exchange != b.names.Events() {
 		if err := b.publisher.exchanges.check(ctx, e.Exchange); err != nil {
 			return err
 		}
@@ -83,7 +86,7 @@ const (
 // isHeard reports whether a live function listens to e.
 func (b *Broker) isHeard(e *contract.Event) bool {
 	return slices.ContainsFunc(b.directory.Functions(), func(f contract.Live) bool {
-		return f.Kind == contract.KindEvent && len(f.Workers) > 0 && cmp.Or(f.Exchange, b.names.events()) == e.Exchange && f.Has(e.Key)
+		return f.Kind == contract.KindEvent && len(f.Workers) > 0 && cmp.Or(f.Exchange, b.names.Events()) == e.Exchange && f.Has(e.Key)
 	})
 }
 
@@ -92,8 +95,8 @@ func (b *Broker) isHeard(e *contract.Event) bool {
 type publisher struct {
 	user      string // what its channel is called among the users of link
 	declares  bool   // it declares what every process needs, before it publishes
-	link      *link
-	names     names
+	link      *connection.Connection
+	names     topology.Names
 	room      *semaphore.Weighted // of what is under way, in bytes
 	exchanges exchanges
 
@@ -116,10 +119,10 @@ func (p *publisher) run(ctx context.Context) {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var g sync.WaitGroup
-	g.Go(func() { p.link.use(serving, p.user, p.serve) })
+	g.Go(func() { p.link.Use(serving, p.user, p.serve) })
 	<-ctx.Done()
 	p.close()
-	patience, done := context.WithDeadline(serving, p.link.farewell())
+	patience, done := context.WithDeadline(serving, p.link.CloseDeadline())
 	defer done()
 	if p.room.Acquire(patience, maxUnconfirmed) == nil { // all of it: nothing is under way
 		p.room.Release(maxUnconfirmed) // who comes now learns that it is over
@@ -201,7 +204,7 @@ func (p *publisher) usable(ctx context.Context) (*publishSession, error) {
 		p.mu.Lock()
 		s, changed, over := p.session, p.changed, p.over
 		p.mu.Unlock()
-		_, unblocked := p.link.blocking()
+		_, unblocked := p.link.Blocked()
 		switch {
 		case over:
 			return nil, errClosed
@@ -210,7 +213,7 @@ func (p *publisher) usable(ctx context.Context) (*publishSession, error) {
 		case s != nil:
 			return s, nil
 		case patience == nil:
-			t := time.NewTimer(reconnectPatience)
+			t := time.NewTimer(connection.ReconnectPatience)
 			defer t.Stop()
 			patience = t.C
 		}
@@ -228,9 +231,9 @@ func (p *publisher) usable(ctx context.Context) (*publishSession, error) {
 // notTaken says why a message never reached the broker.
 func (p *publisher) notTaken(ctx context.Context) error {
 	e := &contract.Error{Code: contract.CodeUnavailable, Detail: "the event was not sent", Cause: ctx.Err(), Executed: contract.ExecutedNo}
-	if reason, blocked := p.link.blocking(); blocked != nil {
+	if reason, blocked := p.link.Blocked(); blocked != nil {
 		e.Code, e.Detail = contract.CodeBlocked, "RabbitMQ takes no messages at present ("+reason+")"
-	} else if err := p.link.health(); err != nil {
+	} else if err := p.link.Health(); err != nil {
 		e.Detail, e.Cause = "the event was not sent: the broker cannot be used at present", errors.Join(err, ctx.Err())
 	}
 	return e
@@ -250,7 +253,7 @@ func (p *publisher) setSession(s *publishSession) {
 // same channel would wait for what is stuck there. A channel that the broker
 // blocks for want of memory is not stuck.
 func (p *publisher) renew(s *publishSession) {
-	if _, blocked := p.link.blocking(); blocked != nil {
+	if _, blocked := p.link.Blocked(); blocked != nil {
 		return
 	}
 	s.retire.Do(func() { close(s.retired) })

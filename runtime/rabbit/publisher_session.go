@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -49,12 +52,12 @@ func (p *publisher) serve(ctx context.Context, conn *amqp.Connection) error {
 			continue
 		case reason := <-closed:
 			if reason != nil {
-				err = &closedError{"the publishing channel", reason}
+				err = &channel.ClosedError{What: "the publishing channel", Reason: reason}
 			}
 		case <-ctx.Done():
 		}
 		p.setSession(nil)
-		closeChannel(s.channel)
+		channel.Close(s.channel)
 		return err
 	}
 }
@@ -66,7 +69,7 @@ func (p *publisher) openSession(conn *amqp.Connection) (*publishSession, error) 
 		return nil, fmt.Errorf("open a channel to publish on: %w", err)
 	}
 	if p.declares {
-		err = p.names.common().declare(ch)
+		err = p.names.Common().Declare(ch)
 	}
 	if err == nil {
 		if err = ch.Confirm(false); err != nil {
@@ -74,7 +77,7 @@ func (p *publisher) openSession(conn *amqp.Connection) (*publishSession, error) 
 		}
 	}
 	if err != nil {
-		closeChannel(ch)
+		channel.Close(ch)
 		return nil, err
 	}
 	return &publishSession{
@@ -91,7 +94,7 @@ const retiredFor = 30 * time.Second
 // finish closes a channel that was replaced once nothing is in flight on it, at
 // the latest after retiredFor, or when ctx ends.
 func (s *publishSession) finish(ctx context.Context) {
-	defer closeChannel(s.channel)
+	defer channel.Close(s.channel)
 	ctx, cancel := context.WithTimeout(ctx, retiredFor)
 	defer cancel()
 	check := time.NewTicker(100 * time.Millisecond)
@@ -111,7 +114,7 @@ func (s *publishSession) write(u *underway, m amqp.Publishing) error {
 	if m.Headers == nil {
 		m.Headers = amqp.Table{}
 	}
-	m.Headers[headerPublish] = u.number
+	m.Headers[wire.HeaderPublish] = u.number
 	var err error
 	s.underway.Add(1)
 	if u.confirm, err = s.channel.PublishWithDeferredConfirm(u.exchange, u.key, true, false, m); err != nil {
@@ -149,7 +152,7 @@ func (s *publishSession) wasReturned(number int64) bool {
 	defer s.mu.Unlock()
 	for len(s.returns) > 0 {
 		if r, ok := <-s.returns; ok {
-			s.returned[intOf(r.Headers, headerPublish)] = true
+			s.returned[wire.Int(r.Headers, wire.HeaderPublish)] = true
 		}
 	}
 	returned := s.returned[number]

@@ -51,10 +51,10 @@ func TestPublishWaitsForALateRoute(t *testing.T) {
 	removeAfter(t, cfg.Namespace)
 	b := startCaller(t, cfg)
 	_, _ = startWorker(t, cfg, []*Broker{b}, onEvent("late", "late.bound", func(context.Context, *contract.Event) error { return nil }))
-	ch, queue := foreignChannel(t), b.names.eventQueue("late")
+	ch, queue := foreignChannel(t), b.names.EventQueue("late")
 	unbind := func() {
 		t.Helper()
-		if err := ch.QueueUnbind(queue, "late.bound", b.names.events(), nil); err != nil {
+		if err := ch.QueueUnbind(queue, "late.bound", b.names.Events(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -63,7 +63,7 @@ func TestPublishWaitsForALateRoute(t *testing.T) {
 	published := make(chan error, 1)
 	go func() { published <- b.Publish(t.Context(), contract.Event{Key: "late.bound"}) }()
 	time.Sleep(10 * time.Millisecond)
-	if err := ch.QueueBind(queue, "late.bound", b.names.events(), false, nil); err != nil {
+	if err := ch.QueueBind(queue, "late.bound", b.names.Events(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-published; err != nil {
@@ -88,7 +88,7 @@ func TestFullQueueRefuses(t *testing.T) {
 	if _, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "reject-publish"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := ch.QueueBind(queue, "full.up", b.names.events(), false, nil); err != nil {
+	if err := ch.QueueBind(queue, "full.up", b.names.Events(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Publish(t.Context(), contract.Event{Key: "full.up"}); err != nil {
@@ -160,7 +160,7 @@ func TestHeadersTravel(t *testing.T) {
 	}
 	e := receive(t, "the event", got)
 	if e.ID != sent.ID || e.ContentType != sent.ContentType || e.Type != sent.Type || string(e.Body) != "hello" ||
-		e.Correlation != "chain" || e.Causation != "cause" || e.Trace != sent.Trace || e.Attempt != 1 || e.Exchange != b.names.events() {
+		e.Correlation != "chain" || e.Causation != "cause" || e.Trace != sent.Trace || e.Attempt != 1 || e.Exchange != b.names.Events() {
 		t.Errorf("got %+v, want what was sent", e)
 	}
 	want := map[string]any{"tenant": "acme", "n": int64(7), "cloudEvents_source": "/shop"}
@@ -172,7 +172,7 @@ func TestHeadersTravel(t *testing.T) {
 func TestPublishWhileBlocked(t *testing.T) {
 	b := openBroker(t)
 	serve(t, b, onEvent("any", "any.thing", func(context.Context, *contract.Event) error { return nil }))
-	b.publish.setBlocked(amqp.Blocking{Active: true, Reason: "low on memory"})
+	b.publish.SetBlocked(amqp.Blocking{Active: true, Reason: "low on memory"})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
@@ -188,7 +188,7 @@ func TestPublishWhileBlocked(t *testing.T) {
 	}
 	waiting := make(chan error, 1)
 	go func() { waiting <- b.Publish(within(t, 10*time.Second), contract.Event{Key: "any.thing"}) }()
-	b.publish.setBlocked(amqp.Blocking{})
+	b.publish.SetBlocked(amqp.Blocking{})
 	if err := receive(t, "a publish after the block", waiting); err != nil {
 		t.Errorf("after the block: got %v, want nil", err)
 	}

@@ -167,7 +167,7 @@ func channelOn(t testing.TB, url string) *amqp.Channel {
 // deadLetter waits for the next dead letter of the function.
 func deadLetter(t testing.TB, b *Broker, fn string) amqp.Delivery {
 	t.Helper()
-	deliveries, err := foreignChannel(t).Consume(b.names.deadQueue(fn), "", true, false, false, false, nil)
+	deliveries, err := foreignChannel(t).Consume(b.names.DeadQueue(fn), "", true, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

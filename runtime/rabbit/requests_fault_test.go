@@ -10,16 +10,17 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
 // cut ends the connection of l, as the loss of a network would.
-func cut(t *testing.T, l *link) {
+func cut(t *testing.T, l *connection.Connection) {
 	t.Helper()
-	s := l.next(t.Context())
+	s := l.Await(t.Context())
 	if s == nil {
 		t.Fatal("there is no connection to cut")
 	}
-	_ = s.conn.CloseDeadline(time.Now().Add(time.Second))
+	_ = s.AMQP.CloseDeadline(time.Now().Add(time.Second))
 }
 
 func TestRepeatableCallSurvivesTheLossOfItsWorker(t *testing.T) {

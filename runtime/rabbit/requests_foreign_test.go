@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -46,9 +48,9 @@ func TestForeignCallerIsServed(t *testing.T) {
 	}
 	awaitQueue(t, cfg.Namespace+".request.echo")
 	publish(amqp.Publishing{Body: []byte("to nobody")})
-	publish(amqp.Publishing{Body: []byte("not a frame"), ContentType: contentTypeCalls, ReplyTo: queue})
+	publish(amqp.Publishing{Body: []byte("not a frame"), ContentType: wire.ContentTypeCalls, ReplyTo: queue})
 	publish(amqp.Publishing{Body: []byte("hostile"), ReplyTo: queue, CorrelationId: "h", Headers: amqp.Table{
-		headerDeadline: "tomorrow", headerFrames: "yes", headerTraceparent: amqp.Table{"a": []any{int64(1), nil}},
+		wire.HeaderDeadline: "tomorrow", wire.HeaderFrames: "yes", wire.HeaderTraceparent: amqp.Table{"a": []any{int64(1), nil}},
 	}})
 	const many = 50
 	for i := range many {
@@ -59,11 +61,11 @@ func TestForeignCallerIsServed(t *testing.T) {
 	for len(got) < many+2 {
 		select {
 		case d := <-replies:
-			if d.ContentType == contentTypeReplies {
+			if d.ContentType == wire.ContentTypeReplies {
 				t.Fatal("a foreign caller got several replies in one message")
 			}
 			got[d.CorrelationId] = string(d.Body)
-			if code := text(d.Headers, headerError); (d.CorrelationId == "f") != (code == "not-found") {
+			if code := wire.Text(d.Headers, wire.HeaderError); (d.CorrelationId == "f") != (code == "not-found") {
 				t.Errorf("%q: got error code %q", d.CorrelationId, code)
 			}
 		case <-time.After(10 * time.Second):
@@ -102,8 +104,8 @@ func TestForeignCallerLearnsThatItsCallExpired(t *testing.T) {
 	}
 	select {
 	case d := <-replies:
-		r := parseReply(&d)
-		wantError(t, decodeFailure(r.code, r.body), contract.CodeExpired, contract.ExecutedNo)
+		r := wire.ParseReply(&d)
+		wantError(t, wire.DecodeFailure(r.Code, r.Body), contract.CodeExpired, contract.ExecutedNo)
 	case <-time.After(10 * time.Second):
 		t.Fatal("no reply within 10 s")
 	}
@@ -127,11 +129,11 @@ func TestForeignWorkerServes(t *testing.T) {
 		go func() { // ends with the connection
 			for d := range deliveries {
 				p := amqp.Publishing{CorrelationId: d.CorrelationId, Body: d.Body}
-				if d.ContentType == contentTypeCalls {
+				if d.ContentType == wire.ContentTypeCalls {
 					p.Body = []byte("a frame")
 				}
 				if string(d.Body) == "odd" {
-					p.Headers = amqp.Table{headerError: int32(5)}
+					p.Headers = amqp.Table{wire.HeaderError: int32(5)}
 				}
 				_ = ch.Publish("", d.ReplyTo, false, false, p)
 			}

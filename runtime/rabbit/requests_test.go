@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -349,7 +351,7 @@ func TestFullQueueRefusesTheCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	var last *amqp.DeferredConfirmation
-	for range requestQueueLength + 100 {
+	for range topology.RequestQueueLength + 100 {
 		var err error
 		if last, err = ch.PublishWithDeferredConfirm(cfg.Namespace+".requests", "full", false, false, amqp.Publishing{}); err != nil {
 			t.Fatal(err)

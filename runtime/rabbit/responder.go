@@ -6,6 +6,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -51,7 +55,7 @@ type responder struct {
 // workSession is the answering side's life on one connection.
 type workSession struct {
 	ch     *amqp.Channel
-	acks   *acks
+	acks   *channel.Acks
 	intake chan struct{} // closed when no more deliveries come
 	cancel func() error  // stops the intake
 
@@ -79,7 +83,7 @@ func (r *responder) serve(ctx context.Context) error {
 	defer r.b.Listen(topicCancel, r.hearCancel)()
 
 	var g sync.WaitGroup
-	g.Go(func() { r.b.work.use(connected, "answer "+r.fn.Name, r.serveConnection) })
+	g.Go(func() { r.b.work.Use(connected, "answer "+r.fn.Name, r.serveConnection) })
 	g.Go(func() { r.send(connected) })
 	<-ctx.Done()
 	err := r.drain()
@@ -165,7 +169,7 @@ func (r *responder) unfinished() error {
 func (r *responder) giveBack() {
 	for _, j := range r.pool.remove(func(j *job) bool { return j.d.returnable() }) {
 		if j.d.giveBack() {
-			j.d.session.acks.back(j.d.tag)
+			j.d.session.acks.Requeue(j.d.tag)
 		}
 		r.answered()
 	}
@@ -178,12 +182,12 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 		return fmt.Errorf("open a channel to answer on: %w", err)
 	}
 	defer ch.Close()
-	needed := r.b.names.requestFunction(&r.fn.Descriptor)
-	if err := r.b.rehome(ctx, conn, needed); err != nil {
+	needed := r.b.names.RequestFunction(&r.fn.Descriptor)
+	if err := topology.RecreateUnreachable(ctx, conn, needed, r.b.log); err != nil {
 		return err
 	}
-	for _, t := range []topology{r.b.names.common(), needed} {
-		if err := t.declare(ch); err != nil {
+	for _, t := range []topology.Part{r.b.names.Common(), needed} {
+		if err := t.Declare(ch); err != nil {
 			return err
 		}
 	}
@@ -191,7 +195,7 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	if err := ch.Qos(prefetch, 0, false); err != nil {
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
-	s := &workSession{ch: ch, acks: newAcks(ch, ackBatch(r.fn.Concurrency)), intake: make(chan struct{})}
+	s := &workSession{ch: ch, acks: channel.NewAcks(ch, ackBatch(r.fn.Concurrency)), intake: make(chan struct{})}
 	defer r.lose(s)
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 
@@ -201,9 +205,9 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 		close(s.intake)
 	} else {
 		consumer := contract.NewID()
-		deliveries, err = ch.Consume(r.b.names.requestQueue(r.fn.Name), consumer, false, false, false, false, nil)
+		deliveries, err = ch.Consume(r.b.names.RequestQueue(r.fn.Name), consumer, false, false, false, false, nil)
 		if err != nil {
-			return fmt.Errorf("consume from %q: %w", r.b.names.requestQueue(r.fn.Name), err)
+			return fmt.Errorf("consume from %q: %w", r.b.names.RequestQueue(r.fn.Name), err)
 		}
 		s.cancel = func() error { return ch.Cancel(consumer, false) }
 	}
@@ -219,23 +223,27 @@ func (r *responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 		r.receive(s, deliveries)
 	}
 	if !r.isDraining() && ctx.Err() == nil && !ch.IsClosed() {
-		return fmt.Errorf("the broker ended the consumer of %q", r.b.names.requestQueue(r.fn.Name))
+		return fmt.Errorf("the broker ended the consumer of %q", r.b.names.RequestQueue(r.fn.Name))
 	}
 	select {
 	case <-ctx.Done():
-		s.acks.flush()
+		s.acks.Flush()
 		return nil
 	case e := <-closed:
-		return closeReason(e)
+		return channel.CloseReason(e)
 	}
 }
 
 // prefetchFor is how many messages the broker sends ahead: no more than can run
 // at once, since what waits here could run elsewhere, and those that have run
 // and wait to be acknowledged together.
-func prefetchFor(concurrency int) int { return min(concurrency+ackBatch(concurrency)-1, maxPrefetch) }
+func prefetchFor(concurrency int) int {
+	return min(concurrency+ackBatch(concurrency)-1, channel.MaxPrefetch)
+}
 
-const maxPrefetch = 65_535 // it travels in 16 bits
+// ackBatch is how many finished deliveries are acknowledged without waiting for
+// more of them.
+func ackBatch(concurrency int) int { return max(1, concurrency/4) }
 
 func (r *responder) setSession(s *workSession) {
 	r.mu.Lock()
@@ -262,40 +270,40 @@ func (r *responder) receive(s *workSession, deliveries <-chan amqp.Delivery) {
 // accept adds the calls of one message to the pool.
 func (r *responder) accept(s *workSession, m *amqp.Delivery) {
 	now := time.Now()
-	s.acks.delivered(m.DeliveryTag)
+	s.acks.Delivered(m.DeliveryTag)
 	d := &delivery{
 		session: s, tag: m.DeliveryTag, replyTo: m.ReplyTo, key: m.RoutingKey, arrived: now, redelivered: m.Redelivered,
-		frames: m.ContentType == contentTypeCalls || flag(m.Headers, headerFrames),
+		frames: m.ContentType == wire.ContentTypeCalls || wire.Flag(m.Headers, wire.HeaderFrames),
 	}
-	var calls []wireCall
-	if m.ContentType == contentTypeCalls {
+	var calls []wire.Call
+	if m.ContentType == wire.ContentTypeCalls {
 		var err error
-		if calls, err = decodeCalls(m.Body); err != nil {
+		if calls, err = wire.DecodeCalls(m.Body); err != nil {
 			r.b.cfg.Log.Warn("calls that cannot be read are dropped", zap.String("function", r.fn.Name), zap.Error(err))
-			s.acks.now(d.tag)
+			s.acks.AckNow(d.tag)
 			return
 		}
 	} else {
-		calls = []wireCall{parseCall(m, now)}
+		calls = []wire.Call{wire.ParseCall(m, now)}
 	}
 	if d.replyTo == "" {
-		r.b.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].id))
+		r.b.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].Id))
 	}
-	d.firstTag = calls[0].tag
+	d.firstTag = calls[0].Tag
 	d.settle = r.ackTimeOf(m.Redelivered, len(calls))
 	d.left = len(calls)
 
 	r.mu.Lock()
 	if r.draining && d.settle != beforeRun || r.closed {
 		r.mu.Unlock()
-		s.acks.back(d.tag)
+		s.acks.Requeue(d.tag)
 		return
 	}
 	r.load += len(calls)
 	r.mu.Unlock()
 
 	if !r.fn.Redeliver && m.Redelivered {
-		s.acks.now(d.tag)
+		s.acks.AckNow(d.tag)
 		d.acked = true
 		for i := range calls {
 			r.reply(d, &calls[i], contract.Reply{}, errLost, 0)

@@ -3,6 +3,8 @@ package rabbit
 import (
 	"sync"
 	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // delivery is one message with its calls.
@@ -59,15 +61,15 @@ func (d *delivery) begin(worker string) bool {
 		return !d.lost
 	}
 	if d.settle == beforeRun {
-		d.acked = d.session.acks.now(d.tag)
+		d.acked = d.session.acks.AckNow(d.tag)
 		d.lost = !d.acked
 	} else {
-		d.lost = d.session.acks.isOver()
+		d.lost = d.session.acks.IsClosed()
 	}
 	d.begun = !d.lost
 	if d.begun && d.settle != afterReply && d.frames && d.replyTo != "" {
 		// An error of the channel ends its session.
-		_ = d.session.ch.Publish("", d.replyTo, false, false, takenMessage(d.firstTag, worker, d.acked))
+		_ = d.session.ch.Publish("", d.replyTo, false, false, wire.TakenMessage(d.firstTag, worker, d.acked))
 	}
 	return d.begun
 }
@@ -81,7 +83,7 @@ func (d *delivery) answer() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.acked && !d.lost {
-		d.acked = d.session.acks.now(d.tag)
+		d.acked = d.session.acks.AckNow(d.tag)
 		d.lost = !d.acked
 	}
 	return !d.lost
@@ -125,6 +127,6 @@ func (d *delivery) sent() {
 	}
 	d.mu.Unlock()
 	if settle {
-		d.session.acks.done(d.tag)
+		d.session.acks.Done(d.tag)
 	}
 }

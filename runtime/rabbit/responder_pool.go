@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // sweepInterval is how often the jobs that wait are checked for deadlines that
@@ -17,7 +18,7 @@ const sweepInterval = 10 * time.Millisecond
 // job is one call that a worker has accepted.
 type job struct {
 	d        *delivery
-	call     *wireCall
+	call     *wire.Call
 	run      atomic.Pointer[contract.Run] // once it has started
 	canceled atomic.Bool                  // by its caller, or because its delivery is lost
 }
@@ -99,7 +100,7 @@ func (p *pool) runs() []*job {
 // sweep removes the jobs that have expired while they waited.
 func (p *pool) sweep() {
 	now := time.Now().UnixMilli()
-	for _, j := range p.remove(func(j *job) bool { return j.call.deadline != 0 && j.call.deadline <= now }) {
+	for _, j := range p.remove(func(j *job) bool { return j.call.Deadline != 0 && j.call.Deadline <= now }) {
 		p.expired(j)
 	}
 	p.mu.Lock()

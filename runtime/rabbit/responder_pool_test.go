@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // Jobs run at once, as many as the limit allows and no more; the others follow
@@ -72,7 +74,7 @@ func TestPoolEndsWhatExpires(t *testing.T) {
 		release := make(chan struct{})
 		expired := make(chan *job, 1)
 		p := newPool(1, func(*job) { <-release }, func(j *job) { expired <- j })
-		jobs := []job{{call: &wireCall{}}, {call: &wireCall{deadline: 1}}}
+		jobs := []job{{call: &wire.Call{}}, {call: &wire.Call{Deadline: 1}}}
 		p.add(jobs)
 		if j := <-expired; j != &jobs[1] {
 			t.Error("it is not the job that has expired")

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -24,7 +26,7 @@ func TestIntakeEndsWithItsDeliveries(t *testing.T) {
 		}, readOnly)
 		r := newResponder(&Broker{cfg: Config{}.withDefaults()}, fn, func() {})
 		r.base = t.Context()
-		s := &workSession{acks: newAcks(nil, calls+1), intake: make(chan struct{})}
+		s := &workSession{acks: channel.NewAcks(nil, calls+1), intake: make(chan struct{})}
 		deliveries := make(chan amqp.Delivery)
 		go r.receive(s, deliveries)
 		for tag := range uint64(calls) {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -25,18 +27,18 @@ type outbox struct {
 type ready struct {
 	d        *delivery
 	deadline int64 // unix milliseconds; 0 is none
-	reply    wireReply
+	reply    wire.Reply
 }
 
 // reply sends the answer to c, or puts it in the outbox: failed's, or done.
-func (r *responder) reply(d *delivery, c *wireCall, done contract.Reply, failed *contract.Error, run time.Duration) {
-	reply := wireReply{tag: c.tag, run: run, session: done.Session, body: done.Body}
+func (r *responder) reply(d *delivery, c *wire.Call, done contract.Reply, failed *contract.Error, run time.Duration) {
+	reply := wire.Reply{Tag: c.Tag, Run: run, Session: done.Session, Body: done.Body}
 	if failed != nil {
-		reply.code, reply.session, reply.body = failed.Code, nil, encodeFailure(failed)
+		reply.Code, reply.Session, reply.Body = failed.Code, nil, wire.EncodeFailure(failed)
 	}
-	if len(reply.body) > contract.MaxReply { // a failure's: see contract.Run.Do
-		reply.code, reply.session, reply.body = contract.CodePermanent, nil, encodeFailure(&contract.Error{
-			Detail: fmt.Sprintf("the function's error has %d bytes: a message takes %d at the most", len(reply.body), contract.MaxReply),
+	if len(reply.Body) > contract.MaxReply { // a failure's: see contract.Run.Do
+		reply.Code, reply.Session, reply.Body = contract.CodePermanent, nil, wire.EncodeFailure(&contract.Error{
+			Detail: fmt.Sprintf("the function's error has %d bytes: a message takes %d at the most", len(reply.Body), contract.MaxReply),
 		})
 	}
 	if !d.answer() {
@@ -49,12 +51,12 @@ func (r *responder) reply(d *delivery, c *wireCall, done contract.Reply, failed 
 		}
 		// The acknowledgement may have reached the broker: if the caller got the
 		// reply over another channel, the call could run after that.
-		reply = wireReply{tag: c.tag, code: errReplyLost.Code, body: encodeFailure(errReplyLost)}
+		reply = wire.Reply{Tag: c.Tag, Code: errReplyLost.Code, Body: wire.EncodeFailure(errReplyLost)}
 	} else if r.sendAlone(d, &reply) {
 		return
 	}
 	r.outbox.mu.Lock()
-	r.outbox.replies = append(r.outbox.replies, ready{d, c.deadline, reply})
+	r.outbox.replies = append(r.outbox.replies, ready{d, c.Deadline, reply})
 	r.outbox.mu.Unlock()
 	select {
 	case r.outbox.wake <- struct{}{}:
@@ -64,7 +66,7 @@ func (r *responder) reply(d *delivery, c *wireCall, done contract.Reply, failed 
 
 // sendAlone sends a reply at once if no other call is under way here that it
 // could travel with. It does not wait: see bufferedConn.
-func (r *responder) sendAlone(d *delivery, reply *wireReply) bool {
+func (r *responder) sendAlone(d *delivery, reply *wire.Reply) bool {
 	r.mu.Lock()
 	s, alone := r.session, r.load == 1
 	r.mu.Unlock()
@@ -72,11 +74,11 @@ func (r *responder) sendAlone(d *delivery, reply *wireReply) bool {
 }
 
 // sendOver sends a reply over s at once; it returns false if it could not.
-func (r *responder) sendOver(s *workSession, d *delivery, reply *wireReply) bool {
-	if d.replyTo != "" && s.ch.Publish("", d.replyTo, false, false, r.replyMessage([]wireReply{*reply}, d.frames)) != nil {
+func (r *responder) sendOver(s *workSession, d *delivery, reply *wire.Reply) bool {
+	if d.replyTo != "" && s.ch.Publish("", d.replyTo, false, false, r.replyMessage([]wire.Reply{*reply}, d.frames)) != nil {
 		return false
 	}
-	r.noteSent(s, d, reply.tag)
+	r.noteSent(s, d, reply.Tag)
 	d.sent()
 	r.answered()
 	return true
@@ -141,12 +143,12 @@ func (r *responder) send(ctx context.Context) {
 // sendAll sends replies, those to one caller together.
 func (r *responder) sendAll(ctx context.Context, replies []ready) {
 	slices.SortStableFunc(replies, func(a, b ready) int { return strings.Compare(a.d.replyTo, b.d.replyTo) })
-	var frame []wireReply
+	var frame []wire.Reply
 	for len(replies) > 0 {
-		n, size := 1, replies[0].reply.size()
+		n, size := 1, replies[0].reply.Size()
 		for n < len(replies) && n < frameMaxReplies && replies[0].d.frames && replies[n].d.frames &&
 			replies[n].d.replyTo == replies[0].d.replyTo {
-			if size += replies[n].reply.size(); size > gatherMaxBytes {
+			if size += replies[n].reply.Size(); size > gatherMaxBytes {
 				break
 			}
 			n++
@@ -171,7 +173,7 @@ const frameMaxReplies = 256
 
 // sendFrame sends the replies in one message, over the next connection if
 // this one fails. It reports false when ctx was done first.
-func (r *responder) sendFrame(ctx context.Context, replyTo string, frame []wireReply, replies []ready) bool {
+func (r *responder) sendFrame(ctx context.Context, replyTo string, frame []wire.Reply, replies []ready) bool {
 	if replyTo == "" {
 		return true
 	}
@@ -183,7 +185,7 @@ func (r *responder) sendFrame(ctx context.Context, replyTo string, frame []wireR
 		}
 		if s.ch.Publish("", replyTo, false, false, p) == nil {
 			for i := range replies {
-				r.noteSent(s, replies[i].d, frame[i].tag)
+				r.noteSent(s, replies[i].d, frame[i].Tag)
 			}
 			return true
 		}
@@ -193,20 +195,20 @@ func (r *responder) sendFrame(ctx context.Context, replyTo string, frame []wireR
 	}
 }
 
-func (r *responder) replyMessage(frame []wireReply, frames bool) amqp.Publishing {
+func (r *responder) replyMessage(frame []wire.Reply, frames bool) amqp.Publishing {
 	if frames {
-		return amqp.Publishing{ContentType: contentTypeReplies, AppId: r.b.cfg.Process, Body: encodeReplies(frame)}
+		return amqp.Publishing{ContentType: wire.ContentTypeReplies, AppId: r.b.cfg.Process, Body: wire.EncodeReplies(frame)}
 	}
 	one := &frame[0]
 	p := amqp.Publishing{
-		ContentType: contentTypeJSON, CorrelationId: one.tag, AppId: r.b.cfg.Process, Body: one.body,
-		Headers: amqp.Table{headerRun: one.run.Microseconds()},
+		ContentType: wire.ContentTypeJSON, CorrelationId: one.Tag, AppId: r.b.cfg.Process, Body: one.Body,
+		Headers: amqp.Table{wire.HeaderRun: one.Run.Microseconds()},
 	}
-	if one.code != "" {
-		p.Headers[headerError] = string(one.code)
+	if one.Code != "" {
+		p.Headers[wire.HeaderError] = string(one.Code)
 	}
-	if one.session != nil {
-		p.Headers[headerSession] = string(one.session)
+	if one.Session != nil {
+		p.Headers[wire.HeaderSession] = string(one.Session)
 	}
 	return p
 }

@@ -4,14 +4,15 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // run runs one call and puts its reply in the outbox.
 func (r *responder) run(j *job) {
 	d, c := j.d, j.call
 	var deadline time.Time
-	if c.deadline != 0 {
-		deadline = time.UnixMilli(c.deadline)
+	if c.Deadline != 0 {
+		deadline = time.UnixMilli(c.Deadline)
 		if !time.Now().Before(deadline) {
 			r.answerExpired(j)
 			return
@@ -27,8 +28,8 @@ func (r *responder) run(j *job) {
 	}
 	began := time.Now()
 	run := r.fn.Begin(r.base, &contract.Event{
-		Key: d.key, ID: c.id, ContentType: contentTypeOr(c.contentType), Body: c.body,
-		Correlation: c.correlation, Causation: c.causation, Trace: c.trace, Session: c.session,
+		Key: d.key, ID: c.Id, ContentType: wire.ContentTypeOr(c.ContentType), Body: c.Body,
+		Correlation: c.Correlation, Causation: c.Causation, Trace: c.Trace, Session: c.Session,
 		Attempt: attempt, Redelivered: d.redelivered,
 	}, deadline)
 	if !j.start(run) {
@@ -51,7 +52,7 @@ func (r *responder) run(j *job) {
 		failed = canceled(contract.ExecutedUnknown) // it was its caller who ended it, not its deadline
 	}
 	i := contract.Invocation{
-		Function: r.fn.Name, Kind: contract.KindRequest, Key: d.key, ID: c.id, Trace: c.trace, Attempt: attempt,
+		Function: r.fn.Name, Kind: contract.KindRequest, Key: d.key, ID: c.Id, Trace: c.Trace, Attempt: attempt,
 		Wait: began.Sub(d.arrived), Run: took, Outcome: contract.OutcomeDone,
 	}
 	if failed != nil {
@@ -78,7 +79,7 @@ func (r *responder) hearCancel(body []byte) {
 	if !ok {
 		return
 	}
-	fits := func(j *job) bool { return j.call.tag == tag && j.d.replyTo == replyTo }
+	fits := func(j *job) bool { return j.call.Tag == tag && j.d.replyTo == replyTo }
 	for _, j := range r.pool.remove(fits) {
 		r.drop(j)
 	}
@@ -94,7 +95,7 @@ func (r *responder) hearCancel(body []byte) {
 // have been lost behind their acknowledgements; callers that got one of them
 // ignore what they are told here.
 func (r *responder) lose(s *workSession) {
-	s.acks.close()
+	s.acks.Close()
 	for _, j := range r.pool.runs() {
 		if j.d.session == s && j.d.lose() {
 			j.cancel()
@@ -109,7 +110,7 @@ func (r *responder) lose(s *workSession) {
 	r.mu.Unlock()
 	for _, sent := range lost {
 		d := &delivery{session: s, replyTo: sent.replyTo, frames: sent.frames, settle: beforeRun, acked: true, left: 1}
-		r.reply(d, &wireCall{tag: sent.tag}, contract.Reply{}, errReplyLost, 0)
+		r.reply(d, &wire.Call{Tag: sent.tag}, contract.Reply{}, errReplyLost, 0)
 	}
 }
 

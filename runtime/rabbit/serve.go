@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -37,11 +39,11 @@ func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
 // restore is called when an exchange of the namespace is found missing: with
 // it went the bindings to it, of which nobody is told. So every worker is.
 func (b *Broker) restore(ctx context.Context) {
-	if b.names.fixed {
+	if b.names.Predeclared {
 		b.log.Warn("an exchange is missing: 'rabbet topology apply' makes it again")
 		return
 	}
-	if err := b.consume.declare(ctx, b.names.common().declare); err != nil {
+	if err := b.consume.Declare(ctx, b.names.Common().Declare); err != nil {
 		b.log.Warn("an exchange is missing and cannot be declared again", zap.Error(err))
 		return
 	}
@@ -64,7 +66,7 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 		}
 	})()
 	user := "declare " + fn.Name
-	defer b.consume.setProblem(user, nil)
+	defer b.consume.SetProblem(user, nil)
 	ticker := time.NewTicker(b.cfg.declaring)
 	defer ticker.Stop()
 	var last string
@@ -82,7 +84,7 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 		if refusal, ok := errors.AsType[*amqp.Error](err); err != nil && (!ok || !refusal.Server) {
 			continue // what is wrong with the connection shows elsewhere
 		}
-		b.consume.setProblem(user, err)
+		b.consume.SetProblem(user, err)
 		if err == nil {
 			last = ""
 		} else if err.Error() != last { // the same trouble over and over is one line
@@ -93,20 +95,20 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 }
 
 func (b *Broker) declareAgain(ctx context.Context, fn *contract.Descriptor) error {
-	if err := b.consume.declare(ctx, b.names.common().declare); err != nil {
+	if err := b.consume.Declare(ctx, b.names.Common().Declare); err != nil {
 		return err
 	}
 	if fn.Kind == contract.KindRequest {
-		return b.consume.declare(ctx, b.names.requestFunction(fn).declare)
+		return b.consume.Declare(ctx, b.names.RequestFunction(fn).Declare)
 	}
-	source := cmp.Or(fn.Exchange, b.names.events())
-	if err := b.declareSource(ctx, source); err != nil {
+	source := cmp.Or(fn.Exchange, b.names.Events())
+	if err := topology.DeclareSource(ctx, b.consume, b.names, source); err != nil {
 		return err
 	}
-	if err := b.consume.declare(ctx, b.names.eventFunction(fn, source).declare); err != nil {
+	if err := b.consume.Declare(ctx, b.names.EventFunction(fn, source).Declare); err != nil {
 		return err
 	}
-	return b.checkSource(ctx, fn)
+	return topology.CheckSource(ctx, b.consume, b.names, fn)
 }
 
 // serve hosts one function; live is told whenever it begins to consume.

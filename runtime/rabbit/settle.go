@@ -6,6 +6,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -40,7 +43,7 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event,
 		return
 	}
 	now := time.Now()
-	first := intOf(d.Headers, headerFirst)
+	first := wire.Int(d.Headers, wire.HeaderFirst)
 	if first == 0 && c.fn.Ordered && c.failing.id == e.ID {
 		first = c.failing.since
 	}
@@ -48,13 +51,13 @@ func (c *consumer) settle(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event,
 		first = now.UnixMilli()
 	}
 	if v.Outcome == contract.OutcomeRetry {
-		own := amqp.Table{headerAttempt: int64(v.Attempt), headerNotBefore: unixMilliAfter(now.Add(v.After))}
+		own := amqp.Table{wire.HeaderAttempt: int64(v.Attempt), wire.HeaderNotBefore: wire.UnixMilliCeil(now.Add(v.After))}
 		if v.Attempt > e.Attempt { // it failed, and did not merely wait
-			own[headerFirst] = first
+			own[wire.HeaderFirst] = first
 		}
 		c.move(ch, d, e, func(ctx context.Context) error {
 			slack := time.Duration(retrySlack * float64(v.After))
-			return c.b.delays.delay(ctx, c.queue, v.After, slack, copyOf(d, e, own))
+			return c.b.delays.delay(ctx, c.queue, v.After, slack, wire.CopyOf(d, e, own))
 		})
 		return
 	}
@@ -76,9 +79,9 @@ func (b *Broker) bury(ctx context.Context, p *publisher, function string, d *amq
 	if len(reason.Stack) > 0 {
 		own[headerDeadStack] = clip(string(reason.Stack))
 	}
-	err := p.publish(ctx, b.names.dead(), function, copyOf(d, e, own))
+	err := p.publish(ctx, b.names.Dead(), function, wire.CopyOf(d, e, own))
 	if errors.Is(err, contract.ErrUnroutable) { // somebody has deleted the queue
-		return errors.Join(err, b.consume.declare(ctx, b.names.deadLetters(function).declare))
+		return errors.Join(err, b.consume.Declare(ctx, b.names.DeadLetters(function).Declare))
 	}
 	return err
 }
@@ -86,7 +89,7 @@ func (b *Broker) bury(ctx context.Context, p *publisher, function string, d *amq
 // putOff sends a delivery that comes too early to wait.
 func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event, wait time.Duration) {
 	c.move(ch, d, e, func(ctx context.Context) error {
-		return c.b.delays.delay(ctx, c.queue, wait, grain, copyOf(d, e, nil))
+		return c.b.delays.delay(ctx, c.queue, wait, grain, wire.CopyOf(d, e, nil))
 	})
 }
 
@@ -95,7 +98,7 @@ func (c *consumer) putOff(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event,
 // again for that. In the end d goes back to its queue: by reject, so that the
 // broker counts it.
 func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event, publish func(ctx context.Context) error) {
-	began, pause, log := time.Now(), backoff{pace: c.b.cfg.copyPace}, c.b.log.Warn
+	began, pause, log := time.Now(), connection.Backoff{Pace: c.b.cfg.copyPace}, c.b.log.Warn
 	for {
 		ctx, cancel := context.WithTimeout(c.base, copyTimeout)
 		err := publish(ctx)
@@ -107,7 +110,7 @@ func (c *consumer) move(ch *amqp.Channel, d *amqp.Delivery, e *contract.Event, p
 		log("cannot move an event on yet, it stays in its queue",
 			zap.String("function", c.fn.Name), zap.String("id", e.ID), zap.Error(err))
 		log = c.b.log.Debug
-		again := pause.wait(c.base)
+		again := pause.Wait(c.base)
 		switch {
 		case ch.IsClosed(): // the broker delivers it again by itself
 			return

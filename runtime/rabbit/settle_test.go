@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
 // An event whose copy the broker does not take goes back to its queue in the
@@ -19,7 +21,7 @@ func TestCopyThatIsNotTakenSendsTheEventBack(t *testing.T) {
 	u := newUser(t)
 	u.permit(t, ".*", fmt.Sprintf(`^(?!%s\.delay\.)`, cfg.Namespace), ".*")
 	cfg.URL = u.at(t, cfg.URL)
-	cfg.copyPace, cfg.copyPatience = pace{first: time.Millisecond, longest: time.Millisecond}, 20*time.Millisecond
+	cfg.copyPace, cfg.copyPatience = connection.Pace{First: time.Millisecond, Longest: time.Millisecond}, 20*time.Millisecond
 	b := startCaller(t, cfg)
 	ran := make(chan contract.Event, 100)
 	startWorker(t, cfg, []*Broker{b}, onEvent("stuck", "stuck.on", func(_ context.Context, e *contract.Event) error {
@@ -67,7 +69,7 @@ func TestRunThatOutlastsTheGracePeriodGoesBack(t *testing.T) {
 // What has run in a worker that stops does not run again, though the broker
 // takes a while to write down so many acknowledgements.
 func TestManyAcknowledgementsAreTakenBeforeTheEnd(t *testing.T) {
-	const events, rounds = 8 * ackLimit, 3
+	const events, rounds = 8 * channel.QuorumAckLimit, 3
 	cfg := requestConfig(t, false)
 	removeAfter(t, cfg.Namespace)
 	a := newAccount("many at once")
@@ -131,7 +133,7 @@ func TestWhatWasNotBegunGoesBack(t *testing.T) {
 	ready := func(n int) func(ctx context.Context) bool {
 		return func(ctx context.Context) bool {
 			<-tick.C
-			q, err := publisher.consume.lookAt(ctx, c.queue)
+			q, err := publisher.consume.InspectQueue(ctx, c.queue)
 			return err == nil && q.Messages == n
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
@@ -73,10 +75,10 @@ func newSystem(b *Broker) *system {
 // then it says goodbye.
 func (s *system) run(ctx context.Context) {
 	var parts sync.WaitGroup
-	parts.Go(func() { s.b.consume.use(ctx, "system", s.consume) })
+	parts.Go(func() { s.b.consume.Use(ctx, "system", s.consume) })
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	parts.Go(func() { s.b.publish.use(sending, "broadcast", s.open) })
+	parts.Go(func() { s.b.publish.Use(sending, "broadcast", s.open) })
 	ticker := time.NewTicker(contract.AnnounceInterval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -99,7 +101,7 @@ func (s *system) lapse(now time.Time) {
 	since := s.consuming
 	s.mu.Unlock()
 	deaf := since.IsZero() || now.Sub(since) <= contract.AnnounceInterval
-	if !deaf && !s.b.publish.blockedSince(now.Add(-contract.AnnounceTimeout)) {
+	if !deaf && !s.b.publish.BlockedSince(now.Add(-contract.AnnounceTimeout)) {
 		s.b.caller.workersLost(s.b.directory.Expire(now))
 	}
 }
@@ -111,10 +113,10 @@ func (s *system) consume(ctx context.Context, conn *amqp.Connection) error {
 		return fmt.Errorf("open a channel to hear broadcasts on: %w", err)
 	}
 	defer ch.Close()
-	if err := s.b.names.common().declare(ch); err != nil {
+	if err := s.b.names.Common().Declare(ch); err != nil {
 		return err
 	}
-	deliveries, err := s.b.names.consumeOwnQueue(ch, s.b.names.system(), "#")
+	deliveries, err := s.b.names.ConsumeOwnQueue(ch, s.b.names.System(), "#")
 	if err != nil {
 		return err
 	}
@@ -168,26 +170,6 @@ func (s *system) discover() {
 	}
 }
 
-// consumeOwnQueue binds a queue of this connection's own to the exchange, and
-// consumes from it. It is bounded: when nobody keeps up, the oldest go.
-func (n names) consumeOwnQueue(ch *amqp.Channel, exchange, key string) (<-chan amqp.Delivery, error) {
-	q, err := ch.QueueDeclare("", false, true, true, false, amqp.Table{"x-queue-type": "classic", "x-max-length": int64(10_000)})
-	if err != nil {
-		return nil, n.explainOwnQueue(err)
-	}
-	if err := bindQueue(ch, q.Name, key, exchange); err != nil {
-		return nil, err
-	}
-	if err := ch.Qos(256, 0, false); err != nil {
-		return nil, fmt.Errorf("set the prefetch: %w", err)
-	}
-	deliveries, err := ch.Consume(q.Name, "", false, true, false, false, nil)
-	if err != nil {
-		return nil, fmt.Errorf("consume from %q: %w", q.Name, err)
-	}
-	return deliveries, nil
-}
-
 func (s *system) setConsuming(since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,8 +203,8 @@ func (s *system) open(ctx context.Context, conn *amqp.Connection) error {
 	if err != nil {
 		return fmt.Errorf("open a channel to broadcast on: %w", err)
 	}
-	defer closeChannel(ch)
-	if err := s.b.names.common().declare(ch); err != nil {
+	defer channel.Close(ch)
+	if err := s.b.names.Common().Declare(ch); err != nil {
 		return err
 	}
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
@@ -237,7 +219,7 @@ func (s *system) open(ctx context.Context, conn *amqp.Connection) error {
 		if reason == nil {
 			return nil
 		}
-		return &closedError{"the channel of broadcasts", reason}
+		return &channel.ClosedError{What: "the channel of broadcasts", Reason: reason}
 	}
 }
 
@@ -251,13 +233,13 @@ func (s *system) setChannel(ch *amqp.Channel) {
 func (s *system) broadcast(topic string, body []byte) error {
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	if reason, blocked := s.b.publish.blocking(); blocked != nil {
+	if reason, blocked := s.b.publish.Blocked(); blocked != nil {
 		return &contract.Error{Code: contract.CodeBlocked, Detail: "RabbitMQ takes no messages at present (" + reason + ")", Executed: contract.ExecutedNo}
 	}
 	if s.channel == nil {
-		return &contract.Error{Code: contract.CodeUnavailable, Detail: "there is no connection to the broker", Cause: s.b.publish.health(), Executed: contract.ExecutedNo}
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: "there is no connection to the broker", Cause: s.b.publish.Health(), Executed: contract.ExecutedNo}
 	}
-	err := s.channel.Publish(s.b.names.system(), topic, false, false, amqp.Publishing{Body: body, AppId: s.b.cfg.Process})
+	err := s.channel.Publish(s.b.names.System(), topic, false, false, amqp.Publishing{Body: body, AppId: s.b.cfg.Process})
 	if err != nil {
 		return &contract.Error{Code: contract.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: contract.ExecutedNo}
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -13,25 +16,25 @@ import (
 // pattern, as it passes, until ctx is done. It takes nothing from anybody. When
 // fn is slow, and while the connection is down, events are missed.
 func (b *Broker) Tail(ctx context.Context, pattern string, fn func(contract.Event)) error {
-	if pattern == "" || len(pattern) > maxShort {
-		return contract.Errorf(contract.CodeInvalid, "pattern %.40q: AMQP allows 1 to %d bytes; # is every key", pattern, maxShort)
+	if pattern == "" || len(pattern) > wire.MaxShort {
+		return contract.Errorf(contract.CodeInvalid, "pattern %.40q: AMQP allows 1 to %d bytes; # is every key", pattern, wire.MaxShort)
 	}
-	b.consume.use(ctx, "tail "+pattern, func(ctx context.Context, conn *amqp.Connection) error {
+	b.consume.Use(ctx, "tail "+pattern, func(ctx context.Context, conn *amqp.Connection) error {
 		ch, err := conn.Channel()
 		if err != nil {
 			return fmt.Errorf("open a channel to follow events on: %w", err)
 		}
 		defer ch.Close()
-		if err := b.names.common().declare(ch); err != nil {
+		if err := b.names.Common().Declare(ch); err != nil {
 			return err
 		}
-		deliveries, err := b.names.consumeOwnQueue(ch, b.names.events(), pattern)
+		deliveries, err := b.names.ConsumeOwnQueue(ch, b.names.Events(), pattern)
 		if err != nil {
 			return err
 		}
-		return eachDelivery(ctx, pattern, deliveries, func(d *amqp.Delivery) {
+		return channel.EachDelivery(ctx, pattern, deliveries, func(d *amqp.Delivery) {
 			_ = d.Ack(false)
-			fn(b.names.fromDelivery(d))
+			fn(wire.ToEvent(b.names, d))
 		})
 	})
 	return nil

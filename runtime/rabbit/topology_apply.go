@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -13,23 +15,23 @@ import (
 // changes and deletes nothing: what is there in another shape is an error, and
 // the rest is declared all the same.
 func (t Topology) Apply(ctx context.Context, cfg Config, report func(what string)) error {
-	l, unplug, err := plug(ctx, cfg)
+	l, unplug, err := plugInto(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer unplug()
 	var failures []error
 	for what, piece := range t.pieces() {
-		missing, err := l.inspect(ctx, piece)
+		missing, err := inspect(ctx, l, piece)
 		if missing {
-			if err = l.declare(ctx, piece.declare); err == nil {
+			if err = l.Declare(ctx, piece.Declare); err == nil {
 				report(what)
 			}
 		}
 		failures = append(failures, err)
 	}
-	for _, b := range t.bindings {
-		failures = append(failures, l.declare(ctx, topology{bindings: []binding{b}}.declare))
+	for _, b := range t.Bindings {
+		failures = append(failures, l.Declare(ctx, topology.Part{Bindings: []topology.Binding{b}}.Declare))
 	}
 	if errors.Join(failures...) == nil {
 		failures = append(failures, t.register(ctx, l))
@@ -38,8 +40,8 @@ func (t Topology) Apply(ctx context.Context, cfg Config, report func(what string
 }
 
 // register puts the functions on the register of those with dead letters.
-func (t Topology) register(ctx context.Context, l *link) error {
-	known, err := l.deadRegister(ctx, t.names)
+func (t Topology) register(ctx context.Context, l *connection.Connection) error {
+	known, err := deadRegister(ctx, l, t.names)
 	if err != nil {
 		return err
 	}
@@ -47,11 +49,11 @@ func (t Topology) register(ctx context.Context, l *link) error {
 		if known[name] {
 			continue
 		}
-		if err := l.declare(ctx, func(ch *amqp.Channel) error {
+		if err := l.Declare(ctx, func(ch *amqp.Channel) error {
 			if err := ch.Confirm(false); err != nil {
 				return err
 			}
-			confirm, err := ch.PublishWithDeferredConfirm("", t.names.deadFunctions(), true, false, registration(name))
+			confirm, err := ch.PublishWithDeferredConfirm("", t.names.DeadFunctions(), true, false, registration(name))
 			if err != nil {
 				return err
 			}
@@ -66,35 +68,23 @@ func (t Topology) register(ctx context.Context, l *link) error {
 	return nil
 }
 
-// inspect reports whether the one exchange or queue that piece is of is
-// missing. It fails if it is there in another shape.
-func (l *link) inspect(ctx context.Context, piece topology) (missing bool, err error) {
-	err = l.declare(ctx, piece.look)
-	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
-		return true, nil
-	}
-	if err != nil || len(piece.exchanges) > 0 && piece.exchanges[0].foreign {
-		return false, err
-	}
-	return false, l.declare(ctx, piece.declare) // of what exists it only compares the arguments
-}
-
-// plug connects for a while.
-func plug(ctx context.Context, cfg Config) (l *link, unplug func(), err error) {
+func plugInto(ctx context.Context, cfg Config) (l *connection.Connection, unplug func(), err error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, nil, err
 	}
-	l = newLink(cfg, "topology")
-	plugged, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var running sync.WaitGroup
-	running.Go(func() { l.run(plugged) })
-	unplug = func() { cancel(); running.Wait() }
-	ctx, stop := context.WithTimeout(ctx, reconnectPatience)
-	defer stop()
-	if err := l.ready(ctx); err != nil {
-		unplug()
-		return nil, nil, err
+	return connection.Open(ctx, cfg.connection())
+}
+
+// inspect reports whether the one exchange or queue that piece is of is
+// missing. It fails if it is there in another shape.
+func inspect(ctx context.Context, l *connection.Connection, piece topology.Part) (missing bool, err error) {
+	err = l.Declare(ctx, piece.CheckExists)
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
+		return true, nil
 	}
-	return l, unplug, nil
+	if err != nil || len(piece.Exchanges) > 0 && piece.Exchanges[0].Foreign {
+		return false, err
+	}
+	return false, l.Declare(ctx, piece.Declare) // of what exists it only compares the arguments
 }

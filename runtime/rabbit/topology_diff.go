@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
@@ -27,7 +29,7 @@ func (d Difference) String() string {
 	case d.Argument == "":
 		return "missing  " + d.What
 	}
-	return "differs  " + d.What + ": " + drift{d.Argument, d.Found, d.Wanted}.String()
+	return "differs  " + d.What + ": " + topology.Drift{Argument: d.Argument, Found: d.Found, Wanted: d.Wanted}.String()
 }
 
 // Diff compares the topology with the broker. management is the URL of the
@@ -40,31 +42,31 @@ func (t Topology) Diff(ctx context.Context, cfg Config, management string) (diff
 		differences, err = t.diffByManagement(ctx, cfg, management)
 		return differences, nil, err
 	}
-	l, unplug, err := plug(ctx, cfg)
+	l, unplug, err := plugInto(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer unplug()
 	for what, piece := range t.pieces() {
-		missing, err := l.inspect(ctx, piece)
+		missing, err := inspect(ctx, l, piece)
 		reason, _ := errors.AsType[*amqp.Error](err)
 		switch {
 		case missing:
 			differences = append(differences, Difference{What: what})
 		case err == nil:
 		case reason != nil && reason.Code == amqp.PreconditionFailed:
-			d, ok := parseDrift(reason.Reason)
+			d, ok := topology.ParseDrift(reason.Reason)
 			if !ok {
-				d = drift{argument: reason.Reason}
+				d = topology.Drift{Argument: reason.Reason}
 			}
-			differences = append(differences, Difference{What: what, Argument: d.argument, Found: d.found, Wanted: d.wanted})
+			differences = append(differences, Difference{What: what, Argument: d.Argument, Found: d.Found, Wanted: d.Wanted})
 		case reason != nil && reason.Code == amqp.AccessRefused:
 			unchecked = append(unchecked, "the arguments of "+what+": the user may not declare")
 		default:
 			return nil, nil, err
 		}
 	}
-	return differences, append(unchecked, fmt.Sprintf("%d bindings: AMQP cannot ask for them", len(t.bindings))), nil
+	return differences, append(unchecked, fmt.Sprintf("%d bindings: AMQP cannot ask for them", len(t.Bindings))), nil
 }
 
 func (t Topology) diffByManagement(ctx context.Context, cfg Config, url string) ([]Difference, error) {
@@ -77,39 +79,39 @@ func (t Topology) diffByManagement(ctx context.Context, cfg Config, url string) 
 		return nil, err
 	}
 	var list []Difference
-	for _, x := range t.exchanges {
-		there, ok := found.exchanges[x.name]
+	for _, x := range t.Exchanges {
+		there, ok := found.exchanges[x.Name]
 		switch {
 		case !ok:
 			list = append(list, Difference{What: x.String()})
-		case x.foreign:
-		case there.Kind != x.kind:
-			list = append(list, Difference{What: x.String(), Argument: "type", Found: there.Kind, Wanted: x.kind})
+		case x.Foreign:
+		case there.Kind != x.Kind:
+			list = append(list, Difference{What: x.String(), Argument: "type", Found: there.Kind, Wanted: x.Kind})
 		case !there.Durable:
 			list = append(list, Difference{What: x.String(), Argument: "durable", Found: "false", Wanted: "true"})
-		case there.alternate() != x.alternate:
-			list = append(list, Difference{What: x.String(), Argument: argumentAlternate, Found: cmp.Or(there.alternate(), "none"), Wanted: cmp.Or(x.alternate, "none")})
+		case there.alternate() != x.Alternate:
+			list = append(list, Difference{What: x.String(), Argument: topology.ArgumentAlternate, Found: cmp.Or(there.alternate(), "none"), Wanted: cmp.Or(x.Alternate, "none")})
 		}
 	}
-	for _, q := range t.queues {
-		there, ok := found.queues[q.name]
+	for _, q := range t.Queues {
+		there, ok := found.queues[q.Name]
 		if !ok {
 			list = append(list, Difference{What: q.String()})
 			continue
 		}
-		list = append(list, q.compare(there)...)
+		list = append(list, compareQueue(q, there)...)
 	}
 	return append(list, t.compareBindings(found.bindings)...), nil
 }
 
 // compare says in what the queue that is there differs from q.
-func (q queue) compare(there surveyedQueue) (list []Difference) {
+func compareQueue(q topology.Queue, there surveyedQueue) (list []Difference) {
 	found := map[string]string{"durable": fmt.Sprint(there.Durable), "auto-delete": fmt.Sprint(there.AutoDelete)}
 	for name, v := range there.Arguments {
 		found[name] = fmt.Sprint(v)
 	}
 	wanted := map[string]string{"durable": "true", "auto-delete": "false"}
-	for name, v := range q.arguments {
+	for name, v := range q.Arguments {
 		wanted[name] = fmt.Sprint(v)
 	}
 	all := maps.Clone(found)
@@ -133,20 +135,20 @@ func (q queue) compare(there surveyedQueue) (list []Difference) {
 
 // compareBindings says which bindings are missing, and by which too much comes
 // to the topology's queues.
-func (t Topology) compareBindings(there map[binding]bool) (list []Difference) {
-	wanted, queues := map[binding]bool{}, map[string]bool{}
-	for _, b := range t.bindings {
+func (t Topology) compareBindings(there map[topology.Binding]bool) (list []Difference) {
+	wanted, queues := map[topology.Binding]bool{}, map[string]bool{}
+	for _, b := range t.Bindings {
 		wanted[b] = true
 		if !there[b] {
 			list = append(list, Difference{What: b.String()})
 		}
 	}
-	for _, q := range t.queues {
-		queues[q.name] = true
+	for _, q := range t.Queues {
+		queues[q.Name] = true
 	}
 	var extra []string
 	for b := range there {
-		if queues[b.queue] && !wanted[b] {
+		if queues[b.Queue] && !wanted[b] {
 			extra = append(extra, b.String())
 		}
 	}

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -69,8 +71,8 @@ func diff(t *testing.T, whole Topology, cfg Config, byManagement bool) (list, un
 func TestApplyAndDiff(t *testing.T) {
 	cfg, whole, _ := newTopology(t)
 	n := whole.names
-	all := len(whole.exchanges) + len(whole.queues)
-	for byManagement, missing := range map[bool]int{false: all, true: all + len(whole.bindings)} {
+	all := len(whole.Exchanges) + len(whole.Queues)
+	for byManagement, missing := range map[bool]int{false: all, true: all + len(whole.Bindings)} {
 		if list, _ := diff(t, whole, cfg, byManagement); len(list) != missing {
 			t.Errorf("by management %v, before: got %d differences, want all %d missing: %s", byManagement, len(list), missing, strings.Join(list, "\n"))
 		}
@@ -91,35 +93,35 @@ func TestApplyAndDiff(t *testing.T) {
 	// Drift of every sort.
 	ch := foreignChannel(t)
 	steps := []error{
-		ch.ExchangeDelete(n.expired(), false, false),
-		ch.ExchangeDeclare(n.expired(), amqp.ExchangeTopic, true, false, false, false, nil),
-		ch.ExchangeDelete(n.system(), false, false),
-		ch.ExchangeDeclare(n.system(), amqp.ExchangeTopic, true, false, false, false, amqp.Table{argumentAlternate: n.expired()}),
-		ch.QueueUnbind(n.eventQueue("fail"), "fail.it", n.events(), nil),
-		ch.QueueBind(n.eventQueue("fail"), "old.key", n.events(), false, nil),
+		ch.ExchangeDelete(n.Expired(), false, false),
+		ch.ExchangeDeclare(n.Expired(), amqp.ExchangeTopic, true, false, false, false, nil),
+		ch.ExchangeDelete(n.System(), false, false),
+		ch.ExchangeDeclare(n.System(), amqp.ExchangeTopic, true, false, false, false, amqp.Table{topology.ArgumentAlternate: n.Expired()}),
+		ch.QueueUnbind(n.EventQueue("fail"), "fail.it", n.Events(), nil),
+		ch.QueueBind(n.EventQueue("fail"), "old.key", n.Events(), false, nil),
 	}
-	for _, queue := range []string{n.deadQueue("fail"), n.eventQueue("fail")} {
+	for _, queue := range []string{n.DeadQueue("fail"), n.EventQueue("fail")} {
 		_, err := ch.QueueDelete(queue, false, false, false)
 		steps = append(steps, err)
 	}
-	other := n.eventFunction(&contract.Descriptor{Name: "fail", Keys: []string{"old.key"}}, n.events())
-	other.queues[1].arguments["x-delivery-limit"] = int64(3)
-	other.queues[1].arguments["x-max-length-bytes"] = int64(1 << 30)
-	other.queues, other.bindings, other.fixed = other.queues[1:], other.bindings[1:], false
-	if err := errors.Join(append(steps, other.declare(ch))...); err != nil {
+	other := n.EventFunction(&contract.Descriptor{Name: "fail", Keys: []string{"old.key"}}, n.Events())
+	other.Queues[1].Arguments["x-delivery-limit"] = int64(3)
+	other.Queues[1].Arguments["x-max-length-bytes"] = int64(1 << 30)
+	other.Queues, other.Bindings, other.Predeclared = other.Queues[1:], other.Bindings[1:], false
+	if err := errors.Join(append(steps, other.Declare(ch))...); err != nil {
 		t.Fatal(err)
 	}
-	queue := fmt.Sprintf("queue %q", n.eventQueue("fail"))
+	queue := fmt.Sprintf("queue %q", n.EventQueue("fail"))
 	wantAll := []string{
-		fmt.Sprintf("differs  exchange %q: type topic where fanout is wanted", n.expired()),
-		fmt.Sprintf("differs  exchange %q: alternate-exchange %s where none is wanted", n.system(), n.expired()),
+		fmt.Sprintf("differs  exchange %q: type topic where fanout is wanted", n.Expired()),
+		fmt.Sprintf("differs  exchange %q: alternate-exchange %s where none is wanted", n.System(), n.Expired()),
 		"differs  " + queue + ": x-delivery-limit 3 where 20 is wanted",
 		"differs  " + queue + ": x-max-length-bytes 1073741824 where none is wanted",
-		fmt.Sprintf("missing  queue %q", n.deadQueue("fail")),
-		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail", n.dead(), n.deadQueue("fail")),
-		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail.it", n.events(), n.eventQueue("fail")),
-		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "", n.expired(), n.expired()),
-		fmt.Sprintf("extra    binding %q from exchange %q to queue %q", "old.key", n.events(), n.eventQueue("fail")),
+		fmt.Sprintf("missing  queue %q", n.DeadQueue("fail")),
+		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail", n.Dead(), n.DeadQueue("fail")),
+		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "fail.it", n.Events(), n.EventQueue("fail")),
+		fmt.Sprintf("missing  binding %q from exchange %q to queue %q", "", n.Expired(), n.Expired()),
+		fmt.Sprintf("extra    binding %q from exchange %q to queue %q", "old.key", n.Events(), n.EventQueue("fail")),
 	}
 	list, _ := diff(t, whole, cfg, true)
 	slices.Sort(list)
@@ -135,10 +137,10 @@ func TestApplyAndDiff(t *testing.T) {
 	// What is missing is declared again; what differs stands as it is, and is named.
 	var made []string
 	err := whole.Apply(within(t, 60*time.Second), cfg, func(what string) { made = append(made, what) })
-	if err == nil || !strings.Contains(err.Error(), n.eventQueue("fail")) || !strings.Contains(err.Error(), n.expired()) || !strings.Contains(err.Error(), "left as it is") {
+	if err == nil || !strings.Contains(err.Error(), n.EventQueue("fail")) || !strings.Contains(err.Error(), n.Expired()) || !strings.Contains(err.Error(), "left as it is") {
 		t.Errorf("Apply over drift: got %v, want an error that names what differs", err)
 	}
-	if want := []string{fmt.Sprintf("queue %q", n.deadQueue("fail"))}; !slices.Equal(made, want) {
+	if want := []string{fmt.Sprintf("queue %q", n.DeadQueue("fail"))}; !slices.Equal(made, want) {
 		t.Errorf("Apply over drift: made %s, want %s", made, want)
 	}
 	list, _ = diff(t, whole, cfg, true)
@@ -264,7 +266,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 		t.Helper()
 		var err error
 		until(t, what, func(ctx context.Context) bool {
-			changed := b.consume.change()
+			changed := b.consume.Changed()
 			if err = b.Health(); err != nil && !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(err.Error(), w) }) {
 				return true
 			}
@@ -297,7 +299,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 	go func() {
 		done <- b.Serve(ctx, append(fns, onEvent("newer", "newer.it", func(context.Context, *contract.Event) error { return nil })))
 	}()
-	wantHealth("a function that nobody applied", b, whole.names.eventQueue("newer"), "rabbet topology apply")
+	wantHealth("a function that nobody applied", b, whole.names.EventQueue("newer"), "rabbet topology apply")
 	cancel()
 	if err := receive(t, "Serve ends", done); err != nil {
 		t.Errorf("Serve: %v", err)
@@ -309,7 +311,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 	wantHealth("a user without even a queue of its own", open(nothing), "a queue of this process's own", `^(amq\.gen-.*|`+cfg.Namespace+`\.reply\..*)$`)
 
 	_, unchecked, err := whole.Diff(t.Context(), nothing, "")
-	if err != nil || len(unchecked) < len(whole.queues) {
+	if err != nil || len(unchecked) < len(whole.Queues) {
 		t.Errorf("Diff of a user who may not declare: got %q, %v; want it to say what it could not compare", unchecked, err)
 	}
 	// A process that declares for itself does not get on with a queue that stays.
@@ -317,8 +319,8 @@ func TestWhatIsInTheWay(t *testing.T) {
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() { done <- self.Serve(ctx, fns) }()
 	until(t, "the queue that stays is in the way", func(ctx context.Context) bool {
-		changed := self.work.change()
-		if err := self.work.health(); err != nil && strings.Contains(err.Error(), "RABBET_DECLARE=false") && strings.Contains(err.Error(), "x-expires none where 60000 is wanted") {
+		changed := self.work.Changed()
+		if err := self.work.Health(); err != nil && strings.Contains(err.Error(), "RABBET_DECLARE=false") && strings.Contains(err.Error(), "x-expires none where 60000 is wanted") {
 			return true
 		}
 		select {

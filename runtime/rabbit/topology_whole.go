@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 // Topology is all that functions need on the broker when processes may declare
@@ -13,9 +14,9 @@ import (
 // one thing: no queue goes with its last worker, for it could not come back. So
 // a call of a function without workers waits, until its deadline, for one.
 type Topology struct {
-	names     names
+	names     topology.Names
 	functions []string // those with dead letters
-	topology
+	topology.Part
 }
 
 // TopologyOf returns what the functions need, and what every process does.
@@ -24,36 +25,36 @@ func TopologyOf(namespace string, fns []contract.Descriptor) (Topology, error) {
 	if err := cfg.validate(); err != nil {
 		return Topology{}, err
 	}
-	n := names{namespace: cfg.Namespace, fixed: true}
+	n := topology.Names{Namespace: cfg.Namespace, Predeclared: true}
 	t := Topology{names: n}
-	t.add(n.common(), n.expiredCalls(), n.deadRegister(), n.dueEvents())
+	t.add(n.Common(), n.ExpiredCalls(), n.DeadRegister(), n.DueEvents())
 	for _, tier := range delayTiers {
-		d := n.delayTier(tier)
-		d.queues = d.queues[1:] // the queue due stands there already
+		d := n.DelayTier(tier.name(), tier.length())
+		d.Queues = d.Queues[1:] // the queue due stands there already
 		t.add(d)
 	}
-	sources := map[string]bool{n.events(): true}
+	sources := map[string]bool{n.Events(): true}
 	for _, d := range fns {
 		if d.Kind == contract.KindRequest {
-			t.add(n.requestFunction(&d))
+			t.add(n.RequestFunction(&d))
 			continue
 		}
 		t.functions = append(t.functions, d.Name)
-		source := cmp.Or(d.Exchange, n.events())
+		source := cmp.Or(d.Exchange, n.Events())
 		if !sources[source] {
 			sources[source] = true
-			t.add(n.source(source))
+			t.add(n.Source(source))
 		}
-		t.add(n.eventFunction(&d, source))
+		t.add(n.EventFunction(&d, source))
 	}
 	return t, nil
 }
 
-func (t *Topology) add(parts ...topology) {
+func (t *Topology) add(parts ...topology.Part) {
 	for _, p := range parts {
-		t.exchanges = append(t.exchanges, p.exchanges...)
-		t.queues = append(t.queues, p.queues...)
-		t.bindings = append(t.bindings, p.bindings...)
+		t.Exchanges = append(t.Exchanges, p.Exchanges...)
+		t.Queues = append(t.Queues, p.Queues...)
+		t.Bindings = append(t.Bindings, p.Bindings...)
 	}
 }
 
@@ -62,32 +63,32 @@ func (t *Topology) add(parts ...topology) {
 func (t Topology) Definitions(vhost string) ([]byte, error) {
 	type table = map[string]any
 	exchanges, queues, bindings := []table{}, []table{}, []table{}
-	for _, x := range t.exchanges {
+	for _, x := range t.Exchanges {
 		exchanges = append(exchanges, table{
-			"name": x.name, "vhost": vhost, "type": x.kind, "durable": true, "auto_delete": false, "internal": false, "arguments": x.arguments(),
+			"name": x.Name, "vhost": vhost, "type": x.Kind, "durable": true, "auto_delete": false, "internal": false, "arguments": x.Arguments(),
 		})
 	}
-	for _, q := range t.queues {
-		queues = append(queues, table{"name": q.name, "vhost": vhost, "durable": true, "auto_delete": false, "arguments": q.arguments})
+	for _, q := range t.Queues {
+		queues = append(queues, table{"name": q.Name, "vhost": vhost, "durable": true, "auto_delete": false, "arguments": q.Arguments})
 	}
-	for _, b := range t.bindings {
+	for _, b := range t.Bindings {
 		bindings = append(bindings, table{
-			"source": b.exchange, "vhost": vhost, "destination": b.queue, "destination_type": "queue", "routing_key": b.key, "arguments": table{},
+			"source": b.Exchange, "vhost": vhost, "destination": b.Queue, "destination_type": "queue", "routing_key": b.Key, "arguments": table{},
 		})
 	}
 	return json.MarshalIndent(table{"exchanges": exchanges, "queues": queues, "bindings": bindings}, "", "  ")
 }
 
 // pieces yields each exchange, and then each queue, with what it is called.
-func (t Topology) pieces() iter.Seq2[string, topology] {
-	return func(yield func(string, topology) bool) {
-		for _, x := range t.exchanges {
-			if !yield(x.String(), topology{exchanges: []exchange{x}}) {
+func (t Topology) pieces() iter.Seq2[string, topology.Part] {
+	return func(yield func(string, topology.Part) bool) {
+		for _, x := range t.Exchanges {
+			if !yield(x.String(), topology.Part{Exchanges: []topology.Exchange{x}}) {
 				return
 			}
 		}
-		for _, q := range t.queues {
-			if !yield(q.String(), topology{queues: []queue{q}}) {
+		for _, q := range t.Queues {
+			if !yield(q.String(), topology.Part{Queues: []topology.Queue{q}}) {
 				return
 			}
 		}

@@ -43,7 +43,7 @@ func goTest(ctx context.Context, node *rabbittest.Node, log string) (result, err
 		return result{}, err
 	}
 	defer file.Close()
-	arguments := []string{"test", "-race", "-count=1", "-json", "-timeout=30m", "-run=" + cmp.Or(os.Getenv("RABBET_MATRIX_RUN"), "."), packageDir}
+	arguments := []string{"test", "-race", "-count=1", "-json", "-timeout=30m", "-run=" + cmp.Or(os.Getenv("RABBET_MATRIX_RUN"), "."), packageDir + "/..."}
 	cmd := exec.CommandContext(ctx, "go", arguments...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // go test and the test binary stop together
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }

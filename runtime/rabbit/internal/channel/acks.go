@@ -1,4 +1,4 @@
-package rabbit
+package channel
 
 import (
 	"sync"
@@ -16,9 +16,9 @@ import (
 // the reply, and not at a call.
 const ackDelay = 50 * time.Millisecond
 
-// acks settles the deliveries of one channel, and of no other: with the
+// Acks settles the deliveries of one channel, and of no other: with the
 // channel it ends, and what comes late is dropped.
-type acks struct {
+type Acks struct {
 	ch    amqp.Acknowledger
 	batch int // finished deliveries that do not wait for more
 
@@ -28,7 +28,7 @@ type acks struct {
 	finished int       // how many of states are finished
 	waiting  time.Time // since when the first of them has been
 	timer    *time.Timer
-	over     bool
+	closed   bool
 }
 
 type settlement uint8
@@ -39,20 +39,16 @@ const (
 	settled                    // the broker was told
 )
 
-// ackBatch is how many finished deliveries are acknowledged without waiting for
-// more of them.
-func ackBatch(concurrency int) int { return max(1, concurrency/4) }
-
-func newAcks(ch amqp.Acknowledger, batch int) *acks {
-	a := &acks{ch: ch, batch: batch, first: 1}
-	a.timer = time.AfterFunc(time.Hour, a.flush)
+func NewAcks(ch amqp.Acknowledger, batch int) *Acks {
+	a := &Acks{ch: ch, batch: batch, first: 1}
+	a.timer = time.AfterFunc(time.Hour, a.Flush)
 	a.timer.Stop()
 	return a
 }
 
-// delivered notes a delivery, and those with the tags before it: of two that
+// Delivered notes a delivery, and those with the tags before it: of two that
 // come close together, the second one may be noted first.
-func (a *acks) delivered(tag uint64) {
+func (a *Acks) Delivered(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for a.first+uint64(len(a.states)) <= tag {
@@ -60,11 +56,11 @@ func (a *acks) delivered(tag uint64) {
 	}
 }
 
-// done acknowledges the delivery, soon, together with others.
-func (a *acks) done(tag uint64) {
+// Done acknowledges the delivery, soon, together with others.
+func (a *Acks) Done(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.over {
+	if a.closed {
 		return
 	}
 	a.states[tag-a.first] = finished
@@ -81,11 +77,11 @@ func (a *acks) done(tag uint64) {
 	}
 }
 
-// now acknowledges the delivery at once, and reports whether it could.
-func (a *acks) now(tag uint64) bool {
+// AckNow acknowledges the delivery at once, and reports whether it could.
+func (a *Acks) AckNow(tag uint64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.over || a.ch.Ack(tag, false) != nil {
+	if a.closed || a.ch.Ack(tag, false) != nil {
 		return false
 	}
 	a.states[tag-a.first] = settled
@@ -93,19 +89,19 @@ func (a *acks) now(tag uint64) bool {
 	return true
 }
 
-// back returns the delivery to its queue.
-func (a *acks) back(tag uint64) {
+// Requeue returns the delivery to its queue.
+func (a *Acks) Requeue(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.over || a.ch.Nack(tag, false, true) != nil {
+	if a.closed || a.ch.Nack(tag, false, true) != nil {
 		return
 	}
 	a.states[tag-a.first] = settled
 	a.trim()
 }
 
-// flush acknowledges what is finished.
-func (a *acks) flush() {
+// Flush acknowledges what is finished.
+func (a *Acks) Flush() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.send()
@@ -113,8 +109,8 @@ func (a *acks) flush() {
 
 // send acknowledges what is finished: the beginning that is without a gap in
 // one go, the rest one by one. a.mu is held.
-func (a *acks) send() {
-	if a.over || a.finished == 0 {
+func (a *Acks) send() {
+	if a.closed || a.finished == 0 {
 		return
 	}
 	gap, last := false, -1 // index of the last finished one before the first gap
@@ -140,7 +136,7 @@ func (a *acks) send() {
 }
 
 // trim forgets the settled ones at the beginning. a.mu is held.
-func (a *acks) trim() {
+func (a *Acks) trim() {
 	n := 0
 	for n < len(a.states) && a.states[n] == settled {
 		n++
@@ -149,16 +145,16 @@ func (a *acks) trim() {
 	a.states = append(a.states[:0], a.states[n:]...)
 }
 
-func (a *acks) isOver() bool {
+func (a *Acks) IsClosed() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.over
+	return a.closed
 }
 
-// close drops all that comes from now on.
-func (a *acks) close() {
+// Close drops all that comes from now on.
+func (a *Acks) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.over = true
+	a.closed = true
 	a.timer.Stop()
 }

@@ -1,4 +1,4 @@
-package rabbit
+package channel
 
 import (
 	"slices"
@@ -30,12 +30,12 @@ func (noted) Reject(uint64, bool) error { return nil }
 func TestAcknowledgmentsTravelTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		got := make(noted, 10)
-		a := newAcks(got, 4)
-		defer a.close()
-		a.delivered(20)
+		a := NewAcks(got, 4)
+		defer a.Close()
+		a.Delivered(20)
 		done := func(tags ...uint64) {
 			for _, tag := range tags {
-				a.done(tag)
+				a.Done(tag)
 			}
 		}
 		expect := func(when string, want ...ackNote) {

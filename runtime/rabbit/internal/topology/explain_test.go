@@ -1,4 +1,4 @@
-package rabbit
+package topology
 
 import (
 	"strings"
@@ -15,12 +15,12 @@ func TestParseDrift(t *testing.T) {
 		"PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'x' in vhost '/': received 'direct' but current is 'topic'":            "type topic where direct is wanted",
 		"inequivalent arg 'x-dead-letter-exchange' for queue 'q' in vhost '/': received the value '' of type 'longstr' but current is '1'": "x-dead-letter-exchange 1 where \"\" is wanted",
 	} {
-		if got, ok := parseDrift(reason); !ok || got.String() != want {
+		if got, ok := ParseDrift(reason); !ok || got.String() != want {
 			t.Errorf("%s: got %q, want %q", reason, got, want)
 		}
 	}
 	for _, reason := range []string{"", "inequivalent arg 'durable' for queue 'q' in vhost '/': rec", "something else"} {
-		if got, ok := parseDrift(reason); ok {
+		if got, ok := ParseDrift(reason); ok {
 			t.Errorf("%q: got %q, want it left alone", reason, got)
 		}
 	}

@@ -1,4 +1,4 @@
-package rabbit
+package wire
 
 import (
 	"encoding/binary"
@@ -21,150 +21,150 @@ import (
 //
 // README.md describes the frame byte by byte.
 const (
-	contentTypeCalls   = "application/vnd.rabbet.calls+v1"
-	contentTypeReplies = "application/vnd.rabbet.replies+v1"
+	ContentTypeCalls   = "application/vnd.rabbet.calls+v1"
+	ContentTypeReplies = "application/vnd.rabbet.replies+v1"
 
 	frameVersion    = 1
 	frameMaxRecords = 4096
 )
 
-// contentTypeTaken is the content type of a message by which a worker tells a
+// ContentTypeTaken is the content type of a message by which a worker tells a
 // caller that it is about to run the calls of a message. Its message id is the
 // tag of the first call, its app id the worker, its type typeAcked if the calls
 // are not delivered again. It has no correlation id, so that it answers no call.
-const contentTypeTaken = "application/vnd.rabbet.taken+v1"
+const ContentTypeTaken = "application/vnd.rabbet.taken+v1"
 
-const typeAcked = "acked"
+const TypeAcked = "acked"
 
-// wireCall is one call as it travels, in a message of its own or in a frame.
-type wireCall struct {
-	tag         string
-	id          string
-	deadline    int64 // unix milliseconds; 0 is none
-	contentType string
-	correlation string
-	causation   string
-	trace       contract.Trace
-	session     []byte // nil without one
-	body        []byte
+// Call is one call as it travels, in a message of its own or in a frame.
+type Call struct {
+	Tag         string
+	Id          string
+	Deadline    int64 // unix milliseconds; 0 is none
+	ContentType string
+	Correlation string
+	Causation   string
+	Trace       contract.Trace
+	Session     []byte // nil without one
+	Body        []byte
 }
 
-// wireReply is one reply as it travels.
-type wireReply struct {
-	tag     string
-	run     time.Duration
-	code    contract.Code // "" on success
-	session []byte        // nil if it stays as it is
-	body    []byte        // the JSON of a failure if there is a code
+// Reply is one reply as it travels.
+type Reply struct {
+	Tag     string
+	Run     time.Duration
+	Code    contract.Code // "" on success
+	Session []byte        // nil if it stays as it is
+	Body    []byte        // the JSON of a failure if there is a code
 }
 
-// size is about what c takes in a frame.
-func (c *wireCall) size() int {
-	return 40 + len(c.tag) + len(c.id) + len(c.contentType) + len(c.correlation) + len(c.causation) +
-		len(c.trace.Parent) + len(c.trace.State) + len(c.trace.Baggage) + len(c.session) + len(c.body)
+// Size is about what c takes in a frame.
+func (c *Call) Size() int {
+	return 40 + len(c.Tag) + len(c.Id) + len(c.ContentType) + len(c.Correlation) + len(c.Causation) +
+		len(c.Trace.Parent) + len(c.Trace.State) + len(c.Trace.Baggage) + len(c.Session) + len(c.Body)
 }
 
-// size is about what r takes in a frame.
-func (r *wireReply) size() int { return 24 + len(r.tag) + len(r.code) + len(r.session) + len(r.body) }
+// Size is about what r takes in a frame.
+func (r *Reply) Size() int { return 24 + len(r.Tag) + len(r.Code) + len(r.Session) + len(r.Body) }
 
-// encodeCalls makes a frame of 1 to frameMaxRecords calls.
-func encodeCalls(calls []wireCall) []byte {
+// EncodeCalls makes a frame of 1 to frameMaxRecords calls.
+func EncodeCalls(calls []Call) []byte {
 	size := 8
 	for i := range calls {
-		size += calls[i].size()
+		size += calls[i].Size()
 	}
 	frame := startFrame(size, len(calls))
 	head := make([]byte, 0, usualHead)
 	for i := range calls {
 		c := &calls[i]
-		head = appendString(head[:0], c.tag)
-		head = binary.AppendUvarint(head, uint64(max(c.deadline, 0)))
-		head = appendString(head, c.id)
-		head = appendString(head, c.contentType)
-		head = appendString(head, c.correlation)
-		head = appendString(head, c.causation)
-		head = appendString(head, c.trace.Parent)
-		head = appendString(head, c.trace.State)
-		head = appendString(head, c.trace.Baggage)
-		if c.session != nil {
-			head = appendString(head, c.session)
+		head = appendString(head[:0], c.Tag)
+		head = binary.AppendUvarint(head, uint64(max(c.Deadline, 0)))
+		head = appendString(head, c.Id)
+		head = appendString(head, c.ContentType)
+		head = appendString(head, c.Correlation)
+		head = appendString(head, c.Causation)
+		head = appendString(head, c.Trace.Parent)
+		head = appendString(head, c.Trace.State)
+		head = appendString(head, c.Trace.Baggage)
+		if c.Session != nil {
+			head = appendString(head, c.Session)
 		}
-		frame = appendRecord(frame, head, c.body)
+		frame = appendRecord(frame, head, c.Body)
 	}
 	return frame
 }
 
-// decodeCalls reads what encodeCalls wrote. The bodies are parts of frame.
-func decodeCalls(frame []byte) (calls []wireCall, err error) {
+// DecodeCalls reads what encodeCalls wrote. The bodies are parts of frame.
+func DecodeCalls(frame []byte) (calls []Call, err error) {
 	n, rest, err := openFrame(frame)
 	if err != nil {
 		return nil, err
 	}
-	calls = make([]wireCall, n)
+	calls = make([]Call, n)
 	for i := range calls {
 		c := &calls[i]
 		var head fields
-		if head, c.body, rest, err = cutRecord(rest); err != nil {
+		if head, c.Body, rest, err = cutRecord(rest); err != nil {
 			return nil, fmt.Errorf("call %d of %d: %w", i+1, n, err)
 		}
-		c.tag = head.string()
-		c.deadline = int64(min(head.uvarint(), 1<<62))
-		c.id = head.string()
-		c.contentType = head.string()
-		c.correlation = head.string()
-		c.causation = head.string()
-		c.trace.Parent = head.string()
-		c.trace.State = head.string()
-		c.trace.Baggage = head.string()
-		c.session = head.lastBytes()
+		c.Tag = head.string()
+		c.Deadline = int64(min(head.uvarint(), 1<<62))
+		c.Id = head.string()
+		c.ContentType = head.string()
+		c.Correlation = head.string()
+		c.Causation = head.string()
+		c.Trace.Parent = head.string()
+		c.Trace.State = head.string()
+		c.Trace.Baggage = head.string()
+		c.Session = head.lastBytes()
 		if head.short {
 			return nil, fmt.Errorf("call %d of %d: %w", i+1, n, errFrameShort)
 		}
-		if len(c.tag) > maxShort {
-			return nil, fmt.Errorf("call %d of %d: its tag has %d bytes: AMQP allows %d", i+1, n, len(c.tag), maxShort)
+		if len(c.Tag) > MaxShort {
+			return nil, fmt.Errorf("call %d of %d: its tag has %d bytes: AMQP allows %d", i+1, n, len(c.Tag), MaxShort)
 		}
 	}
 	return calls, endFrame(rest)
 }
 
-// encodeReplies makes a frame of replies: 1 to frameMaxRecords.
-func encodeReplies(replies []wireReply) []byte {
+// EncodeReplies makes a frame of replies: 1 to frameMaxRecords.
+func EncodeReplies(replies []Reply) []byte {
 	size := 8
 	for i := range replies {
-		size += replies[i].size()
+		size += replies[i].Size()
 	}
 	frame := startFrame(size, len(replies))
 	head := make([]byte, 0, usualHead)
 	for i := range replies {
 		r := &replies[i]
-		head = appendString(head[:0], r.tag)
-		head = binary.AppendUvarint(head, uint64(max(r.run, 0).Microseconds()))
-		head = appendString(head, string(r.code))
-		if r.session != nil {
-			head = appendString(head, r.session)
+		head = appendString(head[:0], r.Tag)
+		head = binary.AppendUvarint(head, uint64(max(r.Run, 0).Microseconds()))
+		head = appendString(head, string(r.Code))
+		if r.Session != nil {
+			head = appendString(head, r.Session)
 		}
-		frame = appendRecord(frame, head, r.body)
+		frame = appendRecord(frame, head, r.Body)
 	}
 	return frame
 }
 
-// decodeReplies reads what encodeReplies wrote. The bodies are parts of frame.
-func decodeReplies(frame []byte) ([]wireReply, error) {
+// DecodeReplies reads what encodeReplies wrote. The bodies are parts of frame.
+func DecodeReplies(frame []byte) ([]Reply, error) {
 	n, rest, err := openFrame(frame)
 	if err != nil {
 		return nil, err
 	}
-	replies := make([]wireReply, n)
+	replies := make([]Reply, n)
 	for i := range replies {
 		r := &replies[i]
 		var head fields
-		if head, r.body, rest, err = cutRecord(rest); err != nil {
+		if head, r.Body, rest, err = cutRecord(rest); err != nil {
 			return nil, fmt.Errorf("reply %d of %d: %w", i+1, n, err)
 		}
-		r.tag = head.string()
-		r.run = time.Duration(min(head.uvarint(), uint64(maxRunMicros))) * time.Microsecond
-		r.code = contract.Code(head.string())
-		r.session = head.lastBytes()
+		r.Tag = head.string()
+		r.Run = time.Duration(min(head.uvarint(), uint64(maxRunMicros))) * time.Microsecond
+		r.Code = contract.Code(head.string())
+		r.Session = head.lastBytes()
 		if head.short {
 			return nil, fmt.Errorf("reply %d of %d: %w", i+1, n, errFrameShort)
 		}

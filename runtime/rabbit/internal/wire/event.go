@@ -1,4 +1,7 @@
-package rabbit
+// Package wire maps events, calls and replies to AMQP messages and back: headers,
+// properties and the frames that carry several calls in one message. It neither
+// sends nor receives.
+package wire
 
 import (
 	"cmp"
@@ -10,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -17,34 +22,34 @@ import (
 
 // The headers that Rabbet keeps for itself.
 const (
-	headerAttempt   = "rabbet-attempt"    // of the run to come, from 1
+	HeaderAttempt   = "rabbet-attempt"    // of the run to come, from 1
 	headerCausation = "rabbet-causation"  // id of what led to this message
-	headerNotBefore = "rabbet-not-before" // Unix milliseconds
-	headerKey       = "rabbet-key"        // routing key that it was first published with
-	headerExchange  = "rabbet-exchange"   // exchange that it was first published to
-	headerFirst     = "rabbet-first"      // Unix milliseconds of the first failure
-	headerPublish   = "rabbet-publish"    // number of the publish on its channel, to tell returns apart
+	HeaderNotBefore = "rabbet-not-before" // Unix milliseconds
+	HeaderKey       = "rabbet-key"        // routing key that it was first published with
+	HeaderExchange  = "rabbet-exchange"   // exchange that it was first published to
+	HeaderFirst     = "rabbet-first"      // Unix milliseconds of the first failure
+	HeaderPublish   = "rabbet-publish"    // number of the publish on its channel, to tell returns apart
 
 	// Of a message in a delay tier, or due.
-	headerTarget = "rabbet-target"  // queue that it goes to
-	headerTier   = "rabbet-tier"    // tier that it was last published to
-	headerDue    = "rabbet-due"     // Unix milliseconds: when it leaves that tier
-	headerPutOff = "rabbet-put-off" // how often its target did not take it
+	HeaderTarget = "rabbet-target"  // queue that it goes to
+	HeaderTier   = "rabbet-tier"    // tier that it was last published to
+	HeaderDue    = "rabbet-due"     // Unix milliseconds: when it leaves that tier
+	HeaderPutOff = "rabbet-put-off" // how often its target did not take it
 
 	headerPrefix      = "rabbet-"
-	cloudEventsPrefix = "cloudEvents_"
+	CloudEventsPrefix = "cloudEvents_"
 )
 
 const (
 	maxBody    = 16 << 20 // RabbitMQ 4 takes no more
-	maxHeaders = 64 << 10 // they must fit into one frame of 128 KiB
-	maxShort   = 255      // bytes of an AMQP short string
+	MaxHeaders = 64 << 10 // they must fit into one frame of 128 KiB
+	MaxShort   = 255      // bytes of an AMQP short string
 )
 
-// keeps reports whether a header is the broker's or Rabbet's: what a publisher
+// isReserved reports whether a header is the broker's or Rabbet's: what a publisher
 // must not set and a function does not see. CC and BCC would send copies past
 // the permissions.
-func keeps(header string) bool {
+func isReserved(header string) bool {
 	switch header {
 	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths",
 		"x-first-death-exchange", "x-first-death-queue", "x-first-death-reason",
@@ -55,16 +60,16 @@ func keeps(header string) bool {
 	return strings.HasPrefix(header, headerPrefix)
 }
 
-// toPublishing turns e into what travels. It fails with contract.CodeInvalid on
+// FromEvent turns e into what travels. It fails with contract.CodeInvalid on
 // what AMQP cannot carry.
-func toPublishing(e *contract.Event) (amqp.Publishing, error) {
+func FromEvent(e *contract.Event) (amqp.Publishing, error) {
 	headers := make(amqp.Table, len(e.Headers)+4)
 	for k, v := range e.Headers {
-		if keeps(k) {
+		if isReserved(k) {
 			continue
 		}
-		if len(k) > maxShort {
-			return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "header %.40q…: its name is longer than %d bytes", k, maxShort)
+		if len(k) > MaxShort {
+			return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "header %.40q…: its name is longer than %d bytes", k, MaxShort)
 		}
 		headers[k] = toField(v)
 	}
@@ -73,14 +78,14 @@ func toPublishing(e *contract.Event) (amqp.Publishing, error) {
 		headers[headerCausation] = e.Causation
 	}
 	if !e.NotBefore.IsZero() {
-		headers[headerNotBefore] = unixMilliAfter(e.NotBefore)
+		headers[HeaderNotBefore] = UnixMilliCeil(e.NotBefore)
 	}
 	for name, v := range map[string]string{
 		"exchange": e.Exchange, "routing key": e.Key, "id": e.ID, "content type": e.ContentType,
 		"type": e.Type, "correlation id": e.Correlation,
 	} {
-		if len(v) > maxShort {
-			return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "%s %.40q…: it is longer than %d bytes", name, v, maxShort)
+		if len(v) > MaxShort {
+			return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "%s %.40q…: it is longer than %d bytes", name, v, MaxShort)
 		}
 	}
 	switch {
@@ -90,8 +95,8 @@ func toPublishing(e *contract.Event) (amqp.Publishing, error) {
 		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "an event for %s: it can be published at most %d days ahead", e.NotBefore.Format(time.RFC3339), int(contract.MaxDelay.Hours()/24))
 	case len(e.Body) > maxBody:
 		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "an event of %d bytes: RabbitMQ takes up to %d; send a reference to the data instead", len(e.Body), maxBody)
-	case tableSize(headers) > maxHeaders:
-		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "headers of %d bytes: at most %d fit", tableSize(headers), maxHeaders)
+	case tableSize(headers) > MaxHeaders:
+		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "headers of %d bytes: at most %d fit", tableSize(headers), MaxHeaders)
 	}
 	if err := headers.Validate(); err != nil {
 		return amqp.Publishing{}, contract.Errorf(contract.CodeInvalid, "headers that AMQP cannot carry: %w", err)
@@ -102,32 +107,32 @@ func toPublishing(e *contract.Event) (amqp.Publishing, error) {
 	}, nil
 }
 
-// fromDelivery reads a delivery, whoever published it. Nothing in it can make
+// ToEvent reads a delivery, whoever published it. Nothing in it can make
 // it fail: what does not fit is left out, what is missing is filled in.
-func (n names) fromDelivery(d *amqp.Delivery) contract.Event {
+func ToEvent(n topology.Names, d *amqp.Delivery) contract.Event {
 	e := contract.Event{
 		Key: d.RoutingKey, Exchange: d.Exchange, ID: d.MessageId, ContentType: cmp.Or(d.ContentType, "application/json"),
 		Type: d.Type, Time: d.Timestamp, Body: d.Body, Correlation: d.CorrelationId,
-		Causation: stringOf(d.Headers, headerCausation),
+		Causation: String(d.Headers, headerCausation),
 		Trace: contract.Trace{
-			Parent: stringOf(d.Headers, "traceparent"), State: stringOf(d.Headers, "tracestate"), Baggage: stringOf(d.Headers, "baggage"),
+			Parent: String(d.Headers, "traceparent"), State: String(d.Headers, "tracestate"), Baggage: String(d.Headers, "baggage"),
 		},
-		Attempt:     int(min(max(intOf(d.Headers, headerAttempt), 1), math.MaxInt32)),
+		Attempt:     int(min(max(Int(d.Headers, HeaderAttempt), 1), math.MaxInt32)),
 		Redelivered: d.Redelivered,
 	}
 	switch d.Exchange {
-	case n.oldDueExchange(), "": // it comes back from a delay, or is replayed
-		if key := stringOf(d.Headers, headerKey); key != "" {
-			e.Key, e.Exchange = key, stringOf(d.Headers, headerExchange)
+	case n.OldDueExchange(), "": // it comes back from a delay, or is replayed
+		if key := String(d.Headers, HeaderKey); key != "" {
+			e.Key, e.Exchange = key, String(d.Headers, HeaderExchange)
 		}
 	}
-	if ms := intOf(d.Headers, headerNotBefore); ms > 0 {
+	if ms := Int(d.Headers, HeaderNotBefore); ms > 0 {
 		e.NotBefore = time.UnixMilli(ms)
 	}
 	if len(d.Headers) > 0 {
 		e.Headers = make(map[string]any, len(d.Headers))
 		for k, v := range d.Headers {
-			if !keeps(k) {
+			if !isReserved(k) {
 				e.Headers[cloudEventsName(k)] = fromField(v, 0)
 			}
 		}
@@ -140,7 +145,7 @@ func (n names) fromDelivery(d *amqp.Delivery) contract.Event {
 // properties leave open.
 func fillFromCloudEvent(e *contract.Event) {
 	attribute := func(name string) string {
-		s, _ := e.Headers[cloudEventsPrefix+name].(string)
+		s, _ := e.Headers[CloudEventsPrefix+name].(string)
 		return s
 	}
 	e.ID = cmp.Or(e.ID, shortID(attribute("id")), contract.NewID())
@@ -156,7 +161,7 @@ func fillFromCloudEvent(e *contract.Event) {
 // shortID is an id that fits into AMQP's message-id: a longer one is the same
 // one each time, but not as it was.
 func shortID(id string) string {
-	if len(id) <= maxShort {
+	if len(id) <= MaxShort {
 		return id
 	}
 	return fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(id)))
@@ -166,7 +171,7 @@ func shortID(id string) string {
 func cloudEventsName(header string) string {
 	for _, prefix := range []string{"cloudEvents:", "ce-", "ce_"} {
 		if name, ok := strings.CutPrefix(header, prefix); ok {
-			return cloudEventsPrefix + name
+			return CloudEventsPrefix + name
 		}
 	}
 	return header
@@ -180,16 +185,16 @@ func setTrace(headers amqp.Table, t contract.Trace) {
 	}
 }
 
-// unixMilliAfter is t in Unix milliseconds, rounded up: what waits for it is never early.
-func unixMilliAfter(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
+// UnixMilliCeil is t in Unix milliseconds, rounded up: what waits for it is never early.
+func UnixMilliCeil(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
 
-func stringOf(t amqp.Table, name string) string {
+func String(t amqp.Table, name string) string {
 	s, _ := t[name].(string)
 	return s
 }
 
-// intOf reads a number of any kind, or of digits; 0 for anything else.
-func intOf(t amqp.Table, name string) int64 {
+// Int reads a number of any kind, or of digits; 0 for anything else.
+func Int(t amqp.Table, name string) int64 {
 	switch v := t[name].(type) {
 	case int64:
 		return v
@@ -293,16 +298,16 @@ func tableSize(v any) int {
 	return 9
 }
 
-// copyOf makes a message of a delivery again: the same bytes and headers, and
+// CopyOf makes a message of a delivery again: the same bytes and headers, and
 // Rabbet's own on top. What would send it elsewhere, end it early or be refused
 // is left behind: CC and BCC, the expiration, the user id.
-func copyOf(d *amqp.Delivery, e *contract.Event, own amqp.Table) amqp.Publishing {
+func CopyOf(d *amqp.Delivery, e *contract.Event, own amqp.Table) amqp.Publishing {
 	headers := make(amqp.Table, len(d.Headers)+len(own)+3)
 	maps.Copy(headers, d.Headers)
-	for _, name := range []string{"CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", headerPublish} {
+	for _, name := range []string{"CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", HeaderPublish} {
 		delete(headers, name)
 	}
-	headers[headerKey], headers[headerExchange] = e.Key, e.Exchange
+	headers[HeaderKey], headers[HeaderExchange] = e.Key, e.Exchange
 	maps.Copy(headers, own)
 	fitHeaders(headers)
 	return amqp.Publishing{
@@ -324,6 +329,6 @@ func fitHeaders(headers amqp.Table) {
 			}
 		}
 		delete(headers, largest)
-		headers[headerPrefix+"dropped-header"] = largest[:min(len(largest), maxShort)]
+		headers[headerPrefix+"dropped-header"] = largest[:min(len(largest), MaxShort)]
 	}
 }

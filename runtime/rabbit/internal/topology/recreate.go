@@ -1,4 +1,4 @@
-package rabbit
+package topology
 
 import (
 	"context"
@@ -11,28 +11,28 @@ import (
 	"go.uber.org/zap"
 )
 
-// homePatience is how long a classic queue may take to be declared before its
+// declareTimeout is how long a classic queue may take to be declared before its
 // node is taken to be down.
-const homePatience = 5 * time.Second
+const declareTimeout = 5 * time.Second
 
-// errHomeDown says that a queue cannot be used before its node is back.
-var errHomeDown = errors.New("its node of the RabbitMQ cluster is down: it comes back with that node")
+// ErrNodeDown says that a queue cannot be used before its node is back.
+var ErrNodeDown = errors.New("its node of the RabbitMQ cluster is down: it comes back with that node")
 
-// rehome declares the classic queues of t, each of which lives on one node of
+// RecreateUnreachable declares the classic queues of t, each of which lives on one node of
 // a cluster, also while that node is down. RabbitMQ 4 keeps a declaration
 // waiting then, for more than a minute (probed on 4.0.5 and 4.3.6), but lets
 // such a queue be deleted: it is declared anew, on the node that conn leads
 // to. What it held are calls that nobody will answer, and only their callers'
 // deadlines tell. RabbitMQ 3 lets nobody touch the queue (probed on 3.10.8):
 // that is errHomeDown.
-func (b *Broker) rehome(ctx context.Context, conn *amqp.Connection, t topology) error {
-	for _, q := range t.queues {
-		if t.fixed || q.arguments["x-queue-type"] != "classic" {
+func RecreateUnreachable(ctx context.Context, conn *amqp.Connection, t Part, log *zap.Logger) error {
+	for _, q := range t.Queues {
+		if t.Predeclared || q.Arguments["x-queue-type"] != "classic" {
 			continue
 		}
 		declared := make(chan error, 1)
 		go func() { declared <- q.declareAlone(conn) }() // ends with the connection at the latest
-		patience := time.NewTimer(homePatience)
+		patience := time.NewTimer(declareTimeout)
 		select {
 		case err := <-declared:
 			patience.Stop()
@@ -47,43 +47,43 @@ func (b *Broker) rehome(ctx context.Context, conn *amqp.Connection, t topology) 
 		}
 		// A queue that somebody consumes is only slow to answer.
 		if err := q.deleteUnused(conn); err != nil {
-			b.log.Warn("a queue is slow to answer", zap.String("queue", q.name), zap.Error(err))
+			log.Warn("a queue is slow to answer", zap.String("queue", q.Name), zap.Error(err))
 			continue
 		}
 		if err := q.declareAlone(conn); err != nil {
 			return err
 		}
-		b.log.Warn("moved a queue: its node of the cluster does not answer", zap.String("queue", q.name))
+		log.Warn("moved a queue: its node of the cluster does not answer", zap.String("queue", q.Name))
 	}
 	return nil
 }
 
 // declareAlone declares q on a channel of its own.
-func (q queue) declareAlone(conn *amqp.Connection) error {
+func (q Queue) declareAlone(conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("open a channel to declare queue %q: %w", q.name, err)
+		return fmt.Errorf("open a channel to declare queue %q: %w", q.Name, err)
 	}
 	defer ch.Close()
-	_, err = ch.QueueDeclare(q.name, true, false, false, false, q.arguments)
+	_, err = ch.QueueDeclare(q.Name, true, false, false, false, q.Arguments)
 	if err != nil {
-		return explainDeclare(fmt.Sprintf("queue %q", q.name), err)
+		return explainDeclare(fmt.Sprintf("queue %q", q.Name), err)
 	}
 	return nil
 }
 
-func (q queue) deleteUnused(conn *amqp.Connection) error {
+func (q Queue) deleteUnused(conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("open a channel to delete queue %q: %w", q.name, err)
+		return fmt.Errorf("open a channel to delete queue %q: %w", q.Name, err)
 	}
 	defer ch.Close()
-	_, err = ch.QueueDelete(q.name, true, false, false)
+	_, err = ch.QueueDelete(q.Name, true, false, false)
 	return err
 }
 
-// isHomeDown recognises the refusal of RabbitMQ 3 to use a classic queue whose
+// isNodeDown recognises the refusal of RabbitMQ 3 to use a classic queue whose
 // node is down.
-func isHomeDown(e *amqp.Error) bool {
+func isNodeDown(e *amqp.Error) bool {
 	return e.Code == amqp.NotFound && strings.Contains(e.Reason, "is down or inaccessible")
 }

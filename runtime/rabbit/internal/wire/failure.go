@@ -1,4 +1,4 @@
-package rabbit
+package wire
 
 import (
 	"encoding/json"
@@ -17,8 +17,8 @@ type failure struct {
 	Executed contract.Executed     `json:"executed,omitempty"` // "" means yes: the function answered
 }
 
-// encodeFailure is what e says to a caller.
-func encodeFailure(e *contract.Error) []byte {
+// EncodeFailure is what e says to a caller.
+func EncodeFailure(e *contract.Error) []byte {
 	body, err := json.Marshal(failure{
 		Detail: e.Detail, Fields: e.Fields, AfterMs: e.After.Milliseconds(), Executed: e.Executed,
 	})
@@ -28,9 +28,9 @@ func encodeFailure(e *contract.Error) []byte {
 	return body
 }
 
-// decodeFailure is the error that a reply with this code stands for. A body
+// DecodeFailure is the error that a reply with this code stands for. A body
 // that is no failure, as a foreign worker may send, is left out.
-func decodeFailure(code contract.Code, body []byte) *contract.Error {
+func DecodeFailure(code contract.Code, body []byte) *contract.Error {
 	var f failure
 	if json.Unmarshal(body, &f) != nil || f.AfterMs < 0 || f.AfterMs > int64(maxAfter/time.Millisecond) {
 		f = failure{Detail: "the function failed"}

@@ -1,4 +1,4 @@
-package rabbit
+package wire
 
 import (
 	"bytes"
@@ -11,43 +11,43 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-var someCalls = []wireCall{
-	{tag: "1z", id: "call-1", deadline: 1_700_000_000_123, body: []byte(`{"id":"42"}`)},
-	{tag: "20", body: []byte{}},
+var someCalls = []Call{
+	{Tag: "1z", Id: "call-1", Deadline: 1_700_000_000_123, Body: []byte(`{"id":"42"}`)},
+	{Tag: "20", Body: []byte{}},
 	{
-		tag: "21", id: strings.Repeat("i", 300), contentType: "text/plain", correlation: "first", causation: "before",
-		trace:   contract.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
-		session: []byte(`{"user":"ada"}`),
-		body:    bytes.Repeat([]byte("long "), 1000),
+		Tag: "21", Id: strings.Repeat("i", 300), ContentType: "text/plain", Correlation: "first", Causation: "before",
+		Trace:   contract.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
+		Session: []byte(`{"user":"ada"}`),
+		Body:    bytes.Repeat([]byte("long "), 1000),
 	},
 }
 
-var someReplies = []wireReply{
-	{tag: "1z", run: 1500 * time.Microsecond, body: []byte(`{"ok":true}`)},
-	{tag: "20", code: contract.CodeNotFound, body: []byte(`{"detail":"no profile"}`)},
-	{tag: "21", body: []byte{}},
-	{tag: "22", session: []byte(`{"renew":true}`), body: []byte(`1`)},
+var someReplies = []Reply{
+	{Tag: "1z", Run: 1500 * time.Microsecond, Body: []byte(`{"ok":true}`)},
+	{Tag: "20", Code: contract.CodeNotFound, Body: []byte(`{"detail":"no profile"}`)},
+	{Tag: "21", Body: []byte{}},
+	{Tag: "22", Session: []byte(`{"renew":true}`), Body: []byte(`1`)},
 }
 
 func TestFrameKeepsWhatWasPutIn(t *testing.T) {
-	calls, err := decodeCalls(encodeCalls(someCalls))
+	calls, err := DecodeCalls(EncodeCalls(someCalls))
 	if err != nil || !reflect.DeepEqual(calls, someCalls) {
 		t.Errorf("calls: got %+v, %v; want %+v", calls, err, someCalls)
 	}
-	replies, err := decodeReplies(encodeReplies(someReplies))
+	replies, err := DecodeReplies(EncodeReplies(someReplies))
 	if err != nil || !reflect.DeepEqual(replies, someReplies) {
 		t.Errorf("replies: got %+v, %v; want %+v", replies, err, someReplies)
 	}
 }
 
 func TestFrameCutShortOrLengthenedIsRefused(t *testing.T) {
-	for name, frame := range map[string][]byte{"calls": encodeCalls(someCalls), "replies": encodeReplies(someReplies)} {
+	for name, frame := range map[string][]byte{"calls": EncodeCalls(someCalls), "replies": EncodeReplies(someReplies)} {
 		decode := func(b []byte) error {
 			if name == "calls" {
-				_, err := decodeCalls(b)
+				_, err := DecodeCalls(b)
 				return err
 			}
-			_, err := decodeReplies(b)
+			_, err := DecodeReplies(b)
 			return err
 		}
 		for n := range frame {
@@ -77,8 +77,8 @@ func TestFrameIsReadByLaterAndEarlierVersions(t *testing.T) {
 		}
 		frame := startFrame(0, 1)
 		frame[1] = 0x80 // a flag that we do not know
-		replies, err := decodeReplies(appendRecord(frame, head, []byte("body")))
-		want := []wireReply{{tag: "tag", run: 7 * time.Microsecond, session: want, body: []byte("body")}}
+		replies, err := DecodeReplies(appendRecord(frame, head, []byte("body")))
+		want := []Reply{{Tag: "tag", Run: 7 * time.Microsecond, Session: want, Body: []byte("body")}}
 		if err != nil || !reflect.DeepEqual(replies, want) {
 			t.Errorf("got %+v, %v; want %+v", replies, err, want)
 		}
@@ -86,8 +86,8 @@ func TestFrameIsReadByLaterAndEarlierVersions(t *testing.T) {
 }
 
 func FuzzFrame(f *testing.F) {
-	f.Add(encodeCalls(someCalls))
-	f.Add(encodeReplies(someReplies))
+	f.Add(EncodeCalls(someCalls))
+	f.Add(EncodeReplies(someReplies))
 	f.Add([]byte{})
 	f.Add([]byte{1, 0, 0})
 	f.Add([]byte{1, 1, 1, 0, 0})
@@ -95,14 +95,14 @@ func FuzzFrame(f *testing.F) {
 	f.Add(append([]byte{1, 0, 1}, bytes.Repeat([]byte{0xff}, 20)...))
 	f.Add([]byte{1, 0, 1, 11, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0})
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		if calls, err := decodeCalls(frame); err == nil {
-			again, err := decodeCalls(encodeCalls(calls))
+		if calls, err := DecodeCalls(frame); err == nil {
+			again, err := DecodeCalls(EncodeCalls(calls))
 			if err != nil || !reflect.DeepEqual(again, calls) {
 				t.Errorf("calls: got %+v, %v; want %+v", again, err, calls)
 			}
 		}
-		if replies, err := decodeReplies(frame); err == nil {
-			again, err := decodeReplies(encodeReplies(replies))
+		if replies, err := DecodeReplies(frame); err == nil {
+			again, err := DecodeReplies(EncodeReplies(replies))
 			if err != nil || !reflect.DeepEqual(again, replies) {
 				t.Errorf("replies: got %+v, %v; want %+v", again, err, replies)
 			}
@@ -115,12 +115,12 @@ func TestFailureKeepsWhatTheCallerMayKnow(t *testing.T) {
 		Code: contract.CodeInvalid, Detail: "the input does not fit", Fields: []contract.FieldError{{Pointer: "/email", Detail: "no @"}},
 		After: 1500 * time.Millisecond, Executed: contract.ExecutedNo, Cause: errFrameShort, Stack: []byte("secret"),
 	}
-	got := decodeFailure(e.Code, encodeFailure(e))
+	got := DecodeFailure(e.Code, EncodeFailure(e))
 	want := &contract.Error{Code: e.Code, Detail: e.Detail, Fields: e.Fields, After: e.After, Executed: e.Executed}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := decodeFailure(contract.Code(strings.Repeat("x", 65)), []byte("rubbish")); got.Code != contract.CodeInternal || got.Detail == "" {
+	if got := DecodeFailure(contract.Code(strings.Repeat("x", 65)), []byte("rubbish")); got.Code != contract.CodeInternal || got.Detail == "" {
 		t.Errorf("rubbish: got %+v, want code internal with some detail", got)
 	}
 }

@@ -1,0 +1,37 @@
+package topology
+
+import (
+	"errors"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// ConsumeOwnQueue binds a queue of this connection's own to the exchange, and
+// consumes from it. It is bounded: when nobody keeps up, the oldest go.
+func (n Names) ConsumeOwnQueue(ch *amqp.Channel, exchange, key string) (<-chan amqp.Delivery, error) {
+	q, err := ch.QueueDeclare("", false, true, true, false, amqp.Table{"x-queue-type": "classic", "x-max-length": int64(10_000)})
+	if err != nil {
+		return nil, n.ExplainOwnQueue(err)
+	}
+	if err := BindQueue(ch, q.Name, key, exchange); err != nil {
+		return nil, err
+	}
+	if err := ch.Qos(256, 0, false); err != nil {
+		return nil, fmt.Errorf("set the prefetch: %w", err)
+	}
+	deliveries, err := ch.Consume(q.Name, "", false, true, false, false, nil)
+	if err != nil {
+		return nil, fmt.Errorf("consume from %q: %w", q.Name, err)
+	}
+	return deliveries, nil
+}
+
+// ExplainOwnQueue says why the broker did not let a process have a queue for
+// itself: for replies, or for broadcasts.
+func (n Names) ExplainOwnQueue(err error) error {
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.AccessRefused {
+		return fmt.Errorf("declare a queue of this process's own: the broker user has no permission (%s): every process needs it, grant the user configure permission on %s", e.Reason, n.ownQueues())
+	}
+	return explainDeclare("a queue of this process's own", err)
+}

@@ -1,0 +1,47 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
+)
+
+// DeclareSource makes sure that the exchange exists that a function listens on:
+// as it stands, or as a topic exchange.
+func DeclareSource(ctx context.Context, l *connection.Connection, n Names, source string) error {
+	if source == n.Events() || n.Predeclared {
+		return nil
+	}
+	t := n.Source(source)
+	err := l.Declare(ctx, t.CheckExists)
+	if e, ok := errors.AsType[*amqp.Error](err); !ok || e.Code != amqp.NotFound {
+		return err
+	}
+	return l.Declare(ctx, t.Declare)
+}
+
+// CheckSource fails if the foreign exchange that fn listens on is of the type
+// that takes its patterns for plain keys. Only a declaration can tell.
+func CheckSource(ctx context.Context, l *connection.Connection, n Names, fn *contract.Descriptor) error {
+	i := slices.IndexFunc(fn.Keys, func(key string) bool { return strings.ContainsAny(key, "*#") })
+	if fn.Exchange == "" || fn.Exchange == n.Events() || i < 0 || n.Predeclared {
+		return nil
+	}
+	err := l.Declare(ctx, n.Source(fn.Exchange).Declare)
+	e, ok := errors.AsType[*amqp.Error](err)
+	if !ok {
+		return err
+	}
+	if d, ok := ParseDrift(e.Reason); !ok || d.Argument != "type" || d.Found != amqp.ExchangeDirect {
+		return nil // it is used as it stands
+	}
+	return &declareError{fmt.Sprintf("exchange %q is a direct one, where nothing has the key %q: make it a topic exchange, or name keys without patterns", fn.Exchange, fn.Keys[i]), e}
+}
