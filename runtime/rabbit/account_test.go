@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -259,7 +260,7 @@ func (a *account) bury(t testing.TB, url, queue string) (stop func()) {
 	burying.Go(func() {
 		for d := range letters {
 			if !strings.HasSuffix(d.MessageId, failsAlways) {
-				t.Errorf("%s: %s is a dead letter (%s: %s)", a.name, d.MessageId, wire.String(d.Headers, headerDeadReason), wire.String(d.Headers, headerDeadError))
+				t.Errorf("%s: %s is a dead letter (%s: %s)", a.name, d.MessageId, wire.String(d.Headers, deadletter.HeaderDeadReason), wire.String(d.Headers, deadletter.HeaderDeadError))
 			}
 			a.buried(d.MessageId)
 		}

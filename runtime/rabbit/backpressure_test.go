@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/caller"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
@@ -103,11 +106,11 @@ func TestUnconfirmedBytesAreBounded(t *testing.T) {
 			t.Errorf("got %v (executed %q), want unconfirmed, or unavailable", err, executedOf(err))
 		}
 	}
-	if want := cap(outcomes) - maxUnconfirmed/len(body); unsent != want {
+	if want := cap(outcomes) - publish.MaxUnconfirmed/len(body); unsent != want {
 		t.Errorf("%d of %d publishes of 8 MiB were not sent, want %d", unsent, cap(outcomes), want)
 	}
-	if grown := heap() - before; grown > 2*maxUnconfirmed {
-		t.Errorf("the heap has grown by %d MiB, want at most about the %d MiB that may be under way", grown>>20, maxUnconfirmed>>20)
+	if grown := heap() - before; grown > 2*publish.MaxUnconfirmed {
+		t.Errorf("the heap has grown by %d MiB, want at most about the %d MiB that may be under way", grown>>20, publish.MaxUnconfirmed>>20)
 	}
 	p.hole()
 }
@@ -124,18 +127,10 @@ func TestWaitingCallsAreBounded(t *testing.T) {
 			t.Errorf("%s: got %v with After %v after %v, want it at once", what, e, e.After, time.Since(began))
 		}
 	}
-	set := func(waiting, bytes int) {
-		b.caller.mu.Lock()
-		defer b.caller.mu.Unlock()
-		clear(b.caller.waiting)
-		for i := range waiting {
-			b.caller.waiting[fmt.Sprint("filler ", i)] = &waiter{outcome: make(chan outcome, 1)}
-		}
-		b.caller.bytes = bytes
-	}
-	set(maxWaiting, 0)
+	set := b.caller.FillForTest
+	set(caller.MaxPending, 0)
 	refused("calls")
-	set(0, maxWaitingBytes)
+	set(0, caller.MaxPendingBytes)
 	refused("bytes")
 	set(0, 0)
 	_, err := b.Call(t.Context(), contract.Call{Key: "nobody", Body: []byte("{}")})

@@ -16,8 +16,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/caller"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/delay"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/presence"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
@@ -35,11 +40,13 @@ type Broker struct {
 	work    *connection.Connection // of request functions: a blocked one must not hold back the acks of consume
 	all     []*connection.Connection
 
-	directory contract.Directory
-	publisher *publisher
-	delays    *delays
-	caller    *caller
-	system    *system
+	directory   contract.Directory
+	publisher   *publish.Publisher
+	events      *publish.Events
+	deadLetters *deadletter.Store
+	delays      *delay.Delays
+	caller      *caller.Caller
+	presence    *presence.Presence
 
 	stop    context.CancelFunc // ends the parts
 	parts   sync.WaitGroup
@@ -61,8 +68,25 @@ func Open(cfg Config) (*Broker, error) {
 		publish: connection.New(cfg.connection(), "publish"), consume: connection.New(cfg.connection(), "consume"),
 		calls: connection.New(cfg.connection(), "call"), work: connection.New(cfg.connection(), "work"),
 	}
-	b.publisher, b.system, b.caller = newPublisher(b, "publish", true), newSystem(b), newCaller(b)
-	b.delays = newDelays(b)
+	b.publisher = publish.New(publish.Config{Connection: b.publish, Name: "publish", Needs: b.names.Common()})
+	b.events = publish.NewEvents(b.publisher, b.consume, b.names, &b.directory)
+	b.deadLetters = deadletter.New(deadletter.Config{
+		Names: b.names, Process: cfg.Process, Consume: b.consume, Publisher: b.publisher, Directory: &b.directory,
+	})
+	b.presence = presence.New(presence.Config{
+		Names: b.names, Process: cfg.Process, NoBatch: cfg.NoBatch, Publish: b.publish, Consume: b.consume,
+		Directory: &b.directory, OnWorkersLost: func(workers []string) { b.caller.WorkersLost(workers) },
+		CheckInterval: cfg.broadcastCheck, Log: cfg.Log,
+	})
+	b.caller = caller.New(caller.Config{
+		Names: b.names, Process: cfg.Process, NoBatch: cfg.NoBatch, Connection: b.calls, Publish: b.publish,
+		Directory: &b.directory, Broadcast: b.presence.Broadcast, Health: b.Health, Log: cfg.Log,
+	})
+	b.delays = delay.New(delay.Config{
+		Names: b.names, Connection: cfg.connection(), Publish: b.publish, Consume: b.consume, Directory: &b.directory,
+		DeadLetters: b.deadLetters, Broadcast: b.presence.Broadcast, Listen: b.presence.Listen,
+		CheckInterval: cfg.tierCheckInterval, Pace: cfg.copyPace, Log: cfg.Log,
+	})
 	plugged, unplug := context.WithCancel(context.Background())
 	b.unplug = unplug
 	b.all = []*connection.Connection{b.publish, b.consume, b.calls, b.work}
@@ -73,10 +97,10 @@ func Open(cfg Config) (*Broker, error) {
 
 	running, stop := context.WithCancel(plugged)
 	b.stop = stop
-	b.parts.Go(func() { b.publisher.run(running) })
-	b.parts.Go(func() { b.delays.run(running) })
-	b.parts.Go(func() { b.system.run(running) })
-	b.parts.Go(func() { b.caller.run(running) })
+	b.parts.Go(func() { b.publisher.Run(running) })
+	b.parts.Go(func() { b.delays.Run(running) })
+	b.parts.Go(func() { b.presence.Run(running) })
+	b.parts.Go(func() { b.caller.Run(running) })
 	return b, nil
 }
 
@@ -111,8 +135,8 @@ func (b *Broker) Ready(ctx context.Context) error {
 		}
 	}
 	select {
-	case <-b.system.heard:
-		return b.caller.ready(ctx)
+	case <-b.presence.Discovered:
+		return b.caller.Ready(ctx)
 	case <-ctx.Done():
 		if err := b.Health(); err != nil {
 			return fmt.Errorf("broker not ready: %w", err)
@@ -121,10 +145,22 @@ func (b *Broker) Ready(ctx context.Context) error {
 	}
 }
 
+// Publish returns nil once the broker has confirmed the event and did not
+// return it: it stands, safe, in every queue bound to its key. It fails with
+// ErrUnroutable (no queue is bound; where a live function listens to the key,
+// 0.3 s after the first try), ErrBlocked (the broker is short of memory
+// or disk), ErrUnavailable (no connection within 5 s, or ctx) or ErrInvalid; of
+// these nothing was taken. With ErrRefused a queue is full, and others may have
+// taken it, or the user may not publish there: its Executed says which. With
+// ErrUnconfirmed it may have been taken. Waiting ends with ctx always.
+func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
+	return b.events.Publish(ctx, e)
+}
+
 // Call calls the function that answers r's key and returns its reply. Every
 // error is an *contract.Error; see contract.Broker.
 func (b *Broker) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
-	return b.caller.call(ctx, r)
+	return b.caller.Call(ctx, r)
 }
 
 // Broadcast sends body to every process on the namespace that listens to the
@@ -133,13 +169,13 @@ func (b *Broker) Broadcast(ctx context.Context, topic string, body []byte) error
 	if err := ctx.Err(); err != nil {
 		return &contract.Error{Code: contract.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: contract.ExecutedNo}
 	}
-	return b.system.broadcast(topic, body)
+	return b.presence.Broadcast(topic, body)
 }
 
 // Listen calls fn with the body of each broadcast on the topic, one at a time,
 // until stop is called. fn must be quick.
 func (b *Broker) Listen(topic string, fn func(body []byte)) (stop func()) {
-	return b.system.listen(topic, fn)
+	return b.presence.Listen(topic, fn)
 }
 
 // Health returns nil, or what is wrong now in one sentence.
@@ -150,4 +186,16 @@ func (b *Broker) Health() error {
 		}
 	}
 	return nil
+}
+
+// DeadLetterCounts lists the functions that have dead letters: of those that ever
+// had a queue for them, and of those in also.
+func (b *Broker) DeadLetterCounts(ctx context.Context, also ...string) ([]contract.DeadLetterCount, error) {
+	return b.deadLetters.Counts(ctx, also...)
+}
+
+// VisitDeadLetters calls visit with each of the function's dead letters, oldest
+// first, and does what it returns; see contract.DeadLetters.
+func (b *Broker) VisitDeadLetters(ctx context.Context, function string, visit func(*contract.DeadLetter) (contract.DeadLetterAction, error)) error {
+	return b.deadLetters.Visit(ctx, function, visit)
 }

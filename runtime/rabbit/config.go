@@ -27,12 +27,12 @@ type Config struct {
 	// before each attempt to connect: rotated credentials take effect then.
 	URLFrom func() (string, error)
 
-	pace         connection.Pace // of connecting again; 100 ms to 5 s
-	hearing      time.Duration   // how often to look whether broadcasts are heard; as often as workers announce themselves
-	declaring    time.Duration   // how often to declare again what functions need; 10 s
-	watching     time.Duration   // how often to look for delay tiers that hold events for too long; 5 s
-	copyPace     connection.Pace // of publishing a copy again that the broker did not take; 100 ms to 30 s
-	copyPatience time.Duration   // how long a delivery is held whose copy the broker does not take; 10 min
+	pace              connection.Pace // of connecting again; 100 ms to 5 s
+	broadcastCheck    time.Duration   // how often to look whether broadcasts are heard; as often as workers announce themselves
+	redeclareInterval time.Duration   // how often to declare again what functions need; 10 s
+	tierCheckInterval time.Duration   // how often to look for delay tiers that hold events for too long; 5 s
+	copyPace          connection.Pace // of publishing a copy again that the broker did not take; 100 ms to 30 s
+	copyPatience      time.Duration   // how long a delivery is held whose copy the broker does not take; 10 min
 }
 
 func (c Config) withDefaults() Config {
@@ -40,9 +40,9 @@ func (c Config) withDefaults() Config {
 	c.Process = cmp.Or(c.Process, contract.NewID())
 	c.Grace = cmp.Or(c.Grace, 25*time.Second)
 	c.pace = cmp.Or(c.pace, connection.Pace{First: 100 * time.Millisecond, Longest: 5 * time.Second})
-	c.hearing = cmp.Or(c.hearing, contract.AnnounceInterval)
-	c.declaring = cmp.Or(c.declaring, 10*time.Second)
-	c.watching = cmp.Or(c.watching, 5*time.Second)
+	c.broadcastCheck = cmp.Or(c.broadcastCheck, contract.AnnounceInterval)
+	c.redeclareInterval = cmp.Or(c.redeclareInterval, 10*time.Second)
+	c.tierCheckInterval = cmp.Or(c.tierCheckInterval, 5*time.Second)
 	c.copyPace = cmp.Or(c.copyPace, connection.Pace{First: 100 * time.Millisecond, Longest: 30 * time.Second})
 	c.copyPatience = cmp.Or(c.copyPatience, 10*time.Minute) // well below the broker's consumer_timeout of 30 min
 	if c.Observe == nil {

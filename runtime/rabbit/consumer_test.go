@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/consumer"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -65,12 +67,12 @@ func TestDeadLetterKeepsBytesAndHeaders(t *testing.T) {
 	if deep, ok := d.Headers["deep"].(amqp.Table); !ok || len(deep) != 1 {
 		t.Errorf("header deep: got %v, want it as it was published", d.Headers["deep"])
 	}
-	for name, want := range map[string]string{headerDeadReason: "permanent", headerDeadError: "permanent: never", wire.HeaderKey: "invalid.run", headerDeadWorker: b.cfg.Process} {
+	for name, want := range map[string]string{deadletter.HeaderDeadReason: "permanent", deadletter.HeaderDeadError: "permanent: never", wire.HeaderKey: "invalid.run", deadletter.HeaderDeadWorker: b.cfg.Process} {
 		if got := wire.String(d.Headers, name); got != want {
 			t.Errorf("header %s: got %q, want %q", name, got, want)
 		}
 	}
-	if got := wire.Int(d.Headers, headerDeadAttempts); got != 1 {
+	if got := wire.Int(d.Headers, deadletter.HeaderDeadAttempts); got != 1 {
 		t.Errorf("attempts: got %d, want 1", got)
 	}
 }
@@ -85,10 +87,10 @@ func TestPanicsUseUpAttempts(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := deadLetter(t, b, "broken")
-	if got := wire.Int(d.Headers, headerDeadAttempts); got != 3 || ran.Load() != 3 {
+	if got := wire.Int(d.Headers, deadletter.HeaderDeadAttempts); got != 3 || ran.Load() != 3 {
 		t.Errorf("attempts: header says %d, the function ran %d times, want 3", got, ran.Load())
 	}
-	if got := wire.String(d.Headers, headerDeadStack); !strings.Contains(got, "consumer_test.go") {
+	if got := wire.String(d.Headers, deadletter.HeaderDeadStack); !strings.Contains(got, "consumer_test.go") {
 		t.Errorf("stack: got %q, want the place of the panic", got)
 	}
 }
@@ -130,8 +132,8 @@ func TestHugeHeadersReachTheDeadLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := deadLetter(t, b, "picky")
-	if d.MessageId != "huge" || d.Headers["small"] != "kept" || wire.String(d.Headers, headerDeadReason) != "invalid" {
-		t.Errorf("got %q with reason %q, want the message with its reason", d.MessageId, wire.String(d.Headers, headerDeadReason))
+	if d.MessageId != "huge" || d.Headers["small"] != "kept" || wire.String(d.Headers, deadletter.HeaderDeadReason) != "invalid" {
+		t.Errorf("got %q with reason %q, want the message with its reason", d.MessageId, wire.String(d.Headers, deadletter.HeaderDeadReason))
 	}
 }
 
@@ -336,7 +338,7 @@ func TestEventsOfANewKeyWaitForTheNewVersion(t *testing.T) {
 		}
 	}
 	// The old worker is free for what it knows meanwhile.
-	time.Sleep(2 * passOnPause)
+	time.Sleep(2 * consumer.YieldPause)
 	if err := old.Publish(t.Context(), contract.Event{Key: "is.wanted", ID: "old"}); err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +386,7 @@ func TestRolledBackVersionHoldsUpNothing(t *testing.T) {
 
 // A binding that somebody deletes comes back; the broker tells nobody of it.
 func TestDeletedBindingComesBack(t *testing.T) {
-	b := openBroker(t, func(c *Config) { c.declaring = 200 * time.Millisecond })
+	b := openBroker(t, func(c *Config) { c.redeclareInterval = 200 * time.Millisecond })
 	ran := make(chan string, 10)
 	serve(t, b, onEvent("listener", "a.b", func(_ context.Context, e *contract.Event) error { ran <- e.ID; return nil }))
 	if err := foreignChannel(t).QueueUnbind(b.names.EventQueue("listener"), "a.b", b.names.Events(), nil); err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 
@@ -45,7 +46,7 @@ func buried(t testing.TB, b *Broker, function string, n int) {
 		var err error
 		if confirms[i], err = ch.PublishWithDeferredConfirm(b.names.Dead(), function, true, false, amqp.Publishing{
 			MessageId: strconv.Itoa(i), DeliveryMode: amqp.Persistent, Body: fmt.Appendf(nil, `{"n":%d}`, i),
-			Headers: amqp.Table{headerDeadReason: "permanent", headerDeadError: "permanent: never", headerDeadAttempts: int64(3)},
+			Headers: amqp.Table{deadletter.HeaderDeadReason: "permanent", deadletter.HeaderDeadError: "permanent: never", deadletter.HeaderDeadAttempts: int64(3)},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -61,14 +62,14 @@ func buried(t testing.TB, b *Broker, function string, n int) {
 // size of the first window and the bytes of each may be given.
 func lookThrough(t testing.TB, b *Broker, function string, windows ...int) (ids []string) {
 	t.Helper()
-	w := newBrowser(b.consume, b.names.DeadQueue(function), func(_ context.Context, d *amqp.Delivery) (handling, error) {
+	w := deadletter.NewBrowser(b.consume, b.names.DeadQueue(function), func(_ context.Context, d *amqp.Delivery) (deadletter.Disposition, error) {
 		ids = append(ids, d.MessageId)
-		return handling{}, nil
+		return deadletter.Disposition{}, nil
 	})
 	if len(windows) == 2 {
-		w.window, w.budget = windows[0], windows[1]
+		w.Window, w.Budget = windows[0], windows[1]
 	}
-	if err := w.run(within(t, 60*time.Second)); err != nil {
+	if err := w.Run(within(t, 60*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	return ids
@@ -99,14 +100,14 @@ func TestLookingLosesAndReordersNothing(t *testing.T) {
 	}
 	// Windows of one letter, and of three of which the last is not full: several
 	// channels.
-	buried(t, b, "large", 4*windowsPerChannel)
-	buried(t, b, "larger", 3*3*windowsPerChannel+1)
+	buried(t, b, "large", 4*deadletter.WindowsPerChannel)
+	buried(t, b, "larger", 3*3*deadletter.WindowsPerChannel+1)
 	for range 5 {
-		if ids := lookThrough(t, b, "large", 1, 1); !slices.Equal(ids, numbered(4*windowsPerChannel)) {
-			t.Fatalf("got %v, want %d letters in order", ids, 4*windowsPerChannel)
+		if ids := lookThrough(t, b, "large", 1, 1); !slices.Equal(ids, numbered(4*deadletter.WindowsPerChannel)) {
+			t.Fatalf("got %v, want %d letters in order", ids, 4*deadletter.WindowsPerChannel)
 		}
-		if ids := lookThrough(t, b, "larger", 3, 27); !slices.Equal(ids, numbered(3*3*windowsPerChannel+1)) {
-			t.Fatalf("got %v, want %d letters in order", ids, 3*3*windowsPerChannel+1)
+		if ids := lookThrough(t, b, "larger", 3, 27); !slices.Equal(ids, numbered(3*3*deadletter.WindowsPerChannel+1)) {
+			t.Fatalf("got %v, want %d letters in order", ids, 3*3*deadletter.WindowsPerChannel+1)
 		}
 	}
 }
@@ -312,17 +313,17 @@ func TestReplayIsCutOff(t *testing.T) {
 	runs := serveReplayed(t, b, "cut", n)
 	operator := openBroker(t, func(c *Config) { c.Namespace = b.cfg.Namespace })
 	conn, seen := operator.consume.Await(t.Context()).AMQP, 0
-	err := newBrowser(operator.consume, b.names.DeadQueue("cut"), func(ctx context.Context, d *amqp.Delivery) (handling, error) {
-		l := letterOf(b.names, d, "cut")
-		remove, err := operator.unbury(ctx, d, &l, contract.ActionReplay)
+	err := deadletter.NewBrowser(operator.consume, b.names.DeadQueue("cut"), func(ctx context.Context, d *amqp.Delivery) (deadletter.Disposition, error) {
+		l := deadletter.Read(b.names, d, "cut")
+		remove, err := operator.deadLetters.PublishCopy(ctx, d, &l, contract.ActionReplay)
 		if seen++; seen < n/2 {
-			return handling{remove: remove}, err
+			return deadletter.Disposition{Remove: remove}, err
 		}
-		return handling{remove: func() error {
+		return deadletter.Disposition{Remove: func() error {
 			_ = conn.CloseDeadline(time.Now())
 			return remove()
 		}}, err
-	}).run(t.Context())
+	}).Run(t.Context())
 	if err == nil {
 		t.Error("the cut: got nil, want an error")
 	}
@@ -336,7 +337,7 @@ func TestReplayIsCutOff(t *testing.T) {
 	if gone < n/2+1 || gone > n {
 		t.Errorf("%d letters were left after the cut, want more than half of %d", gone, n)
 	}
-	runs.balance(t, n, firstWindow)
+	runs.balance(t, n, deadletter.FirstWindow)
 	if ids := lookThrough(t, b, "cut"); len(ids) > 0 {
 		t.Errorf("left behind: got %v, want nothing", ids)
 	}
@@ -371,7 +372,7 @@ func TestReplayIsKilled(t *testing.T) {
 			t.Fatal("the replay was over before the kill")
 		}
 	}
-	runs.balance(t, n, kills*firstWindow)
+	runs.balance(t, n, kills*deadletter.FirstWindow)
 	if ids := lookThrough(t, b, "saved"); len(ids) > 0 {
 		t.Errorf("%d letters are left behind", len(ids))
 	}
@@ -454,7 +455,7 @@ func TestRegisterThatTakesNothingYet(t *testing.T) {
 	if err != nil || !first.Wait() {
 		t.Fatalf("fill the register: %v", err)
 	}
-	if err := b.registerDead(t.Context(), "late"); err != nil {
+	if err := b.deadLetters.Register(t.Context(), "late"); err != nil {
 		t.Fatal(err)
 	}
 	d, ok, err := ch.Get(b.names.DeadFunctions(), true)

@@ -10,19 +10,20 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/delay"
 )
 
 func TestTierFor(t *testing.T) {
 	for _, c := range []struct{ wait, slack, want time.Duration }{
-		{time.Millisecond, grain, 100 * time.Millisecond}, {100 * time.Millisecond, grain, 100 * time.Millisecond},
-		{101 * time.Millisecond, grain, 125 * time.Millisecond}, {100 * time.Millisecond, 0, 100 * time.Millisecond},
-		{150 * time.Millisecond, 0, 125 * time.Millisecond}, {1901 * time.Millisecond, grain, 2 * time.Second},
-		{1900 * time.Millisecond, grain, 2 * time.Second}, {1899 * time.Millisecond, grain, 1600 * time.Millisecond},
-		{1900 * time.Millisecond, 190 * time.Millisecond, 2 * time.Second}, {45 * time.Second, grain, 30 * time.Second},
-		{23 * time.Hour, grain, 4 * time.Hour}, {30 * 24 * time.Hour, grain, 24 * time.Hour},
+		{time.Millisecond, delay.Precision, 100 * time.Millisecond}, {100 * time.Millisecond, delay.Precision, 100 * time.Millisecond},
+		{101 * time.Millisecond, delay.Precision, 125 * time.Millisecond}, {100 * time.Millisecond, 0, 100 * time.Millisecond},
+		{150 * time.Millisecond, 0, 125 * time.Millisecond}, {1901 * time.Millisecond, delay.Precision, 2 * time.Second},
+		{1900 * time.Millisecond, delay.Precision, 2 * time.Second}, {1899 * time.Millisecond, delay.Precision, 1600 * time.Millisecond},
+		{1900 * time.Millisecond, 190 * time.Millisecond, 2 * time.Second}, {45 * time.Second, delay.Precision, 30 * time.Second},
+		{23 * time.Hour, delay.Precision, 4 * time.Hour}, {30 * 24 * time.Hour, delay.Precision, 24 * time.Hour},
 	} {
-		if got := tierFor(c.wait, c.slack); got.length() != c.want {
-			t.Errorf("tierFor(%v, %v): got %s, want %v", c.wait, c.slack, got.name(), c.want)
+		if got := delay.TierFor(c.wait, c.slack); got.Length() != c.want {
+			t.Errorf("tierFor(%v, %v): got %s, want %v", c.wait, c.slack, got.Name(), c.want)
 		}
 	}
 }
@@ -30,14 +31,14 @@ func TestTierFor(t *testing.T) {
 // The names of tiers are read again by other processes, and differ from those of
 // earlier versions, which ended with a unit.
 func TestTierNames(t *testing.T) {
-	for _, want := range delayTiers {
-		if got, ok := parseTier(want.name()); !ok || got != want {
-			t.Errorf("parseTier(%q): got %v, %v", want.name(), got.length(), ok)
+	for _, want := range delay.Tiers {
+		if got, ok := delay.ParseTier(want.Name()); !ok || got != want {
+			t.Errorf("parseTier(%q): got %v, %v", want.Name(), got.Length(), ok)
 		}
 	}
 	for _, name := range []string{"", "2s", "101", "-100", "0"} {
-		if got, ok := parseTier(name); ok {
-			t.Errorf("parseTier(%q): got %v, want none", name, got.length())
+		if got, ok := delay.ParseTier(name); ok {
+			t.Errorf("parseTier(%q): got %v, want none", name, got.Length())
 		}
 	}
 }
@@ -47,8 +48,8 @@ func TestTierNames(t *testing.T) {
 func TestRetryWaitsOnce(t *testing.T) {
 	for range 2000 {
 		wait := 100*time.Millisecond + rand.N(9900*time.Millisecond)
-		slack := time.Duration(retrySlack * float64(wait))
-		if length := tierFor(wait, slack).length(); length < wait || length > wait+slack {
+		slack := time.Duration(delay.RetrySlack * float64(wait))
+		if length := delay.TierFor(wait, slack).Length(); length < wait || length > wait+slack {
 			t.Errorf("%v: got a tier of %v", wait, length)
 		}
 	}
@@ -60,17 +61,17 @@ func TestLongDelays(t *testing.T) {
 	const hop = 20 * time.Millisecond // the way through the broker
 	most := 0
 	for _, wait := range append([]time.Duration{
-		0, 1, time.Millisecond, grain - 1, grain, grain + 1, 199 * time.Millisecond, 999 * time.Millisecond,
+		0, 1, time.Millisecond, delay.Precision - 1, delay.Precision, delay.Precision + 1, 199 * time.Millisecond, 999 * time.Millisecond,
 		59 * time.Second, 23*time.Hour + 59*time.Minute + 59*time.Second, contract.MaxDelay - 1, contract.MaxDelay,
 	}, randomDelays(2000, contract.MaxDelay)...) {
 		waited, hops := time.Duration(0), 0
 		for waited < wait {
-			length := tierFor(wait-waited, grain).length()
+			length := delay.TierFor(wait-waited, delay.Precision).Length()
 			waited += length + hop
 			hops++
 		}
-		if late := waited - wait; late > grain+hop {
-			t.Errorf("%v: late by %v after %d hops, want at most %v", wait, late, hops, grain+hop)
+		if late := waited - wait; late > delay.Precision+hop {
+			t.Errorf("%v: late by %v after %d hops, want at most %v", wait, late, hops, delay.Precision+hop)
 		}
 		most = max(most, hops)
 	}
@@ -168,9 +169,9 @@ func TestDelays(t *testing.T) {
 	c.lateness()
 	c.publish(b, randomDelays(300, 3*time.Second))
 	late := c.lateness()
-	t.Logf("late: median %v, 90 %% within %v, all within %v (grain %v)", late[150], late[270], late[299], grain)
+	t.Logf("late: median %v, 90 %% within %v, all within %v (grain %v)", late[150], late[270], late[299], delay.Precision)
 	if late[299] > 30*time.Second { // a busy machine is allowed for
-		t.Errorf("late by %v, want about %v", late[299], grain)
+		t.Errorf("late by %v, want about %v", late[299], delay.Precision)
 	}
 }
 
@@ -180,11 +181,11 @@ func TestDelaysSurviveABrokerRestart(t *testing.T) {
 	c := &clocked{t: t}
 	b := openBroker(t, func(c *Config) { c.URL = node.URL() })
 	serve(t, b, onEvent("late", "late.run", c.take))
-	for _, tier := range delayTiers {
-		if tier.length() > 10*time.Second { // no more will be used
+	for _, tier := range delay.Tiers {
+		if tier.Length() > 10*time.Second { // no more will be used
 			break
 		}
-		if err := b.delays.tiers.ensure(t.Context(), tier); err != nil {
+		if err := b.delays.EnsureTier(t.Context(), tier); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/delay"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 
@@ -23,7 +24,7 @@ func TestEventsOfAFunctionThatIsNoMore(t *testing.T) {
 	serve(t, b, counted(a, "stays.here", 4), function("gone", nil)) // a request function now
 	const n = 40                                                    // more than the broker dead-letters at once
 	for i := range n {
-		if err := b.delays.delay(t.Context(), b.names.EventQueue("gone"), time.Second, 0, amqp.Publishing{
+		if err := b.delays.Delay(t.Context(), b.names.EventQueue("gone"), time.Second, 0, amqp.Publishing{
 			MessageId: strconv.Itoa(i), DeliveryMode: amqp.Persistent, Body: []byte(`{"n":1}`),
 			Headers: amqp.Table{wire.HeaderKey: "gone.now", wire.HeaderExchange: b.names.Events(), wire.HeaderAttempt: int64(3)},
 		}); err != nil {
@@ -116,7 +117,7 @@ func TestForeignDelay(t *testing.T) {
 	b := openBroker(t)
 	got := make(chan contract.Event, 10)
 	serve(t, b, onEvent("foreign", "foreign.run", func(_ context.Context, e *contract.Event) error { got <- *e; return nil }))
-	if err := b.delays.tiers.ensure(t.Context(), tier(100*time.Millisecond)); err != nil {
+	if err := b.delays.EnsureTier(t.Context(), delay.Tier(100*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	ch := foreignChannel(t)

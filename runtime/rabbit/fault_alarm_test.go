@@ -186,7 +186,7 @@ func TestStopDuringAlarm(t *testing.T) {
 func TestAlarmForgetsNoWorker(t *testing.T) {
 	n := ownNode(t)
 	cfg := faultConfig(t, n)
-	cfg.hearing = 100 * time.Millisecond
+	cfg.broadcastCheck = 100 * time.Millisecond
 	b := startCaller(t, cfg)
 	worker, _ := startWorker(t, cfg, []*Broker{b}, function("echo", echo))
 	ctl(t, n, "set_vm_memory_high_watermark", "0.000001")
@@ -204,7 +204,7 @@ func TestAlarmForgetsNoWorker(t *testing.T) {
 		live, _ := b.Directory().Find("echo")
 		return len(live.Workers) == 1
 	}
-	if b.system.lapse(time.Now().Add(time.Hour)); !hosted() {
+	if b.presence.Expire(time.Now().Add(time.Hour)); !hosted() {
 		t.Error("the worker was forgotten during the alarm")
 	}
 	ctl(t, n, "set_vm_memory_high_watermark", "0.4")
@@ -217,10 +217,10 @@ func TestAlarmForgetsNoWorker(t *testing.T) {
 		return err == nil
 	})
 	freed := time.Now()
-	if b.system.lapse(freed.Add(contract.AnnounceTimeout - time.Second)); !hosted() {
+	if b.presence.Expire(freed.Add(contract.AnnounceTimeout - time.Second)); !hosted() {
 		t.Error("the worker was forgotten before it could say anything")
 	}
-	if b.system.lapse(freed.Add(time.Hour)); hosted() {
+	if b.presence.Expire(freed.Add(time.Hour)); hosted() {
 		t.Error("the worker is remembered for ever")
 	}
 }

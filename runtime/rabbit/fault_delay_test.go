@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/delay"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 
@@ -61,14 +62,14 @@ func TestFreshTiersThatAreDeclaredSlowly(t *testing.T) {
 	slowDeclarations(t, n)
 	var delaying sync.WaitGroup
 	for i, b := range others {
-		for j, tier := range delayTiers[:6] {
+		for j, tier := range delay.Tiers[:6] {
 			for k := range 5 {
 				delaying.Go(func() {
 					time.Sleep(time.Duration(k*20) * time.Millisecond) // during the declaration, and after it
 					id := fmt.Sprint(i, " ", j, " ", k)
 					// A queue that another process declares refuses until it is there.
 					until(t, id+" is taken", func(ctx context.Context) bool {
-						err := b.delays.publishTo(ctx, tier, b.names.EventQueue("fresh-tier"), delayed(b.names, "fresh.tier", id))
+						err := b.delays.PublishTo(ctx, tier, b.names.EventQueue("fresh-tier"), delayed(b.names, "fresh.tier", id))
 						time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 						return err == nil
 					})
@@ -85,28 +86,28 @@ func TestFreshTiersThatAreDeclaredSlowly(t *testing.T) {
 // A message that never expires blocks its tier. It is moved on by hand, and all
 // behind it follows.
 func TestStuckTierIsRescued(t *testing.T) {
-	b := openBroker(t, func(c *Config) { c.watching = 200 * time.Millisecond })
+	b := openBroker(t, func(c *Config) { c.tierCheckInterval = 200 * time.Millisecond })
 	a := newAccount("stuck tier")
 	serve(t, b, counted(a, "stuck.tier", 4))
-	until(t, "due events are consumed", func(context.Context) bool { time.Sleep(pollInterval / 10); return b.delays.watch.isConsuming() })
+	until(t, "due events are consumed", func(context.Context) bool { time.Sleep(pollInterval / 10); return b.delays.IsMoving() })
 	// The tier as RabbitMQ leaves it while it is declared: without its TTL.
-	stuck := tier(125 * time.Millisecond)
-	top := b.names.DelayTier(stuck.name(), stuck.length())
+	stuck := delay.Tier(125 * time.Millisecond)
+	top := b.names.DelayTier(stuck.Name(), stuck.Length())
 	delete(top.Queues[1].Arguments, "x-message-ttl")
 	ch := foreignChannel(t)
 	if err := top.Declare(ch); err != nil {
 		t.Fatal(err)
 	}
-	b.delays.tiers.declared = map[tier]bool{stuck: true}
+	b.delays.AssumeDeclared(stuck)
 	for i := range 3 { // two clients that know of no expiration, and then Rabbet
 		id := fmt.Sprint(i)
 		m := delayed(b.names, "stuck.tier", id)
 		a.accept(id)
 		var err error
 		if m.Timestamp = time.Now(); i < 2 {
-			err = ch.PublishWithContext(t.Context(), b.names.Delay(stuck.name()), b.names.EventQueue("stuck-tier"), true, false, m)
+			err = ch.PublishWithContext(t.Context(), b.names.Delay(stuck.Name()), b.names.EventQueue("stuck-tier"), true, false, m)
 		} else {
-			err = b.delays.publishTo(t.Context(), stuck, b.names.EventQueue("stuck-tier"), m)
+			err = b.delays.PublishTo(t.Context(), stuck, b.names.EventQueue("stuck-tier"), m)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -173,8 +174,8 @@ func TestDelaysBesideAQueueThatTakesNothing(t *testing.T) {
 			} else if err := b.names.DeadLetters("sick").Declare(ch); err != nil {
 				t.Fatal(err)
 			}
-			wait := tier(2 * time.Second)
-			if err := b.delays.tiers.ensure(t.Context(), wait); err != nil {
+			wait := delay.Tier(2 * time.Second)
+			if err := b.delays.EnsureTier(t.Context(), wait); err != nil {
 				t.Fatal(err)
 			}
 			if fault.begin != nil {
@@ -183,7 +184,7 @@ func TestDelaysBesideAQueueThatTakesNothing(t *testing.T) {
 			var delaying sync.WaitGroup
 			for i := range sick {
 				delaying.Go(func() {
-					if err := b.delays.publishTo(t.Context(), wait, queue, delayed(b.names, "sick.run", fmt.Sprint("sick ", i))); err != nil {
+					if err := b.delays.PublishTo(t.Context(), wait, queue, delayed(b.names, "sick.run", fmt.Sprint("sick ", i))); err != nil {
 						t.Error(err)
 					}
 				})
@@ -193,14 +194,14 @@ func TestDelaysBesideAQueueThatTakesNothing(t *testing.T) {
 				id := fmt.Sprint("well ", i)
 				delaying.Go(func() {
 					mu.Lock()
-					due[id] = time.Now().Add(wait.length())
+					due[id] = time.Now().Add(wait.Length())
 					mu.Unlock()
-					if err := b.delays.publishTo(t.Context(), wait, b.names.EventQueue("well"), delayed(b.names, "well.run", id)); err != nil {
+					if err := b.delays.PublishTo(t.Context(), wait, b.names.EventQueue("well"), delayed(b.names, "well.run", id)); err != nil {
 						t.Error(err)
 					}
 					mu.Lock() // it waits from now on
 					if _, waits := due[id]; waits {
-						due[id] = time.Now().Add(wait.length())
+						due[id] = time.Now().Add(wait.Length())
 					}
 					mu.Unlock()
 				})
@@ -260,13 +261,13 @@ func killDeadLetterWorkers(t testing.TB, n *rabbittest.Node) {
 func TestStoppedDeadLetterWorkersAreNoticed(t *testing.T) {
 	n := ownNode(t)
 	cfg := faultConfig(t, n)
-	cfg.watching = 300 * time.Millisecond
+	cfg.tierCheckInterval = 300 * time.Millisecond
 	a := newAccount("stopped dead-letter workers")
 	b, _ := startWorker(t, cfg, nil, counted(a, "no.worker", 4))
-	wait := tier(200 * time.Millisecond)
+	wait := delay.Tier(200 * time.Millisecond)
 	publish := func(id string) {
 		t.Helper()
-		if err := b.delays.publishTo(t.Context(), wait, b.names.EventQueue("no-worker"), delayed(b.names, "no.worker", id)); err != nil {
+		if err := b.delays.PublishTo(t.Context(), wait, b.names.EventQueue("no-worker"), delayed(b.names, "no.worker", id)); err != nil {
 			t.Fatal(err)
 		}
 		a.accept(id)
@@ -281,7 +282,7 @@ func TestStoppedDeadLetterWorkersAreNoticed(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "restart RabbitMQ: its dead-letter workers have stopped")
 	})
 	// A tier that cannot be declared now takes no connection with it that others use.
-	err := b.delays.publishTo(t.Context(), tier(160*time.Millisecond), b.names.EventQueue("no-worker"), delayed(b.names, "no.worker", "fresh"))
+	err := b.delays.PublishTo(t.Context(), delay.Tier(160*time.Millisecond), b.names.EventQueue("no-worker"), delayed(b.names, "no.worker", "fresh"))
 	t.Logf("a fresh tier: %v", err)
 	if err == nil {
 		a.accept("fresh")
@@ -402,5 +403,5 @@ func TestDelaysThroughKills(t *testing.T) {
 	if during > 20*time.Second { // likewise: 7 s
 		t.Errorf("events that were due while the broker was down came up to %v late then, want within 7 s", during)
 	}
-	a.balance(t, (kills+len(workers))*(duePrefetch+k.Concurrency), 0)
+	a.balance(t, (kills+len(workers))*(delay.DuePrefetch+k.Concurrency), 0)
 }

@@ -85,10 +85,10 @@ func TestOrderThroughALateEnd(t *testing.T) {
 		return nil
 	})
 	fn.Concurrency, fn.Ordered = 1, true
-	c := newConsumer(b, fn, func() { live <- struct{}{} })
+	c := b.newConsumer(fn, func() { live <- struct{}{} })
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- c.serve(ctx) }()
+	go func() { served <- c.Serve(ctx) }()
 	receive(t, "the first worker consumes", live)
 	for _, id := range []string{"one", "two"} {
 		publishUntilAccepted(t.Context(), t, publisher, newAccount("late end"), contract.Event{Key: "late.end", ID: id})
@@ -100,14 +100,14 @@ func TestOrderThroughALateEnd(t *testing.T) {
 	defer tick.Stop()
 	until(t, "it holds the first event again", func(ctx context.Context) bool {
 		<-tick.C
-		q, err := publisher.consume.InspectQueue(ctx, c.queue)
+		q, err := publisher.consume.InspectQueue(ctx, c.Queue)
 		return err == nil && q.Messages == 1 && q.Consumers == 1
 	})
 
 	fn.Handle = func(_ context.Context, e *contract.Event) ([]byte, error) { ran <- e.ID; return nil, nil }
 	startWorker(t, straight, []*Broker{publisher}, fn)
 	cancel()
-	receive(t, "the first worker stops", c.stop)
+	receive(t, "the first worker stops", c.Stop)
 	close(release)
 	for _, want := range []string{"one", "two"} {
 		if id := receive(t, "a run at the second worker", ran); id != want {

@@ -156,7 +156,7 @@ func TestDeletedExchangeComesBack(t *testing.T) {
 // A process that hears nothing any more, not even itself, listens anew, and
 // declares again what it may have been asked to meanwhile.
 func TestDeletedExchangesComeBack(t *testing.T) {
-	b := openBroker(t, func(c *Config) { c.hearing = 100 * time.Millisecond })
+	b := openBroker(t, func(c *Config) { c.broadcastCheck = 100 * time.Millisecond })
 	a := newAccount("deleted exchanges")
 	serve(t, b, counted(a, "all.gone", 1), function("echo", echo))
 	for _, exchange := range []string{b.names.System(), b.names.Events(), b.names.Requests(), b.names.Dead()} {
@@ -189,7 +189,7 @@ func TestDeletedExchangesComeBack(t *testing.T) {
 // back with its bindings. One of a type that has no patterns is told of, until
 // it is mended.
 func TestDeletedForeignExchangeComesBack(t *testing.T) {
-	b := openBroker(t, func(c *Config) { c.declaring = 200 * time.Millisecond })
+	b := openBroker(t, func(c *Config) { c.redeclareInterval = 200 * time.Millisecond })
 	source := b.cfg.Namespace + "-shop" // goes with the namespace
 	ran := make(chan string, 10)
 	fn := onEvent("listener", "order.#", func(_ context.Context, e *contract.Event) error { ran <- e.ID; return nil })
@@ -399,13 +399,13 @@ func TestConsumerTimeout(t *testing.T) {
 
 // The queue that all tiers lead to is declared again by those that consume it.
 func TestDeletedDueQueueComesBack(t *testing.T) {
-	b := openBroker(t, func(c *Config) { c.watching = 300 * time.Millisecond })
+	b := openBroker(t, func(c *Config) { c.tierCheckInterval = 300 * time.Millisecond })
 	a := newAccount("deleted due queue")
 	serve(t, b, counted(a, "due.again", 4))
 	for round := range 3 {
 		deleteQueue(t, b.names.Due())
 		for i := range 10 {
-			if err := b.delays.delay(t.Context(), b.names.EventQueue("due-again"), 200*time.Millisecond, 0, amqp.Publishing{
+			if err := b.delays.Delay(t.Context(), b.names.EventQueue("due-again"), 200*time.Millisecond, 0, amqp.Publishing{
 				MessageId: fmt.Sprint(round, " ", i), DeliveryMode: amqp.Persistent, Headers: amqp.Table{wire.HeaderKey: "due.again"},
 			}); err != nil {
 				t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/caller"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -236,21 +237,21 @@ func TestCallOfAnUnservedKeyFailsAtOnce(t *testing.T) {
 }
 
 func TestCallThatAMQPCannotCarryIsRefused(t *testing.T) {
-	caller := startCaller(t, requestConfig(t, false))
+	b := startCaller(t, requestConfig(t, false))
 	long := string(make([]byte, 256))
 	for name, r := range map[string]contract.Call{
 		"no key":            {},
 		"long key":          {Key: long},
 		"long id":           {Key: "k", ID: long},
 		"long content type": {Key: "k", ContentType: long},
-		"large body":        {Key: "k", Body: make([]byte, maxCallBody+1)},
+		"large body":        {Key: "k", Body: make([]byte, caller.MaxCallBody+1)},
 	} {
-		_, err := caller.Call(t.Context(), r)
+		_, err := b.Call(t.Context(), r)
 		if e, ok := errors.AsType[*contract.Error](err); !ok || e.Code != contract.CodeInvalid || e.Executed != contract.ExecutedNo {
 			t.Errorf("%s: got %v, want code invalid, executed no", name, err)
 		}
 	}
-	_, err := caller.Call(t.Context(), contract.Call{Key: "nobody"})
+	_, err := b.Call(t.Context(), contract.Call{Key: "nobody"})
 	wantError(t, err, contract.CodeUnroutable, contract.ExecutedNo) // the connection has not suffered
 }
 

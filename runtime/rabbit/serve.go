@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/consumer"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/presence"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/responder"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -20,18 +23,18 @@ import (
 // period and gives the rest back to the broker, where no attempt is counted for
 // it. It returns nil after a clean drain, else which functions did not finish.
 func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
-	h := b.system.hosts()
+	h := b.presence.Host()
 	var serving sync.WaitGroup
 	failures := make([]error, len(fns))
 	if len(fns) > 0 {
-		serving.Go(func() { b.delays.serve(ctx) })
+		serving.Go(func() { b.delays.Serve(ctx) })
 	}
 	for i, fn := range fns {
 		serving.Go(func() { b.keepDeclared(ctx, &fn.Descriptor) })
-		serving.Go(func() { failures[i] = b.serve(ctx, fn, func() { b.system.add(h, fn.Descriptor) }) })
+		serving.Go(func() { failures[i] = b.serve(ctx, fn, func() { b.presence.Add(h, fn.Descriptor) }) })
 	}
 	<-ctx.Done()
-	b.system.leave(h) // first of all, so that callers look elsewhere
+	b.presence.Remove(h) // first of all, so that callers look elsewhere
 	serving.Wait()
 	return errors.Join(failures...)
 }
@@ -48,7 +51,7 @@ func (b *Broker) restore(ctx context.Context) {
 		return
 	}
 	b.log.Warn("an exchange was missing: it is declared again, and every worker is told to bind to it")
-	if err := b.system.broadcast(topicDeclare, nil); err != nil {
+	if err := b.presence.Broadcast(presence.TopicDeclare, nil); err != nil {
 		b.log.Warn("workers could not be told to declare again what they need", zap.Error(err))
 	}
 }
@@ -59,7 +62,7 @@ func (b *Broker) restore(ctx context.Context) {
 // problem until it is mended: the function may get nothing meanwhile.
 func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 	asked := make(chan struct{}, 1)
-	defer b.Listen(topicDeclare, func([]byte) {
+	defer b.Listen(presence.TopicDeclare, func([]byte) {
 		select {
 		case asked <- struct{}{}:
 		default:
@@ -67,7 +70,7 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 	})()
 	user := "declare " + fn.Name
 	defer b.consume.SetProblem(user, nil)
-	ticker := time.NewTicker(b.cfg.declaring)
+	ticker := time.NewTicker(b.cfg.redeclareInterval)
 	defer ticker.Stop()
 	var last string
 	for {
@@ -114,7 +117,18 @@ func (b *Broker) declareAgain(ctx context.Context, fn *contract.Descriptor) erro
 // serve hosts one function; live is told whenever it begins to consume.
 func (b *Broker) serve(ctx context.Context, fn contract.Function, live func()) error {
 	if fn.Kind == contract.KindRequest {
-		return newResponder(b, fn, live).serve(ctx)
+		return responder.New(responder.Config{
+			Names: b.names, Process: b.cfg.Process, Connection: b.work, Listen: b.presence.Listen,
+			Grace: b.cfg.Grace, Observe: b.cfg.Observe, Log: b.log,
+		}, fn, live).Serve(ctx)
 	}
-	return newConsumer(b, fn, live).serve(ctx)
+	return b.newConsumer(fn, live).Serve(ctx)
+}
+
+func (b *Broker) newConsumer(fn contract.Function, live func()) *consumer.Consumer {
+	return consumer.New(consumer.Config{
+		Names: b.names, Connection: b.consume, Publisher: b.publisher, Delays: b.delays, DeadLetters: b.deadLetters,
+		Directory: &b.directory, Grace: b.cfg.Grace, CopyPace: b.cfg.copyPace, CopyPatience: b.cfg.copyPatience,
+		Observe: b.cfg.Observe, Log: b.log,
+	}, fn, live)
 }

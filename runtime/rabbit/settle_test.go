@@ -117,10 +117,10 @@ func TestWhatWasNotBegunGoesBack(t *testing.T) {
 		return nil
 	})
 	fn.Concurrency = 1
-	c := newConsumer(b, fn, func() { live <- struct{}{} })
+	c := b.newConsumer(fn, func() { live <- struct{}{} })
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- c.serve(ctx) }()
+	go func() { served <- c.Serve(ctx) }()
 	receive(t, "the worker consumes", live)
 	for _, id := range []string{"one", "two"} {
 		publishUntilAccepted(t.Context(), t, publisher, newAccount("not begun"), contract.Event{Key: "not.begun", ID: id})
@@ -133,7 +133,7 @@ func TestWhatWasNotBegunGoesBack(t *testing.T) {
 	ready := func(n int) func(ctx context.Context) bool {
 		return func(ctx context.Context) bool {
 			<-tick.C
-			q, err := publisher.consume.InspectQueue(ctx, c.queue)
+			q, err := publisher.consume.InspectQueue(ctx, c.Queue)
 			return err == nil && q.Messages == n
 		}
 	}

@@ -70,9 +70,9 @@ func diff(t *testing.T, whole Topology, cfg Config, byManagement bool) (list, un
 
 func TestApplyAndDiff(t *testing.T) {
 	cfg, whole, _ := newTopology(t)
-	n := whole.names
-	all := len(whole.Exchanges) + len(whole.Queues)
-	for byManagement, missing := range map[bool]int{false: all, true: all + len(whole.Bindings)} {
+	n := whole.plan.Names
+	all := len(whole.plan.Exchanges) + len(whole.plan.Queues)
+	for byManagement, missing := range map[bool]int{false: all, true: all + len(whole.plan.Bindings)} {
 		if list, _ := diff(t, whole, cfg, byManagement); len(list) != missing {
 			t.Errorf("by management %v, before: got %d differences, want all %d missing: %s", byManagement, len(list), missing, strings.Join(list, "\n"))
 		}
@@ -299,7 +299,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 	go func() {
 		done <- b.Serve(ctx, append(fns, onEvent("newer", "newer.it", func(context.Context, *contract.Event) error { return nil })))
 	}()
-	wantHealth("a function that nobody applied", b, whole.names.EventQueue("newer"), "rabbet topology apply")
+	wantHealth("a function that nobody applied", b, whole.plan.Names.EventQueue("newer"), "rabbet topology apply")
 	cancel()
 	if err := receive(t, "Serve ends", done); err != nil {
 		t.Errorf("Serve: %v", err)
@@ -311,7 +311,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 	wantHealth("a user without even a queue of its own", open(nothing), "a queue of this process's own", `^(amq\.gen-.*|`+cfg.Namespace+`\.reply\..*)$`)
 
 	_, unchecked, err := whole.Diff(t.Context(), nothing, "")
-	if err != nil || len(unchecked) < len(whole.Queues) {
+	if err != nil || len(unchecked) < len(whole.plan.Queues) {
 		t.Errorf("Diff of a user who may not declare: got %q, %v; want it to say what it could not compare", unchecked, err)
 	}
 	// A process that declares for itself does not get on with a queue that stays.

@@ -1,0 +1,85 @@
+package caller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
+)
+
+// forwardExpired answers calls that their queue did not keep, whoever made
+// them: they were not executed. A caller learns it in the moment of its
+// deadline, or at once if the queue was full, and the way of all other calls
+// costs nothing for it.
+func (c *Caller) forwardExpired(ctx context.Context, conn *amqp.Connection) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("open a channel for expired calls: %w", err)
+	}
+	defer ch.Close()
+	if err := c.cfg.Names.Common().Declare(ch); err != nil {
+		return err
+	}
+	err = topology.RecreateUnreachable(ctx, conn, c.cfg.Names.ExpiredCalls(), c.cfg.Log)
+	if errors.Is(err, topology.ErrNodeDown) {
+		// No reason to be unwell: a caller whose call expires now learns it at
+		// its deadline, but not whether the call was executed.
+		c.cfg.Log.Warn("callers are not told of calls that expire", zap.Error(err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.cfg.Names.ExpiredCalls().Declare(ch); err != nil {
+		return err
+	}
+	expired, err := ch.Consume(c.cfg.Names.Expired(), "", true, false, false, false, nil)
+	if err != nil {
+		return fmt.Errorf("consume from %q: %w", c.cfg.Names.Expired(), err)
+	}
+	return channel.EachDelivery(ctx, c.cfg.Names.Expired(), expired, func(d *amqp.Delivery) {
+		if err := answerExpired(ch, d); err != nil {
+			c.cfg.Log.Debug("an expired call is not answered", zap.String("id", d.MessageId), zap.Error(err))
+		}
+	})
+}
+
+func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {
+	if d.ReplyTo == "" {
+		return nil
+	}
+	failed := contract.Expired(contract.ExecutedNo)
+	if wire.Text(d.Headers, "x-first-death-reason") == "maxlen" {
+		failed = &contract.Error{
+			Code: contract.CodeRefused, Executed: contract.ExecutedNo, After: time.Second,
+			Detail: fmt.Sprintf("the queue behind the routing key %q is full", d.RoutingKey),
+		}
+	}
+	body := wire.EncodeFailure(failed)
+	if d.ContentType != wire.ContentTypeCalls {
+		return ch.Publish("", d.ReplyTo, false, false, amqp.Publishing{
+			ContentType: wire.ContentTypeJSON, CorrelationId: d.CorrelationId, Body: body,
+			Headers: amqp.Table{wire.HeaderError: string(failed.Code)},
+		})
+	}
+	calls, err := wire.DecodeCalls(d.Body)
+	if err != nil {
+		return err
+	}
+	replies := make([]wire.Reply, len(calls))
+	for i := range calls {
+		replies[i] = wire.Reply{Tag: calls[i].Tag, Code: failed.Code, Body: body}
+	}
+	return ch.Publish("", d.ReplyTo, false, false, amqp.Publishing{
+		ContentType: wire.ContentTypeReplies, Body: wire.EncodeReplies(replies),
+	})
+}

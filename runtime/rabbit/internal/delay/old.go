@@ -1,0 +1,45 @@
+package delay
+
+import (
+	"context"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Earlier versions had other tiers (rabbet.delay.2s), which dead-letter to the
+// direct exchange rabbet.due, and so to the queues of functions that were bound
+// to it. Both stand as they were: what still waits there arrives as ever. Where
+// the function's queue is gone, or was declared by this version and has no such
+// binding, the exchange passes an event on to the queue rabbet.stranded. Events
+// are moved from there like those that are due. Once all old tiers are empty the
+// old exchanges and queues can be deleted: see infra/README.md.
+
+// oldLookup is how often the old queue is looked for: workers of an earlier
+// version may still declare it.
+const oldLookup = time.Minute
+
+// consumeOld moves what comes to the old queue, if there is one, until ctx is done.
+func (d *Delays) consumeOld(ctx context.Context) {
+	queue := d.cfg.Names.OldUnroutedQueue()
+	tick := time.NewTicker(oldLookup)
+	defer tick.Stop()
+	for {
+		probe := amqp.Publishing{AppId: "rabbet", DeliveryMode: amqp.Persistent, Headers: amqp.Table{wire.HeaderTarget: d.cfg.Names.Due()}}
+		if d.sendProbe(ctx, queue, probe) == nil {
+			if s := d.cfg.Consume.Await(ctx); s != nil {
+				_ = d.cfg.Consume.UseOn(ctx, s, "events of an earlier version", func(ctx context.Context, conn *amqp.Connection) error {
+					return d.moveAll(ctx, conn, queue, topology.Part{})
+				})
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

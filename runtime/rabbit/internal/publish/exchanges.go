@@ -1,0 +1,64 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
+)
+
+// knownFor is how long an exchange that was seen is taken to exist.
+const knownFor = time.Minute
+
+// exchanges knows which foreign exchanges exist. A publish to one that does
+// not would close the channel under everybody else's publishes.
+type exchanges struct {
+	connection *connection.Connection // the consuming one: a blocked connection would not answer
+
+	mu   sync.Mutex
+	seen map[string]time.Time
+}
+
+// check fails with contract.ErrUnroutable when there is no such exchange.
+func (x *exchanges) check(ctx context.Context, name string) error {
+	x.mu.Lock()
+	known := time.Since(x.seen[name]) < knownFor
+	x.mu.Unlock()
+	if known {
+		return nil
+	}
+	err := x.connection.Declare(ctx, func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
+	})
+	e, ok := errors.AsType[*amqp.Error](err)
+	if ok && e.Code == amqp.NotFound {
+		return noExchange(name)
+	}
+	if ok && e.Code == amqp.AccessRefused { // RabbitMQ 4.2.6 and 4.3.0 ask for permission to declare it
+		err = nil
+	}
+	if err != nil {
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: fmt.Sprintf("cannot ask for exchange %q", name), Cause: err, Executed: contract.ExecutedNo}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.seen == nil {
+		x.seen = map[string]time.Time{}
+	}
+	x.seen[name] = time.Now()
+	return nil
+}
+
+// forget makes the next check ask the broker.
+func (x *exchanges) forget(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.seen, name)
+}

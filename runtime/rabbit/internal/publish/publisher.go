@@ -1,0 +1,219 @@
+// Package publish publishes messages with a publisher confirm, and reports what
+// became of each: confirmed, returned, refused, or unknown.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
+)
+
+const (
+	MaxUnconfirmed = 64 << 20 // bytes of publishes under way at once
+	minShare       = 32 << 10 // bytes that the smallest of them counts for: 2048 are under way at the most
+
+	// A channel that has not confirmed a publish for this long when its caller
+	// gives it up is replaced.
+	stalledAfter = 500 * time.Millisecond
+)
+
+// Publisher publishes with a confirmation, for any number of goroutines over
+// one channel. Each waits for its own confirmation only.
+type Publisher struct {
+	cfg  Config
+	room *semaphore.Weighted // of what is in flight, in bytes
+
+	mu      sync.Mutex
+	session *session      // nil while there is no channel
+	changed chan struct{} // closed when session changes
+	closed  bool          // nothing will be sent any more
+}
+
+// Config says what a publisher publishes over.
+type Config struct {
+	Connection *connection.Connection
+	Name       string        // of its channel, among the users of Connection
+	Needs      topology.Part // declared before the first publish
+}
+
+func New(cfg Config) *Publisher {
+	return &Publisher{cfg: cfg, room: semaphore.NewWeighted(MaxUnconfirmed), changed: make(chan struct{})}
+}
+
+// Run serves publishes until ctx is done, and waits for the confirmations of
+// what is under way, for a moment.
+func (p *Publisher) Run(ctx context.Context) {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var g sync.WaitGroup
+	g.Go(func() { p.cfg.Connection.Use(serving, p.cfg.Name, p.useConnection) })
+	<-ctx.Done()
+	p.Close()
+	patience, done := context.WithDeadline(serving, p.cfg.Connection.CloseDeadline())
+	defer done()
+	if p.room.Acquire(patience, MaxUnconfirmed) == nil { // all of it: nothing is under way
+		p.room.Release(MaxUnconfirmed) // who comes now learns that it is over
+	}
+	stop()
+	g.Wait()
+}
+
+// Publish is the one primitive: mandatory, confirmed, and bounded by ctx.
+func (p *Publisher) Publish(ctx context.Context, exchange, key string, m amqp.Publishing) error {
+	u, err := p.Send(ctx, exchange, key, m)
+	if err != nil {
+		return err
+	}
+	return u.Confirmed(ctx)
+}
+
+// Send is the first half of publish. Whoever calls it waits with confirmed, and
+// may send others before.
+func (p *Publisher) Send(ctx context.Context, exchange, key string, m amqp.Publishing) (*Pending, error) {
+	size := max(minShare, int64(len(m.Body)))
+	if err := p.room.Acquire(ctx, size); err != nil {
+		return nil, p.notTaken(ctx)
+	}
+	s, err := p.usable(ctx)
+	if err != nil {
+		p.room.Release(size)
+		return nil, err
+	}
+	u := &Pending{publisher: p, session: s, size: size, exchange: exchange, key: key, sent: time.Now()}
+	if err := s.write(u, m); err != nil {
+		p.room.Release(size)
+		if errors.Is(err, amqp.ErrClosed) {
+			return nil, &contract.Error{Code: contract.CodeUnavailable, Detail: "the connection to the broker was lost before the event was sent", Executed: contract.ExecutedNo}
+		}
+		return nil, unconfirmed(ctx, "it could not be written: "+err.Error())
+	}
+	return u, nil
+}
+
+// Pending is a publish that was written, and waits for its confirmation.
+type Pending struct {
+	publisher *Publisher
+	session   *session
+	size      int64 // of the room that it takes
+
+	exchange, key string
+	sent          time.Time
+	number        int64 // on its channel
+	confirm       *amqp.DeferredConfirmation
+}
+
+// Confirmed returns what became of the publish, as Broker.Publish does. It is
+// called once.
+func (u *Pending) Confirmed(ctx context.Context) error {
+	select {
+	case <-u.confirm.Done():
+		u.publisher.room.Release(u.size)
+		return u.session.settle(ctx, u)
+	case <-ctx.Done():
+		if time.Since(u.sent) > stalledAfter {
+			u.publisher.replaceChannel(u.session)
+		}
+		go func() { // ends with the confirmation, or with the connection
+			<-u.confirm.Done()
+			u.publisher.room.Release(u.size)
+			_ = u.session.settle(ctx, u)
+		}()
+		return unconfirmed(ctx, "the broker has not confirmed it in time")
+	}
+}
+
+// usable returns the channel to publish on once the broker takes messages.
+// While the connection is being made anew it waits for reconnectPatience; while
+// the broker blocks, for as long as ctx allows.
+func (p *Publisher) usable(ctx context.Context) (*session, error) {
+	var patience <-chan time.Time
+	for {
+		p.mu.Lock()
+		s, changed, over := p.session, p.changed, p.closed
+		p.mu.Unlock()
+		_, unblocked := p.cfg.Connection.Blocked()
+		switch {
+		case over:
+			return nil, errClosed
+		case unblocked != nil:
+			patience = nil
+		case s != nil:
+			return s, nil
+		case patience == nil:
+			t := time.NewTimer(connection.ReconnectPatience)
+			defer t.Stop()
+			patience = t.C
+		}
+		select {
+		case <-unblocked:
+		case <-changed:
+		case <-patience:
+			return nil, p.notTaken(ctx)
+		case <-ctx.Done():
+			return nil, p.notTaken(ctx)
+		}
+	}
+}
+
+// notTaken says why a message never reached the broker.
+func (p *Publisher) notTaken(ctx context.Context) error {
+	e := &contract.Error{Code: contract.CodeUnavailable, Detail: "the event was not sent", Cause: ctx.Err(), Executed: contract.ExecutedNo}
+	if reason, blocked := p.cfg.Connection.Blocked(); blocked != nil {
+		e.Code, e.Detail = contract.CodeBlocked, "RabbitMQ takes no messages at present ("+reason+")"
+	} else if err := p.cfg.Connection.Health(); err != nil {
+		e.Detail, e.Cause = "the event was not sent: the broker cannot be used at present", errors.Join(err, ctx.Err())
+	}
+	return e
+}
+
+func (p *Publisher) setSession(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.session = s
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// replaceChannel replaces the channel of s, if it is still the one in use. The broker
+// sends what one channel publishes to one quorum queue in order, and holds it in
+// the channel while the queue has no leader: what is published again over the
+// same channel would wait for what is stuck there. A channel that the broker
+// blocks for want of memory is not stuck.
+func (p *Publisher) replaceChannel(s *session) {
+	if _, blocked := p.cfg.Connection.Blocked(); blocked != nil {
+		return
+	}
+	s.retire.Do(func() { close(s.retired) })
+}
+
+func (p *Publisher) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+var errClosed = &contract.Error{Code: contract.CodeUnavailable, Detail: "the broker is closed", Executed: contract.ExecutedNo}
+
+func unconfirmed(ctx context.Context, detail string) error {
+	return &contract.Error{Code: contract.CodeUnconfirmed, Detail: detail, Cause: ctx.Err(), Executed: contract.ExecutedUnknown}
+}
+
+func noExchange(name string) error {
+	return &contract.Error{Code: contract.CodeUnroutable, Detail: fmt.Sprintf("there is no exchange %q", name), Executed: contract.ExecutedNo}
+}
+
+// BlockedSince reports whether the broker blocks publishers, or did at any time
+// after t.
+func (p *Publisher) BlockedSince(t time.Time) bool { return p.cfg.Connection.BlockedSince(t) }
