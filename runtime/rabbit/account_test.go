@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // account keeps the books on every event of a test, by its id.

@@ -9,12 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/caller"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/caller"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
 )
 
 // heap is how many bytes are in use.

@@ -11,14 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/consumer"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/consumer"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 func TestRetryThenSuccess(t *testing.T) {

@@ -17,14 +17,13 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
-	amqp "github.com/rabbitmq/amqp091-go"
-
-	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // buried fills the dead letters of the function with the ids 0 to n-1, as a

@@ -7,15 +7,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/consumer"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/presence"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/responder"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/consumer"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/presence"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/responder"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 // Serve hosts the functions until ctx is done, through any number of lost

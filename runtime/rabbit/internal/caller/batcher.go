@@ -7,147 +7,156 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// How calls gather.
+// Limits of batching.
 const (
-	minBatchWait      = 100 * time.Microsecond  // a call may wait so long for others in any case,
-	maxBatchWait      = 1500 * time.Microsecond // and never longer than this
-	maxDeadlineSpread = 20                      // ms between the deadlines of calls that travel together
+	minBatchWait      = 100 * time.Microsecond // bounds of batcher.maxWait
+	maxBatchWait      = 1500 * time.Microsecond
+	maxDeadlineSpread = 20 // milliseconds between the deadlines of calls of one batch
 	maxBatchCalls     = 64
-	maxBatchers       = 1000
+	maxBatchers       = 1000 // idle ones are dropped above that
 )
 
-// batcher is where calls of one kind to one function gather. A call that finds
-// none of them under way leaves at once. Behind it the next ones gather, and
-// leave together when the first reply to the message ahead is there, or there
-// are enough of them, or the time has passed that a message takes there and
-// back, without the function's own: a message under way holds the next one
-// back, a function that takes its time does not. Guarded by caller.mu.
+// A batcher collects calls to one routing key into batches.
+//
+// The first call is sent immediately. While that batch is in flight, further
+// calls are queued. They are sent as one batch when
+//   - the first reply to the previous batch arrives,
+//   - the batch is full (maxCalls, wire.FrameMaxBytes), or
+//   - maxWait has passed since the previous batch was sent.
+//
+// maxWait follows the measured round-trip time, without the time the function
+// runs, so that a slow function does not delay unrelated calls.
+//
+// Its fields are guarded by Caller.mu.
 type batcher struct {
-	key       string
-	frames    bool          // every worker understands frames
-	limit     int           // calls in a message; 1 lets none gather
-	inFlight  *batch        // the last one that left, until its first reply; nil: none
-	sentAt    time.Time     // when it did
-	maxWait   time.Duration // how long a call waits for others at the most
-	roundTrip time.Duration // moving average of the way there and back
-	calls     []wire.Call
-	bytes     int
-	timer     *time.Timer // set while calls gather
+	session  *session
+	key      string
+	frames   bool // every worker understands frames
+	maxCalls int  // of a batch; 1 turns batching off
+
+	inFlight  *batch    // the last batch sent, until its first reply; nil: none
+	sentAt    time.Time // when the last batch was sent
+	maxWait   time.Duration
+	roundTrip time.Duration // moving average
+
+	queued []wire.Call
+	bytes  int         // about the size of queued
+	timer  *time.Timer // sends queued after maxWait
 }
 
-// batch is calls on their way together.
+// batch is calls that are sent together.
 type batch struct {
 	batcher *batcher
-	frames  bool // it is a frame, even with one call
+	frames  bool // it is sent as a frame, even with one call
 	calls   []wire.Call
-	taken   bool   // a worker has said that it runs the calls, or did
-	worker  string // that has acknowledged it before the run; "" if none has said so
+	taken   bool   // a worker has begun to run the calls
+	worker  string // the worker that acknowledged the batch before it ran the calls; "" if none has said so
 }
 
-// enqueue takes the call of w in, and returns a message for who called to send; nil
-// while calls gather. c.mu is held.
-func (s *session) enqueue(key string, call wire.Call, w *pendingCall) *batch {
-	l := s.batcherFor(key)
+// enqueue adds call and returns the batch that is now due, or nil. The caller
+// must hold Caller.mu, and must send the returned batch after releasing it.
+func (b *batcher) enqueue(call wire.Call, p *pendingCall) *batch {
 	now := time.Now()
-	if len(l.calls) == 0 && (l.limit == 1 || l.inFlight == nil || now.Sub(l.sentAt) >= l.maxWait) {
-		m := &batch{batcher: l, frames: l.frames, calls: []wire.Call{call}}
-		w.batch = m
-		l.inFlight, l.sentAt = m, now
-		return m
+	if len(b.queued) == 0 && (b.maxCalls == 1 || b.inFlight == nil || now.Sub(b.sentAt) >= b.maxWait) {
+		p.batch = &batch{batcher: b, frames: b.frames, calls: []wire.Call{call}}
+		b.inFlight, b.sentAt = p.batch, now
+		return p.batch
 	}
 	size := call.Size()
-	var full *batch
-	if len(l.calls) > 0 && (l.bytes+size > wire.FrameMaxBytes || abs(call.Deadline-l.calls[0].Deadline) > maxDeadlineSpread) {
-		full = s.flush(l, now)
+	var due *batch
+	if len(b.queued) > 0 && (b.bytes+size > wire.FrameMaxBytes || abs(call.Deadline-b.queued[0].Deadline) > maxDeadlineSpread) {
+		due = b.flush(now)
 	}
-	if len(l.calls) == 0 {
-		l.timer.Reset(l.maxWait - now.Sub(l.sentAt))
+	if len(b.queued) == 0 {
+		b.timer.Reset(b.maxWait - now.Sub(b.sentAt))
 	}
-	l.calls = append(l.calls, call)
-	l.bytes += size
-	if len(l.calls) >= l.limit && full == nil {
-		full = s.flush(l, now)
+	b.queued = append(b.queued, call)
+	b.bytes += size
+	if len(b.queued) >= b.maxCalls && due == nil {
+		due = b.flush(now)
 	}
-	return full
+	return due
 }
 
-// flush returns what has gathered in l, without the calls that nobody waits
-// for any more, to be sent; nil for nothing. c.mu is held.
-func (s *session) flush(l *batcher, now time.Time) *batch {
-	l.inFlight = nil
-	if len(l.calls) == 0 {
+// flush returns the queued calls as a batch to be sent, without those that were
+// abandoned; nil if there are none. The caller must hold Caller.mu.
+func (b *batcher) flush(now time.Time) *batch {
+	b.inFlight = nil
+	if len(b.queued) == 0 {
 		return nil
 	}
-	m := &batch{batcher: l, frames: l.frames, calls: l.calls[:0]}
-	for i := range l.calls {
-		if w := s.c.pending[l.calls[i].Tag]; w != nil {
-			w.batch = m
-			m.calls = append(m.calls, l.calls[i])
+	next := &batch{batcher: b, frames: b.frames, calls: b.queued[:0]}
+	for i := range b.queued {
+		if p := b.session.caller.pending[b.queued[i].Tag]; p != nil {
+			p.batch = next
+			next.calls = append(next.calls, b.queued[i])
 		}
 	}
-	l.calls, l.bytes = nil, 0
-	if len(m.calls) == 0 {
+	b.queued, b.bytes = nil, 0
+	if len(next.calls) == 0 {
 		return nil
 	}
-	l.timer.Stop()
-	l.inFlight, l.sentAt = m, now
-	return m
+	b.timer.Stop()
+	b.inFlight, b.sentAt = next, now
+	return next
 }
 
-// onReply notes that a reply to m is there, whose function ran for that long.
-// It returns what gathered behind m, to be sent; nil for nothing. c.mu is held.
-func (s *session) onReply(m *batch, run time.Duration) *batch {
-	if m == nil || m.batcher.inFlight != m {
+// onReply notes that a reply to the batch arrived, whose function ran for that
+// long. It returns the batch that is now due, or nil. The caller must hold
+// Caller.mu. A nil batch is ignored.
+func (replied *batch) onReply(run time.Duration) *batch {
+	if replied == nil || replied.batcher.inFlight != replied {
 		return nil
 	}
-	l, now := m.batcher, time.Now()
-	l.roundTrip += (now.Sub(l.sentAt) - run - l.roundTrip) / 8
-	l.maxWait = min(max(l.roundTrip, minBatchWait), maxBatchWait)
-	return s.flush(l, now)
+	b, now := replied.batcher, time.Now()
+	b.roundTrip += (now.Sub(b.sentAt) - run - b.roundTrip) / 8
+	b.maxWait = min(max(b.roundTrip, minBatchWait), maxBatchWait)
+	return b.flush(now)
 }
 
-// batcherFor returns the lane of that key. c.mu is held.
+// batcherFor returns the batcher of the routing key. The caller must hold
+// Caller.mu.
 func (s *session) batcherFor(key string) *batcher {
 	select {
-	case <-s.changed:
-		s.changed = s.c.cfg.Directory.Changed()
-		for _, l := range s.batchers {
-			l.frames, l.limit = s.c.batchLimit(l.key)
+	case <-s.directoryChanged:
+		s.directoryChanged = s.caller.cfg.Directory.Changed()
+		for _, b := range s.batchers {
+			b.frames, b.maxCalls = s.caller.batchLimit(b.key)
 		}
 	default:
 	}
-	l := s.batchers[key]
-	if l == nil {
+	b := s.batchers[key]
+	if b == nil {
 		s.dropIdleBatchers()
-		l = &batcher{key: key, maxWait: minBatchWait}
-		l.frames, l.limit = s.c.batchLimit(key)
-		l.timer = time.AfterFunc(time.Hour, func() {
-			s.c.mu.Lock()
-			m := s.flush(l, time.Now())
-			s.c.mu.Unlock()
-			s.send(m)
+		b = &batcher{session: s, key: key, maxWait: minBatchWait}
+		b.frames, b.maxCalls = s.caller.batchLimit(key)
+		b.timer = time.AfterFunc(time.Hour, func() {
+			s.caller.mu.Lock()
+			due := b.flush(time.Now())
+			s.caller.mu.Unlock()
+			s.send(due)
 		})
-		l.timer.Stop()
-		s.batchers[key] = l
+		b.timer.Stop()
+		s.batchers[key] = b
 	}
-	return l
+	return b
 }
 
 func (s *session) dropIdleBatchers() {
 	if len(s.batchers) < maxBatchers {
 		return
 	}
-	for key, l := range s.batchers {
-		if len(l.calls) == 0 && time.Since(l.sentAt) > maxBatchWait {
+	for key, b := range s.batchers {
+		if len(b.queued) == 0 && time.Since(b.sentAt) > maxBatchWait {
 			delete(s.batchers, key)
 		}
 	}
 }
 
 // batchLimit reports whether every worker of that key understands frames, and
-// how many calls may travel in one: a quarter of what one worker runs at once,
-// so that several workers share them evenly and none of them waits for long; one
-// if each call is to be acknowledged with its own reply, see responder.
+// how many calls a batch may have: a quarter of what one worker runs at once, so
+// that several workers share the calls evenly. It is one if the function needs
+// an acknowledgement for each call (see package responder).
 func (c *Caller) batchLimit(key string) (frames bool, limit int) {
 	if c.cfg.NoBatch {
 		return false, 1

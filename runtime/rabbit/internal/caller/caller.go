@@ -20,34 +20,33 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// What a caller bears at the most.
+// Limits of a caller.
 const (
-	MaxPending      = 50_000    // calls of this process that wait for their reply
-	MaxPendingBytes = 256 << 20 // of their bodies
-	MaxCallBody     = 15 << 20  // bytes; with its frame it stays below maxBody, as contract.MaxReply does
+	MaxPending      = 50_000    // calls without their reply
+	MaxPendingBytes = 256 << 20 // bytes of their bodies
+	MaxCallBody     = 15 << 20  // bytes; with a frame it is below wire.MaxBody, like contract.MaxReply
 )
 
-// Caller is the calling side of requests: it sends calls, together where they
-// wait together (see lane), and hands each its reply.
+// Caller sends calls, in batches (see batcher), and resolves each with its reply.
 type Caller struct {
 	cfg     Config
-	cancels chan string // tags of calls, with their reply queue, that nobody waits for any more
+	cancels chan string // bodies of cancel broadcasts for abandoned calls
 
 	mu      sync.Mutex
 	session *session                // nil while there is no connection
 	changed chan struct{}           // closed when session changes
 	pending map[string]*pendingCall // by tag
-	bytes   int                     // of the bodies of waiting
+	bytes   int                     // of the bodies of pending
 	lastTag uint64
 }
 
-// pendingCall is one call that waits for its reply. Whoever takes it out of
-// caller.waiting, and nobody else, may send its outcome or forget it.
+// pendingCall is one call without its reply. Only the goroutine that removes it
+// from Caller.pending may send its outcome or drop it.
 type pendingCall struct {
 	outcome chan outcome // holds one
 	timer   *time.Timer
-	batch   *batch // that it left with; nil: it has not left. Guarded by caller.mu
-	size    int    // bytes
+	batch   *batch // in which it was sent; nil: it is queued. Guarded by Caller.mu
+	size    int    // bytes of the body
 }
 
 type outcome struct {
@@ -56,9 +55,9 @@ type outcome struct {
 }
 
 var pendingCalls = sync.Pool{New: func() any {
-	w := &pendingCall{outcome: make(chan outcome, 1), timer: time.NewTimer(time.Hour)}
-	w.timer.Stop()
-	return w
+	p := &pendingCall{outcome: make(chan outcome, 1), timer: time.NewTimer(time.Hour)}
+	p.timer.Stop()
+	return p
 }}
 
 // Config says what a caller needs.
@@ -74,6 +73,7 @@ type Config struct {
 	Log        *zap.Logger
 }
 
+// New returns a Caller that sends calls while Run runs.
 func New(cfg Config) *Caller {
 	return &Caller{cfg: cfg, cancels: make(chan string, 1024), pending: map[string]*pendingCall{}, changed: make(chan struct{})}
 }
@@ -99,121 +99,123 @@ func (c *Caller) Call(ctx context.Context, r contract.Call) (contract.Reply, err
 		return contract.Reply{}, err
 	}
 
-	w := pendingCalls.Get().(*pendingCall)
-	w.batch, w.size = nil, len(r.Body)
-	tag, failed := c.submit(w, &r, deadline)
+	p := pendingCalls.Get().(*pendingCall)
+	p.batch, p.size = nil, len(r.Body)
+	tag, failed := c.submit(p, &r, deadline)
 	if failed != nil {
-		pendingCalls.Put(w)
+		pendingCalls.Put(p)
 		return contract.Reply{}, failed
 	}
-	w.timer.Reset(deadline.Sub(now))
+	p.timer.Reset(deadline.Sub(now))
 	select {
-	case o := <-w.outcome:
-		return w.done(o)
-	case <-w.timer.C:
+	case o := <-p.outcome:
+		return p.done(o)
+	case <-p.timer.C:
 	case <-ctx.Done():
 		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return c.abandon(w, tag, wire.Canceled)
+			return c.abandon(p, tag, wire.Canceled)
 		}
 	}
-	// A call that expired in its queue was never started. The broker drops
-	// it about now, and another process of ours may be the one to say so.
-	if c.wasSent(w, tag) {
-		w.timer.Reset(wire.ExpiryGrace)
+	// A call that expired in its queue was never started. The broker dead-letters
+	// it about now, and a process that consumes expired calls answers it.
+	if c.wasSent(p, tag) {
+		p.timer.Reset(wire.ExpiryGrace)
 		select {
-		case o := <-w.outcome:
-			return w.done(o)
-		case <-w.timer.C:
+		case o := <-p.outcome:
+			return p.done(o)
+		case <-p.timer.C:
 		}
 	}
-	return c.abandon(w, tag, contract.Expired)
+	return c.abandon(p, tag, contract.Expired)
 }
 
-// done makes w ready for another call and returns what came of this one.
-func (w *pendingCall) done(o outcome) (contract.Reply, error) {
-	w.timer.Stop()
-	pendingCalls.Put(w)
+// done returns the outcome of the call, and p to the pool.
+func (p *pendingCall) done(o outcome) (contract.Reply, error) {
+	p.timer.Stop()
+	pendingCalls.Put(p)
 	if o.err != nil {
 		return contract.Reply{}, o.err
 	}
 	return o.reply, nil
 }
 
-// abandon ends the call without its reply, unless that has just come.
-func (c *Caller) abandon(w *pendingCall, tag string, why func(contract.Executed) *contract.Error) (contract.Reply, error) {
+// abandon fails the call, unless its reply has just arrived.
+func (c *Caller) abandon(p *pendingCall, tag string, why func(contract.Executed) *contract.Error) (contract.Reply, error) {
 	c.mu.Lock()
-	if c.pending[tag] != w {
+	if c.pending[tag] != p {
 		c.mu.Unlock()
-		return w.done(<-w.outcome)
+		return p.done(<-p.outcome)
 	}
 	delete(c.pending, tag)
 	executed := contract.ExecutedNo
-	c.bytes -= w.size
-	if w.batch != nil {
+	c.bytes -= p.size
+	if p.batch != nil {
 		executed = contract.ExecutedUnknown
 		if c.session != nil {
 			select {
 			case c.cancels <- wire.CancelBody(c.session.replyTo, tag):
-			default: // the worker's own deadline will do
+			default: // the run ends at its deadline
 			}
 		}
 	}
 	c.mu.Unlock()
-	return w.done(outcome{err: why(executed)})
+	return p.done(outcome{err: why(executed)})
 }
 
-func (c *Caller) wasSent(w *pendingCall, tag string) bool {
+func (c *Caller) wasSent(p *pendingCall, tag string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return w.batch != nil || c.pending[tag] != w
+	return p.batch != nil || c.pending[tag] != p
 }
 
-// submit sends the call, or leaves it in a lane to be sent with others.
-func (c *Caller) submit(w *pendingCall, r *contract.Call, deadline time.Time) (tag string, failed *contract.Error) {
+// submit sends the call, or queues it in its batcher.
+func (c *Caller) submit(p *pendingCall, r *contract.Call, deadline time.Time) (tag string, failed *contract.Error) {
 	id := r.ID
 	if id == "" {
 		id = contract.NewID()
 	}
 	c.mu.Lock()
 	s := c.session
-	if failed = c.refusal(s, w); failed != nil {
+	if failed = c.refusal(s, p); failed != nil {
 		c.mu.Unlock()
 		return "", failed
 	}
 	c.lastTag++
 	tag = strconv.FormatUint(c.lastTag, 36)
-	c.pending[tag] = w
-	c.bytes += w.size
-	m := s.enqueue(r.Key, wire.Call{
-		Tag: tag, Id: id, Deadline: deadline.UnixMilli(), ContentType: r.ContentType,
+	c.pending[tag] = p
+	c.bytes += p.size
+	due := s.batcherFor(r.Key).enqueue(wire.Call{
+		Tag: tag, ID: id, Deadline: deadline.UnixMilli(), ContentType: r.ContentType,
 		Correlation: r.Correlation, Causation: r.Causation, Trace: r.Trace, Session: r.Session, Body: r.Body,
-	}, w)
+	}, p)
 	c.mu.Unlock()
-	s.send(m)
+	s.send(due)
 	return tag, nil
 }
 
-// refusal is why a call cannot be made over s now; nil if it can. c.mu is held.
-func (c *Caller) refusal(s *session, w *pendingCall) *contract.Error {
+// refusal returns why a call cannot be sent over s now, or nil. The caller must
+// hold c.mu.
+func (c *Caller) refusal(s *session, p *pendingCall) *contract.Error {
 	switch {
 	case s == nil:
 		return c.unavailable()
 	case s.blocked != "":
 		return blockedError(s.blocked)
-	case len(c.pending) >= MaxPending || c.bytes+w.size > MaxPendingBytes:
+	case len(c.pending) >= MaxPending || c.bytes+p.size > MaxPendingBytes:
 		return &contract.Error{
 			Code: contract.CodeUnavailable, Executed: contract.ExecutedNo, After: time.Second,
-			Detail: fmt.Sprintf("%d calls of this process, of %d bytes, wait for their replies already", len(c.pending), c.bytes),
+			Detail: fmt.Sprintf("%d calls of this process, of %d bytes, are already waiting for their replies", len(c.pending), c.bytes),
 		}
 	}
-	// A broker that blocks tells each connection only once that has published.
+	// The broker notifies a connection that it is blocked only after it publishes.
 	if reason, blocked := c.cfg.Publish.Blocked(); blocked != nil {
 		return blockedError(reason)
 	}
 	return nil
 }
 
-// Ready waits until calls can be made. It fails with what is wrong when ctx is done.
+// Ready waits until calls can be sent. When ctx is done first, the error says what
+// is wrong.
 func (c *Caller) Ready(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -230,42 +232,42 @@ func (c *Caller) Ready(ctx context.Context) error {
 	}
 }
 
-// setSession is called with c.mu held.
+// setSession sets the session. The caller must hold c.mu.
 func (c *Caller) setSession(s *session) {
 	c.session = s
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-// resolve hands the call its outcome, if it still waits, and returns the
-// message that it left with. c.mu is held.
+// resolve ends the call with that outcome, if it is pending, and returns the batch
+// in which it was sent. The caller must hold c.mu.
 func (c *Caller) resolve(tag string, o outcome) *batch {
-	w := c.pending[tag]
-	if w == nil {
+	p := c.pending[tag]
+	if p == nil {
 		return nil
 	}
 	delete(c.pending, tag)
-	c.bytes -= w.size
-	m := w.batch // before w is somebody else's
-	w.outcome <- o
-	return m
+	c.bytes -= p.size
+	b := p.batch // p may be used again once it has its outcome
+	p.outcome <- o
+	return b
 }
 
-// WorkersLost ends the calls that these workers have acknowledged: they are not
-// delivered again.
+// WorkersLost fails the calls that these workers have acknowledged before they ran
+// them: the broker does not deliver those again.
 func (c *Caller) WorkersLost(workers []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for tag, w := range c.pending {
-		if w.batch != nil && w.batch.worker != "" && slices.Contains(workers, w.batch.worker) {
+	for tag, p := range c.pending {
+		if p.batch != nil && p.batch.worker != "" && slices.Contains(workers, p.batch.worker) {
 			c.resolve(tag, outcome{err: wire.ErrLost})
 		}
 	}
 }
 
-// Run keeps the caller connected until ctx is done. Requests leave and replies
-// come over one connection: replies need no acknowledgement, so they still come
-// while the broker blocks it.
+// Run keeps the caller connected until ctx is done. Requests and replies travel
+// over one connection. Replies need no acknowledgement, so that they arrive also
+// while the broker blocks the connection.
 func (c *Caller) Run(ctx context.Context) {
 	var g sync.WaitGroup
 	g.Go(func() { c.sendCancels(ctx) })
@@ -273,8 +275,8 @@ func (c *Caller) Run(ctx context.Context) {
 	g.Wait()
 }
 
-// sendCancels tells the workers which calls nobody waits for any more, until
-// ctx is done. It is its own goroutine so that who gives up need not wait.
+// sendCancels broadcasts which calls were abandoned, until ctx is done. A caller
+// that abandons its call does not wait for the broadcast.
 func (c *Caller) sendCancels(ctx context.Context) {
 	for {
 		select {
@@ -286,7 +288,7 @@ func (c *Caller) sendCancels(ctx context.Context) {
 	}
 }
 
-// checkRequest refuses what AMQP cannot carry.
+// checkRequest fails on what AMQP cannot carry.
 func checkRequest(r *contract.Call) error {
 	var bad string
 	switch {
@@ -297,29 +299,29 @@ func checkRequest(r *contract.Call) error {
 	case len(r.ContentType) > wire.MaxShort:
 		bad = fmt.Sprintf("the content type has %d bytes: AMQP allows %d", len(r.ContentType), wire.MaxShort)
 	case len(r.Body) > MaxCallBody:
-		bad = fmt.Sprintf("the body has %d bytes: a call takes %d at the most", len(r.Body), MaxCallBody)
+		bad = fmt.Sprintf("the body has %d bytes: a call may have %d", len(r.Body), MaxCallBody)
 	case len(r.Correlation)+len(r.Causation)+len(r.Trace.Parent)+len(r.Trace.State)+len(r.Trace.Baggage) > wire.MaxHeaders:
 		bad = fmt.Sprintf("trace and baggage have more than %d bytes", wire.MaxHeaders)
 	case len(r.Session) > contract.MaxSession:
-		bad = fmt.Sprintf("the session has %d bytes: a call takes %d at the most", len(r.Session), contract.MaxSession)
+		bad = fmt.Sprintf("the session has %d bytes: a call may have %d", len(r.Session), contract.MaxSession)
 	default:
 		return nil
 	}
 	return &contract.Error{Code: contract.CodeInvalid, Detail: bad, Executed: contract.ExecutedNo}
 }
 
-// unavailable is the error of a call that finds no connection.
+// unavailable is the error of a call without a connection.
 func (c *Caller) unavailable() *contract.Error {
 	return &contract.Error{
 		Code: contract.CodeUnavailable, Executed: contract.ExecutedNo, After: time.Second,
-		Detail: "there is no connection to the message broker; it is being made again", Cause: c.cfg.Health(),
+		Detail: "there is no connection to the message broker; it is being established again", Cause: c.cfg.Health(),
 	}
 }
 
 func blockedError(reason string) *contract.Error {
 	return &contract.Error{
 		Code: contract.CodeBlocked, Executed: contract.ExecutedNo, After: 5 * time.Second,
-		Detail: "the message broker takes nothing at present (" + cmp.Or(reason, "no reason given") + ")",
+		Detail: "the message broker blocks publishers at present (" + cmp.Or(reason, "no reason given") + ")",
 	}
 }
 

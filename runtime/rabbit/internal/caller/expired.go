@@ -6,20 +6,18 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// forwardExpired answers calls that their queue did not keep, whoever made
-// them: they were not executed. A caller learns it in the moment of its
-// deadline, or at once if the queue was full, and the way of all other calls
-// costs nothing for it.
+// forwardExpired answers the calls, of any process, that expired in their queue or
+// found it full: they were not executed. A caller learns that at its deadline, or
+// at once if the queue was full. Other calls cost nothing more for it.
 func (c *Caller) forwardExpired(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -31,9 +29,9 @@ func (c *Caller) forwardExpired(ctx context.Context, conn *amqp.Connection) erro
 	}
 	err = topology.RecreateUnreachable(ctx, conn, c.cfg.Names.ExpiredCalls(), c.cfg.Log)
 	if errors.Is(err, topology.ErrNodeDown) {
-		// No reason to be unwell: a caller whose call expires now learns it at
-		// its deadline, but not whether the call was executed.
-		c.cfg.Log.Warn("callers are not told of calls that expire", zap.Error(err))
+		// The process stays healthy: a call that expires still fails at its
+		// deadline, but without knowing whether it was executed.
+		c.cfg.Log.Warn("cannot answer expired calls", zap.Error(err))
 		return nil
 	}
 	if err != nil {
@@ -48,7 +46,7 @@ func (c *Caller) forwardExpired(ctx context.Context, conn *amqp.Connection) erro
 	}
 	return channel.EachDelivery(ctx, c.cfg.Names.Expired(), expired, func(d *amqp.Delivery) {
 		if err := answerExpired(ch, d); err != nil {
-			c.cfg.Log.Debug("an expired call is not answered", zap.String("id", d.MessageId), zap.Error(err))
+			c.cfg.Log.Debug("cannot answer an expired call", zap.String("id", d.MessageId), zap.Error(err))
 		}
 	})
 }

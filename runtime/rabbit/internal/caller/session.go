@@ -9,38 +9,37 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// session is the calling side's life on one connection. All of its fields
-// but the channels are guarded by caller.mu.
+// session sends calls and receives replies over one connection. Its fields but
+// the channels are guarded by Caller.mu.
 type session struct {
-	c        *Caller
+	caller   *Caller
 	requests *amqp.Channel
 	replyTo  string // the queue that replies come to
 
-	blocked  string          // the broker's reason to take nothing; "" when it does
-	changed  <-chan struct{} // closed when the directory has changed
-	batchers map[string]*batcher
+	blocked          string          // the reason why the broker blocks publishers; "" when it does not
+	directoryChanged <-chan struct{} // closed when the directory has changed
+	batchers         map[string]*batcher
 }
 
 var replyQueues atomic.Uint64
 
-// serveConnection lets calls be made over conn, until ctx is done or conn fails.
+// serveConnection sends calls over conn until ctx is done or conn fails.
 //
-// Calls are not confirmed: what the broker cannot route it returns, what finds
-// its queue full it puts where expired calls go, and both come back as the
-// outcome of the call; anything else that is lost shows as a reply that is
-// missing, with or without a confirmation.
+// Calls are published without confirms. The broker returns those that it cannot
+// route, and dead-letters those whose queue is full to where expired calls go.
+// Both become the outcome of the call. Any other loss shows as a missing reply,
+// with or without a confirm.
 func (c *Caller) serveConnection(ctx context.Context, conn *amqp.Connection) error {
 	s := &session{
-		c: c, changed: c.cfg.Directory.Changed(), batchers: map[string]*batcher{},
+		caller: c, directoryChanged: c.cfg.Directory.Changed(), batchers: map[string]*batcher{},
 	}
 	var err error
 	if s.requests, err = conn.Channel(); err != nil {
@@ -55,8 +54,8 @@ func (c *Caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 		return fmt.Errorf("open a channel for replies: %w", err)
 	}
 	defer answers.Close()
-	// A name of its own each time: after a connection was lost, the broker
-	// may believe for a while that its exclusive queue is still in use.
+	// Each session has a queue with a new name: after a connection is lost, the
+	// broker may keep its exclusive queue locked for some time.
 	s.replyTo = fmt.Sprintf("%s.reply.%s.%d", c.cfg.Names.Namespace, c.cfg.Process, replyQueues.Add(1))
 	if _, err := answers.QueueDeclare(s.replyTo, false, true, true, false, amqp.Table{"x-queue-type": "classic"}); err != nil {
 		return c.cfg.Names.ExplainOwnQueue(err)
@@ -66,8 +65,8 @@ func (c *Caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 		return fmt.Errorf("consume from %q: %w", s.replyTo, err)
 	}
 
-	// The client drops notifications that nobody takes for 5 s. These are taken
-	// by a goroutine that never waits for anything else.
+	// The client drops a notification that is not received within 5 s. Therefore
+	// the goroutines that receive them never wait for anything else.
 	returns := s.requests.NotifyReturn(make(chan amqp.Return, 64))
 	blocks := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	requestsClosed := s.requests.NotifyClose(make(chan *amqp.Error, 1))
@@ -77,7 +76,7 @@ func (c *Caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	c.setSession(s)
 	c.mu.Unlock()
 
-	// All of these end with the channels, the forwarder with stop.
+	// These goroutines end with the channels, forwardExpired with stop.
 	running, stop := context.WithCancel(ctx)
 	failed := make(chan error, 1)
 	var g sync.WaitGroup
@@ -104,47 +103,48 @@ func (c *Caller) serveConnection(ctx context.Context, conn *amqp.Connection) err
 	return why
 }
 
-// end fails all that waits, at once.
+// end fails all pending calls.
 func (s *session) end(why error) {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	s.c.setSession(nil)
-	for tag, w := range s.c.pending {
+	s.caller.mu.Lock()
+	defer s.caller.mu.Unlock()
+	s.caller.setSession(nil)
+	for tag, p := range s.caller.pending {
 		e := notSent(why)
-		if w.batch != nil {
+		if p.batch != nil {
 			e = &contract.Error{
 				Code: contract.CodeUnconfirmed, Executed: contract.ExecutedUnknown, Cause: why,
-				Detail: "the connection to the message broker was lost while the call was under way",
+				Detail: "the connection to the message broker was lost while the call was in flight",
 			}
 		}
-		s.c.resolve(tag, outcome{err: e})
+		s.caller.resolve(tag, outcome{err: e})
 	}
 }
 
-// send publishes m, if there is one. It does not wait: see bufferedConn.
-func (s *session) send(m *batch) {
-	if m == nil {
+// send publishes b, unless it is nil. It does not block: the connection buffers
+// writes.
+func (s *session) send(b *batch) {
+	if b == nil {
 		return
 	}
-	if m.frames {
-		s.check(m.calls, s.publish(m, m.calls))
+	if b.frames {
+		s.check(b.calls, s.publish(b, b.calls))
 		return
 	}
-	for i := range m.calls { // a worker that does not understand frames came while they gathered
-		s.check(m.calls[i:i+1], s.publish(m, m.calls[i:i+1]))
+	for i := range b.calls { // a worker that understands no frames was announced after they were queued
+		s.check(b.calls[i:i+1], s.publish(b, b.calls[i:i+1]))
 	}
 }
 
-// check tells calls that they were not sent, if the connection was closed by
-// then. Any other error ends the connection, and them with it.
+// check fails calls that were not sent because the connection was closed. Any
+// other error ends the connection, which fails the calls.
 func (s *session) check(calls []wire.Call, err error) {
 	if !errors.Is(err, amqp.ErrClosed) {
 		return
 	}
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
+	s.caller.mu.Lock()
+	defer s.caller.mu.Unlock()
 	for i := range calls {
-		s.c.resolve(calls[i].Tag, outcome{err: notSent(err)})
+		s.caller.resolve(calls[i].Tag, outcome{err: notSent(err)})
 	}
 }
 
@@ -155,40 +155,40 @@ func notSent(why error) *contract.Error {
 	}
 }
 
-// publish publishes calls of m in one message.
-func (s *session) publish(m *batch, calls []wire.Call) error {
+// publish publishes calls of b in one message.
+func (s *session) publish(b *batch, calls []wire.Call) error {
 	first := &calls[0]
-	p := amqp.Publishing{
+	m := amqp.Publishing{
 		DeliveryMode:  amqp.Transient,
 		CorrelationId: first.Tag,
 		ReplyTo:       s.replyTo,
 	}
 	last := first.Deadline
-	if m.frames {
+	if b.frames {
 		for i := range calls {
 			last = max(last, calls[i].Deadline)
 		}
-		p.ContentType = wire.ContentTypeCalls
-		p.Body = wire.EncodeCalls(calls)
+		m.ContentType = wire.ContentTypeCalls
+		m.Body = wire.EncodeCalls(calls)
 	} else {
-		p.ContentType = wire.ContentTypeOr(first.ContentType)
-		p.MessageId = first.Id
-		p.Headers = wire.CallHeaders(first, !s.c.cfg.NoBatch)
-		p.Body = first.Body
+		m.ContentType = wire.ContentTypeOr(first.ContentType)
+		m.MessageId = first.ID
+		m.Headers = wire.CallHeaders(first, !s.caller.cfg.NoBatch)
+		m.Body = first.Body
 	}
-	p.Expiration = strconv.FormatInt(max(1, last-time.Now().UnixMilli()), 10)
-	return s.requests.Publish(s.c.cfg.Names.Requests(), m.batcher.key, true, false, p)
+	m.Expiration = strconv.FormatInt(max(1, last-time.Now().UnixMilli()), 10)
+	return s.requests.Publish(s.caller.cfg.Names.Requests(), b.batcher.key, true, false, m)
 }
 
-// takeReturns ends the calls of messages that the broker could not route, until
-// the channel closes.
+// takeReturns fails the calls of messages that the broker could not route, until
+// the channel is closed.
 func (s *session) takeReturns(returns <-chan amqp.Return) {
 	for r := range returns {
 		tags := []string{r.CorrelationId}
 		if r.ContentType == wire.ContentTypeCalls {
-			calls, err := wire.DecodeCalls(r.Body) // it is what this process has sent
+			calls, err := wire.DecodeCalls(r.Body) // this process has encoded it
 			if err != nil {
-				s.c.cfg.Log.Error("a returned message cannot be read", zap.Error(err))
+				s.caller.cfg.Log.Error("cannot decode a returned message", zap.Error(err))
 				continue
 			}
 			tags = tags[:0]
@@ -196,24 +196,25 @@ func (s *session) takeReturns(returns <-chan amqp.Return) {
 				tags = append(tags, calls[i].Tag)
 			}
 		}
-		s.c.mu.Lock()
+		s.caller.mu.Lock()
 		for _, tag := range tags {
-			s.c.resolve(tag, outcome{err: &contract.Error{
+			s.caller.resolve(tag, outcome{err: &contract.Error{
 				Code: contract.CodeUnroutable, Executed: contract.ExecutedNo, After: time.Second,
 				Detail: fmt.Sprintf("no worker serves the routing key %q", r.RoutingKey),
 			}})
 		}
-		s.c.mu.Unlock()
+		s.caller.mu.Unlock()
 	}
 }
 
-// watchBlocks notes whether the broker takes messages, until conn closes; ctx
-// ends it too, but the connection's last notifications are taken all the same.
+// watchBlocks notes whether the broker blocks publishers, until the connection is
+// closed or ctx is done. In the latter case a goroutine receives the remaining
+// notifications.
 func (s *session) watchBlocks(ctx context.Context, blocks <-chan amqp.Blocking) {
 	for {
 		select {
 		case <-ctx.Done():
-			go func() { // ends with the connection, which must not wait for a reader
+			go func() { // ends with the connection; without a receiver, the client would block
 				for range blocks {
 				}
 			}()
@@ -228,8 +229,8 @@ func (s *session) watchBlocks(ctx context.Context, blocks <-chan amqp.Blocking) 
 }
 
 func (s *session) setBlocked(b amqp.Blocking) {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
+	s.caller.mu.Lock()
+	defer s.caller.mu.Unlock()
 	if !b.Active {
 		s.blocked = ""
 		return
@@ -238,18 +239,18 @@ func (s *session) setBlocked(b amqp.Blocking) {
 	if s.blocked == "" {
 		s.blocked = "no reason given"
 	}
-	for tag, w := range s.c.pending {
-		if w.batch == nil {
-			s.c.resolve(tag, outcome{err: blockedError(s.blocked)})
+	for tag, p := range s.caller.pending {
+		if p.batch == nil {
+			s.caller.resolve(tag, outcome{err: blockedError(s.blocked)})
 		}
 	}
 }
 
-// receive hands replies to who waits for them, until the channel closes, and
-// sends the calls that gathered meanwhile.
+// receive resolves pending calls by their replies until the channel is closed, and
+// sends the batches that become due.
 func (s *session) receive(replies <-chan amqp.Delivery) {
 	var one [1]wire.Reply
-	var gathered []*batch
+	var due []*batch
 	for d := range replies {
 		if d.ContentType == wire.ContentTypeTaken {
 			s.taken(&d)
@@ -261,49 +262,50 @@ func (s *session) receive(replies <-chan amqp.Delivery) {
 		} else {
 			var err error
 			if list, err = wire.DecodeReplies(d.Body); err != nil {
-				s.c.cfg.Log.Warn("replies that cannot be read", zap.String("worker", d.AppId), zap.Error(err))
+				s.caller.cfg.Log.Warn("cannot decode replies", zap.String("worker", d.AppId), zap.Error(err))
 				continue
 			}
 		}
-		s.c.mu.Lock()
+		s.caller.mu.Lock()
 		for i := range list {
 			o := outcomeOf(&list[i], d.AppId)
 			if d.AppId == "" && list[i].Code == contract.CodeExpired && s.wasTaken(list[i].Tag) {
-				// Not a worker says so, see forwardExpired: the worker was lost, and
-				// the call expired before it was delivered again.
+				// The reply is of forwardExpired, not of a worker: the worker was
+				// lost, and the call expired before it was delivered again.
 				o.err = contract.Expired(contract.ExecutedUnknown)
 			}
-			if m := s.onReply(s.c.resolve(list[i].Tag, o), list[i].Run); m != nil {
-				gathered = append(gathered, m)
+			if next := s.caller.resolve(list[i].Tag, o).onReply(list[i].Run); next != nil {
+				due = append(due, next)
 			}
 		}
-		s.c.mu.Unlock()
-		for i, m := range gathered {
-			s.send(m)
-			gathered[i] = nil
+		s.caller.mu.Unlock()
+		for i, b := range due {
+			s.send(b)
+			due[i] = nil
 		}
-		gathered = gathered[:0]
+		due = due[:0]
 	}
 }
 
-// taken notes what a worker says of a message of calls, see contentTypeTaken.
+// taken notes that a worker has begun to run a batch; see wire.ContentTypeTaken.
 func (s *session) taken(d *amqp.Delivery) {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	w := s.c.pending[d.MessageId]
-	if w == nil || w.batch == nil {
+	s.caller.mu.Lock()
+	defer s.caller.mu.Unlock()
+	p := s.caller.pending[d.MessageId]
+	if p == nil || p.batch == nil {
 		return
 	}
-	w.batch.taken = true
+	p.batch.taken = true
 	if d.Type == wire.TypeAcked {
-		w.batch.worker = d.AppId
+		p.batch.worker = d.AppId
 	}
 }
 
-// wasTaken reports whether a worker has begun to run the call. c.mu is held.
+// wasTaken reports whether a worker has begun to run the call. The caller must
+// hold Caller.mu.
 func (s *session) wasTaken(tag string) bool {
-	w := s.c.pending[tag]
-	return w != nil && w.batch != nil && w.batch.taken
+	p := s.caller.pending[tag]
+	return p != nil && p.batch != nil && p.batch.taken
 }
 
 func outcomeOf(r *wire.Reply, worker string) outcome {

@@ -9,10 +9,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 )
 
 // up makes s the living session.

@@ -10,6 +10,10 @@ import (
 	"sync"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
@@ -17,11 +21,6 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
-	amqp "github.com/rabbitmq/amqp091-go"
-	"go.uber.org/zap"
-
-	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Consumer runs one event function on the events of its queue.

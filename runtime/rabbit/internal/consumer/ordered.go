@@ -3,12 +3,11 @@ package consumer
 import (
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // An ordered function has one active consumer over all workers, with one

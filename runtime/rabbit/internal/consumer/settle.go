@@ -4,14 +4,13 @@ import (
 	"context"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/delay"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/delay"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 const (

@@ -6,11 +6,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 

@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 )
 
 // consumerSet holds messages of a queue: what was taken and not acknowledged.

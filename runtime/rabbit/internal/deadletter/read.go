@@ -8,12 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // Read reads a delivery from the dead letters of fn, whoever put it there:

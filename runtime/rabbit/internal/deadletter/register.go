@@ -5,12 +5,11 @@ import (
 	"errors"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 // AMQP cannot list queues, and nobody announces a function that is gone. So

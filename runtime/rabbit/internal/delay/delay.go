@@ -12,17 +12,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
-	amqp "github.com/rabbitmq/amqp091-go"
-
-	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 // Delays lets events wait in the broker, and moves those that are due to their

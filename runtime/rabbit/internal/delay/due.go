@@ -9,16 +9,15 @@ import (
 	"sync"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
-	amqp "github.com/rabbitmq/amqp091-go"
-	"go.uber.org/zap"
-
-	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
 const (

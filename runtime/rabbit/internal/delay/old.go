@@ -4,10 +4,10 @@ import (
 	"context"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // Earlier versions had other tiers (rabbet.delay.2s), which dead-letter to the

@@ -13,14 +13,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 // The topics that the runtime itself broadcasts on.

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/deadletter"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // Apply declares what of the topology is missing, and tells report of it. It

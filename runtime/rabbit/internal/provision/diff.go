@@ -8,10 +8,10 @@ import (
 	"maps"
 	"slices"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // Difference is one respect in which the broker is not as a topology wants it.

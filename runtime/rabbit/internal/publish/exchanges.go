@@ -7,11 +7,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
 // knownFor is how long an exchange that was seen is taken to exist.

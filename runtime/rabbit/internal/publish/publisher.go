@@ -9,13 +9,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 const (

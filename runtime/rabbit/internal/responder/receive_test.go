@@ -6,13 +6,11 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
-
-	amqp "github.com/rabbitmq/amqp091-go"
-
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 )
 
 // The intake ends with its deliveries and no sooner, once all of them are taken

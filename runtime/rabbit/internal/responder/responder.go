@@ -8,15 +8,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
 // Responder is the answering side of requests: it hosts one request function.
@@ -301,7 +300,7 @@ func (r *Responder) accept(s *session, m *amqp.Delivery) {
 		calls = []wire.Call{wire.ParseCall(m, now)}
 	}
 	if d.replyTo == "" {
-		r.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].Id))
+		r.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].ID))
 	}
 	d.firstTag = calls[0].Tag
 	d.settle = r.ackTimeOf(m.Redelivered, len(calls))

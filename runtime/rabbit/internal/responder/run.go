@@ -28,7 +28,7 @@ func (r *Responder) run(j *job) {
 	}
 	began := time.Now()
 	run := r.fn.Begin(r.base, &contract.Event{
-		Key: d.key, ID: c.Id, ContentType: wire.ContentTypeOr(c.ContentType), Body: c.Body,
+		Key: d.key, ID: c.ID, ContentType: wire.ContentTypeOr(c.ContentType), Body: c.Body,
 		Correlation: c.Correlation, Causation: c.Causation, Trace: c.Trace, Session: c.Session,
 		Attempt: attempt, Redelivered: d.redelivered,
 	}, deadline)
@@ -52,7 +52,7 @@ func (r *Responder) run(j *job) {
 		failed = wire.Canceled(contract.ExecutedUnknown) // it was its caller who ended it, not its deadline
 	}
 	i := contract.Invocation{
-		Function: r.fn.Name, Kind: contract.KindRequest, Key: d.key, ID: c.Id, Trace: c.Trace, Attempt: attempt,
+		Function: r.fn.Name, Kind: contract.KindRequest, Key: d.key, ID: c.ID, Trace: c.Trace, Attempt: attempt,
 		Wait: began.Sub(d.arrived), Run: took, Outcome: contract.OutcomeDone,
 	}
 	if failed != nil {

@@ -7,11 +7,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
 // DeclareSource makes sure that the exchange exists that a function listens on:

@@ -56,7 +56,7 @@ func CallHeaders(c *Call, frames bool) amqp.Table {
 // than its type goes: a header of another type counts as missing.
 func ParseCall(d *amqp.Delivery, now time.Time) Call {
 	c := Call{
-		Tag: d.CorrelationId, Id: cmp.Or(d.MessageId, d.CorrelationId), ContentType: d.ContentType, Body: d.Body,
+		Tag: d.CorrelationId, ID: cmp.Or(d.MessageId, d.CorrelationId), ContentType: d.ContentType, Body: d.Body,
 		Correlation: Text(d.Headers, headerCorrelation), Causation: Text(d.Headers, headerCausation),
 		Trace: contract.Trace{
 			Parent: Text(d.Headers, HeaderTraceparent), State: Text(d.Headers, headerTracestate), Baggage: Text(d.Headers, headerBaggage),
@@ -68,8 +68,8 @@ func ParseCall(d *amqp.Delivery, now time.Time) Call {
 	} else if ms, err := strconv.ParseInt(d.Expiration, 10, 64); err == nil && ms >= 0 && ms < maxAfter.Milliseconds() {
 		c.Deadline = now.UnixMilli() + ms // a foreign caller says how long it waits, not until when
 	}
-	if c.Id == "" {
-		c.Id = contract.NewID()
+	if c.ID == "" {
+		c.ID = contract.NewID()
 	}
 	return c
 }

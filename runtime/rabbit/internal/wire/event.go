@@ -13,11 +13,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
 // The headers that Rabbet keeps for itself.

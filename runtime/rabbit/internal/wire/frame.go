@@ -39,7 +39,7 @@ const TypeAcked = "acked"
 // Call is one call as it travels, in a message of its own or in a frame.
 type Call struct {
 	Tag         string
-	Id          string
+	ID          string
 	Deadline    int64 // unix milliseconds; 0 is none
 	ContentType string
 	Correlation string
@@ -60,7 +60,7 @@ type Reply struct {
 
 // Size is about what c takes in a frame.
 func (c *Call) Size() int {
-	return 40 + len(c.Tag) + len(c.Id) + len(c.ContentType) + len(c.Correlation) + len(c.Causation) +
+	return 40 + len(c.Tag) + len(c.ID) + len(c.ContentType) + len(c.Correlation) + len(c.Causation) +
 		len(c.Trace.Parent) + len(c.Trace.State) + len(c.Trace.Baggage) + len(c.Session) + len(c.Body)
 }
 
@@ -79,7 +79,7 @@ func EncodeCalls(calls []Call) []byte {
 		c := &calls[i]
 		head = appendString(head[:0], c.Tag)
 		head = binary.AppendUvarint(head, uint64(max(c.Deadline, 0)))
-		head = appendString(head, c.Id)
+		head = appendString(head, c.ID)
 		head = appendString(head, c.ContentType)
 		head = appendString(head, c.Correlation)
 		head = appendString(head, c.Causation)
@@ -109,7 +109,7 @@ func DecodeCalls(frame []byte) (calls []Call, err error) {
 		}
 		c.Tag = head.string()
 		c.Deadline = int64(min(head.uvarint(), 1<<62))
-		c.Id = head.string()
+		c.ID = head.string()
 		c.ContentType = head.string()
 		c.Correlation = head.string()
 		c.Causation = head.string()

@@ -12,10 +12,10 @@ import (
 )
 
 var someCalls = []Call{
-	{Tag: "1z", Id: "call-1", Deadline: 1_700_000_000_123, Body: []byte(`{"id":"42"}`)},
+	{Tag: "1z", ID: "call-1", Deadline: 1_700_000_000_123, Body: []byte(`{"id":"42"}`)},
 	{Tag: "20", Body: []byte{}},
 	{
-		Tag: "21", Id: strings.Repeat("i", 300), ContentType: "text/plain", Correlation: "first", Causation: "before",
+		Tag: "21", ID: strings.Repeat("i", 300), ContentType: "text/plain", Correlation: "first", Causation: "before",
 		Trace:   contract.Trace{Parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", State: "a=b", Baggage: "c=d"},
 		Session: []byte(`{"user":"ada"}`),
 		Body:    bytes.Repeat([]byte("long "), 1000),
