@@ -7,26 +7,26 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ackDelay is how long a finished delivery may wait for others to be
-// acknowledged with it. Only calls of functions that only read are acknowledged
-// after their reply: one of them that is delivered again does no harm.
+// AckDelay is how long a finished delivery may wait to be acknowledged together with
+// others. Deliveries that are acknowledged this way may be delivered again after
+// they were processed.
 //
-// After half of that, the next one to finish takes the others along: its reply
-// has just left, so the broker is at the acknowledgment while the caller is at
-// the reply, and not at a call.
+// After half of that time, the next delivery to finish flushes the others: its reply
+// was just sent, so that the broker handles the acknowledgements while the caller
+// handles the reply.
 const ackDelay = 50 * time.Millisecond
 
-// Acks settles the deliveries of one channel, and of no other: with the
-// channel it ends, and what comes late is dropped.
+// Acks settles the deliveries of one channel. It ends with the channel; later
+// acknowledgements are dropped.
 type Acks struct {
 	ch    amqp.Acknowledger
-	batch int // finished deliveries that do not wait for more
+	batch int // this many finished deliveries are acknowledged at once
 
 	mu       sync.Mutex
 	first    uint64 // delivery tag of states[0]
 	states   []settlement
-	finished int       // how many of states are finished
-	waiting  time.Time // since when the first of them has been
+	finished int       // number of finished states
+	waiting  time.Time // since when the first of them is finished
 	timer    *time.Timer
 	closed   bool
 }
@@ -34,11 +34,13 @@ type Acks struct {
 type settlement uint8
 
 const (
-	open     settlement = iota // its calls are under way
+	open     settlement = iota // being processed
 	finished                   // to be acknowledged
-	settled                    // the broker was told
+	settled                    // acknowledged or requeued
 )
 
+// NewAcks returns the Acks of a channel. batch is how many finished deliveries are
+// acknowledged without waiting for more.
 func NewAcks(ch amqp.Acknowledger, batch int) *Acks {
 	a := &Acks{ch: ch, batch: batch, first: 1}
 	a.timer = time.AfterFunc(time.Hour, a.Flush)
@@ -46,8 +48,8 @@ func NewAcks(ch amqp.Acknowledger, batch int) *Acks {
 	return a
 }
 
-// Delivered notes a delivery, and those with the tags before it: of two that
-// come close together, the second one may be noted first.
+// Delivered notes a delivery, and those with lower tags: of two deliveries, the
+// second one may be noted first.
 func (a *Acks) Delivered(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -56,7 +58,7 @@ func (a *Acks) Delivered(tag uint64) {
 	}
 }
 
-// Done acknowledges the delivery, soon, together with others.
+// Done acknowledges the delivery soon, together with others.
 func (a *Acks) Done(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -77,7 +79,7 @@ func (a *Acks) Done(tag uint64) {
 	}
 }
 
-// AckNow acknowledges the delivery at once, and reports whether it could.
+// AckNow acknowledges the delivery immediately, and reports whether it could.
 func (a *Acks) AckNow(tag uint64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -107,8 +109,8 @@ func (a *Acks) Flush() {
 	a.send()
 }
 
-// send acknowledges what is finished: the beginning that is without a gap in
-// one go, the rest one by one. a.mu is held.
+// send acknowledges what is finished: those before the first open delivery with one
+// multiple ack, the others one by one. The caller must hold a.mu.
 func (a *Acks) send() {
 	if a.closed || a.finished == 0 {
 		return
@@ -121,21 +123,21 @@ func (a *Acks) send() {
 		case state == finished && !gap:
 			last = i
 		case state == finished:
-			_ = a.ch.Ack(a.first+uint64(i), false) // the connection's end tells, and settles it
+			_ = a.ch.Ack(a.first+uint64(i), false) // if it fails the channel is gone, and the delivery is requeued
 		}
 		if state == finished {
 			a.states[i] = settled
 		}
 	}
 	if last >= 0 {
-		// Multiple takes in all before it: each is finished, or settled already.
+		// Multiple includes all lower tags: each of them is finished or settled.
 		_ = a.ch.Ack(a.first+uint64(last), true)
 	}
 	a.finished = 0
 	a.trim()
 }
 
-// trim forgets the settled ones at the beginning. a.mu is held.
+// trim removes the settled states at the beginning. The caller must hold a.mu.
 func (a *Acks) trim() {
 	n := 0
 	for n < len(a.states) && a.states[n] == settled {
@@ -145,13 +147,14 @@ func (a *Acks) trim() {
 	a.states = append(a.states[:0], a.states[n:]...)
 }
 
+// IsClosed reports whether Close was called.
 func (a *Acks) IsClosed() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.closed
 }
 
-// Close drops all that comes from now on.
+// Close drops all later acknowledgements.
 func (a *Acks) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

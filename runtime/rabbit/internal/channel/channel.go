@@ -17,13 +17,14 @@ const MaxPrefetch = 65_535
 // connection is closed.
 const CloseTimeout = 2 * time.Second
 
-// Close closes ch, but does not wait for ever for a broker that reads
-// nothing: then the channel ends with its connection.
+// Close closes ch. It does not wait longer than CloseTimeout for a broker that does
+// not answer: then the channel ends with its connection.
 func Close(ch *amqp.Channel) {
 	AwaitClose(func() { _ = ch.Close() })
 }
 
-// AwaitClose waits for fn, which ends with a connection, for closeTimeout.
+// AwaitClose calls fn, which must end with the connection at the latest, and waits
+// for it for CloseTimeout.
 func AwaitClose(fn func()) {
 	done := make(chan struct{})
 	go func() { // ends with the connection at the latest

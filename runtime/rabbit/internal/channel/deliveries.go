@@ -7,9 +7,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// EachDelivery calls fn with each delivery of what is consumed, a queue or a
-// pattern, one after the other, until ctx is done. It fails when the broker ends
-// the consumer.
+// EachDelivery calls fn with each delivery, one after the other, until ctx is done.
+// It fails when the broker ends the consumer. consumed is what is consumed, for the
+// error.
 func EachDelivery(ctx context.Context, consumed string, deliveries <-chan amqp.Delivery, fn func(*amqp.Delivery)) error {
 	for ctx.Err() == nil {
 		select {

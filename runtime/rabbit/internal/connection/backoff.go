@@ -6,20 +6,21 @@ import (
 	"time"
 )
 
-// Pace is how long to pause between tries: first, then doubling up to longest.
+// Pace says how long to wait between attempts: First, then twice as long each time,
+// up to Longest.
 type Pace struct{ First, Longest time.Duration }
 
-// Backoff is the pause before the next try: it doubles, and is jittered so
-// that a thousand processes do not come back as one.
+// Backoff waits before the next attempt, longer each time, with jitter so that many
+// processes do not reconnect at the same moment.
 type Backoff struct {
 	Pace
 	Current time.Duration
 }
 
-// reset makes the next pause the first one again.
+// reset makes the next wait the first one again.
 func (b *Backoff) reset() { b.Current = 0 }
 
-// Wait reports false when ctx was done first.
+// Wait waits and returns true, or false when ctx is done first.
 func (b *Backoff) Wait(ctx context.Context) bool {
 	b.Current = max(b.First, min(2*b.Current, b.Longest))
 	t := time.NewTimer(b.Current/2 + rand.N(b.Current/2+1))

@@ -17,7 +17,7 @@ import (
 // next one; the client would make a system call for each message.
 type bufferedConn struct {
 	net.Conn
-	reads atomic.Uint64 // that returned data
+	reads atomic.Uint64 // how many reads returned data
 
 	mu      sync.Mutex
 	changed sync.Cond // pending or closing has changed

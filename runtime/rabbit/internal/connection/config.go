@@ -37,8 +37,8 @@ type address struct {
 
 func (a address) String() string { return fmt.Sprintf("%s:%d", a.uri.Host, a.uri.Port) }
 
-// addresses takes the URL apart. Its errors keep quiet about the URL itself:
-// one that cannot be parsed may hold a password anywhere.
+// addresses parses the URL. Its errors do not contain the URL: one that cannot be
+// parsed may have a password anywhere.
 func (c Config) addresses() ([]address, error) {
 	if c.URLFrom != nil {
 		var err error

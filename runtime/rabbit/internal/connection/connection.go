@@ -20,46 +20,50 @@ import (
 const (
 	heartbeat        = 5 * time.Second
 	handshakeTimeout = 10 * time.Second
-	silentHeartbeats = 3               // without a byte from the peer: then it is given up
-	settleTime       = 2 * time.Second // a user that runs this long is taken to be well
+	silentHeartbeats = 3               // heartbeat intervals without a byte from the peer until the connection is closed
+	settleTime       = 2 * time.Second // a user that runs this long has no problem
 )
 
-// Connection is one AMQP connection that heals itself: lost, it is made anew, for as
-// long as it takes. It never uses the client's own recovery, which lets an
-// acknowledgement from before it hit a message from after it.
+// Connection is an AMQP connection that reconnects for as long as it takes. It does
+// not use the client's own recovery, after which an acknowledgement of an old
+// delivery may settle a new one.
+//
+// A user of the connection is a function that runs on each transport; see Use.
 type Connection struct {
 	role              string
 	namespace         string
-	noDeclare         bool // nothing may be declared
+	noDeclare         bool // the broker user may declare nothing
 	Name              string
-	source            func() ([]address, error) // where the broker is now, and how it lets us in
+	source            func() ([]address, error) // returns where the broker is now, with credentials
 	pace              Pace
 	log               *zap.Logger
-	users             sync.WaitGroup            // of its connections; they end with them
-	OnMissingExchange func(ctx context.Context) // told that an exchange of the namespace is missing
+	users             sync.WaitGroup            // of its transports; each ends with its transport
+	OnMissingExchange func(ctx context.Context) // called when an exchange of the namespace is missing
 
 	mu            sync.Mutex
-	transport     *Transport       // nil while there is no connection
-	changed       chan struct{}    // closed when live changes
-	problem       error            // why there is no connection; nil with one
-	problems      map[string]error // by user: why it cannot do its work
-	blocked       string           // the broker's reason to take nothing; "" when it does
-	unblock       chan struct{}    // closed when blocked ends; nil when it is not blocked
-	freed         time.Time        // when it last ended
-	closeDeadline time.Time        // see farewell; zero before the Broker is closed
+	transport     *Transport       // nil while there is none
+	changed       chan struct{}    // closed when the state changes
+	problem       error            // why there is no transport; nil with one
+	problems      map[string]error // by user: why it does not work
+	blocked       string           // the reason why the broker blocks publishers; "" when it does not
+	unblock       chan struct{}    // closed when the broker stops blocking; nil when it does not block
+	freed         time.Time        // when the broker last stopped blocking
+	closeDeadline time.Time        // see CloseDeadline; zero before SetCloseDeadline
 }
 
-// Transport is the life of one connection.
+// Transport is one AMQP connection, until it is lost.
 type Transport struct {
 	AMQP   *amqp.Connection
 	raw    *bufferedConn
 	Closed chan struct{} // closed when the connection is
 
-	unanswered atomic.Uint64 // 1 + raw.reads when the broker did not answer a farewell in time; 0: it did
+	unanswered atomic.Uint64 // 1 + raw.reads when the broker did not answer before the close deadline; 0: it did
 }
 
 var errNotYet = errors.New("not connected to RabbitMQ yet")
 
+// New returns a Connection that connects while Run runs. role is part of its name
+// in the broker and in the log.
 func New(cfg Config, role string) *Connection {
 	return &Connection{
 		role: role, namespace: cfg.Namespace, noDeclare: cfg.NoDeclare, Name: cfg.Namespace + " " + role + " " + cfg.Process,
@@ -69,35 +73,36 @@ func New(cfg Config, role string) *Connection {
 	}
 }
 
-// Open connects for a while.
-func Open(ctx context.Context, cfg Config) (l *Connection, unplug func(), err error) {
-	l = New(cfg, "topology")
-	plugged, cancel := context.WithCancel(context.WithoutCancel(ctx))
+// Open returns a connection that works, or why there is none within
+// ReconnectPatience. The caller must call closeConnection.
+func Open(ctx context.Context, cfg Config) (c *Connection, closeConnection func(), err error) {
+	c = New(cfg, "topology")
+	open, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	running.Go(func() { l.Run(plugged) })
-	unplug = func() { cancel(); running.Wait() }
+	running.Go(func() { c.Run(open) })
+	closeConnection = func() { cancel(); running.Wait() }
 	ctx, stop := context.WithTimeout(ctx, ReconnectPatience)
 	defer stop()
-	if err := l.Ready(ctx); err != nil {
-		unplug()
+	if err := c.Ready(ctx); err != nil {
+		closeConnection()
 		return nil, nil, err
 	}
-	return l, unplug, nil
+	return c, closeConnection, nil
 }
 
-// Use calls fn with each connection that comes up, until ctx is done; then it
-// returns. fn's ctx ends when ctx or the connection does. An fn that returns
-// while its connection lives is called again after a pause.
-func (l *Connection) Use(ctx context.Context, name string, fn func(ctx context.Context, conn *amqp.Connection) error) {
-	pause := Backoff{Pace: l.pace}
+// Use calls fn with each transport, until ctx is done. fn's ctx ends when ctx or
+// the transport does. If fn returns while its transport lives it is called again
+// after a backoff, and its error is the problem of the user meanwhile.
+func (c *Connection) Use(ctx context.Context, name string, fn func(ctx context.Context, conn *amqp.Connection) error) {
+	pause := Backoff{Pace: c.pace}
 	var last string
 	for {
-		s := l.Await(ctx)
+		s := c.Await(ctx)
 		if s == nil {
 			return
 		}
 		began := time.Now()
-		err := l.UseOn(ctx, s, name, fn)
+		err := c.UseOn(ctx, s, name, fn)
 		if ctx.Err() != nil {
 			return
 		}
@@ -107,20 +112,20 @@ func (l *Connection) Use(ctx context.Context, name string, fn func(ctx context.C
 		}
 		refusal, _ := errors.AsType[*amqp.Error](err)
 		missing := refusal != nil && refusal.Code == amqp.NotFound
-		if missing && l.noDeclare {
+		if missing && c.noDeclare {
 			err = fmt.Errorf("%w: this process declares nothing (RABBET_DECLARE=false), 'rabbet topology apply' does", err)
 		}
 		if err != nil {
-			l.SetProblem(name, err)
-			if err.Error() != last { // the same trouble over and over is one line
+			c.SetProblem(name, err)
+			if err.Error() != last { // repeated errors are logged once
 				last = err.Error()
-				l.log.Warn("broker user stopped, it is started again", zap.String("user", name), zap.Error(err))
+				c.log.Warn("a user of the connection failed and is started again", zap.String("user", name), zap.Error(err))
 			}
 		}
-		if missing && strings.Contains(refusal.Reason, "exchange '"+l.namespace+".") {
-			l.OnMissingExchange(ctx)
+		if missing && strings.Contains(refusal.Reason, "exchange '"+c.namespace+".") {
+			c.OnMissingExchange(ctx)
 		}
-		if time.Since(began) > l.pace.Longest {
+		if time.Since(began) > c.pace.Longest {
 			pause.reset()
 		}
 		if !pause.Wait(ctx) {
@@ -129,21 +134,21 @@ func (l *Connection) Use(ctx context.Context, name string, fn func(ctx context.C
 	}
 }
 
-// UseOn runs fn for as long as s lives. Once ctx is done it does not wait for
-// ever for an fn that waits for a broker that is mute: that ends with s.
-func (l *Connection) UseOn(ctx context.Context, s *Transport, name string, fn func(context.Context, *amqp.Connection) error) error {
+// UseOn runs fn until it returns. When ctx is done, it waits for fn until the close
+// deadline: an fn that waits for an unresponsive broker ends with the transport.
+func (c *Connection) UseOn(ctx context.Context, s *Transport, name string, fn func(context.Context, *amqp.Connection) error) error {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	l.mu.Lock()
-	if l.transport == s {
-		l.users.Go(func() { done <- fn(running, s.AMQP) })
+	c.mu.Lock()
+	if c.transport == s {
+		c.users.Go(func() { done <- fn(running, s.AMQP) })
 	} else {
 		done <- nil
 	}
-	l.mu.Unlock()
-	well := time.AfterFunc(settleTime, func() { l.SetProblem(name, nil) })
-	defer well.Stop()
+	c.mu.Unlock()
+	settled := time.AfterFunc(settleTime, func() { c.SetProblem(name, nil) })
+	defer settled.Stop()
 	over := s.Closed
 	for {
 		select {
@@ -153,7 +158,7 @@ func (l *Connection) UseOn(ctx context.Context, s *Transport, name string, fn fu
 			over = nil
 			cancel()
 		case <-ctx.Done():
-			patience := time.NewTimer(time.Until(l.CloseDeadline()))
+			patience := time.NewTimer(time.Until(c.CloseDeadline()))
 			defer patience.Stop()
 			select {
 			case err := <-done:
@@ -166,31 +171,30 @@ func (l *Connection) UseOn(ctx context.Context, s *Transport, name string, fn fu
 	}
 }
 
-// Run connects, and connects again, until ctx is done; then it closes the
-// connection. Several addresses are tried in turn, and all of them before the
-// pause grows.
-func (l *Connection) Run(ctx context.Context) {
-	defer l.users.Wait()
-	pause := Backoff{Pace: l.pace}
+// Run connects and reconnects until ctx is done; then it closes the connection.
+// Several addresses are tried in turn, and all of them before the backoff grows.
+func (c *Connection) Run(ctx context.Context) {
+	defer c.users.Wait()
+	pause := Backoff{Pace: c.pace}
 	var last string
 	for i := 0; ctx.Err() == nil; i++ {
 		var connected time.Duration
-		addresses, err := l.source()
+		addresses, err := c.source()
 		if err == nil {
-			connected, err = l.connect(ctx, addresses[i%len(addresses)])
+			connected, err = c.connect(ctx, addresses[i%len(addresses)])
 		}
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			if last = ""; connected > l.pace.Longest {
+			if last = ""; connected > c.pace.Longest {
 				pause.reset()
 			}
 		default:
-			l.down(err)
-			if err.Error() != last { // the same trouble over and over is one line
+			c.down(err)
+			if err.Error() != last { // repeated errors are logged once
 				last = err.Error()
-				l.log.Warn("no connection to the broker, trying on", zap.Error(err))
+				c.log.Warn("cannot connect to the broker, trying again", zap.Error(err))
 			}
 			if len(addresses) > 0 && (i+1)%len(addresses) != 0 {
 				continue
@@ -202,55 +206,56 @@ func (l *Connection) Run(ctx context.Context) {
 	}
 }
 
-// connect holds a connection to a until it is lost, and says for how long. An
+// connect keeps a connection to a until it is lost, and returns for how long. An
 // error says why there was none.
-func (l *Connection) connect(ctx context.Context, a address) (time.Duration, error) {
-	l.awaiting(a)
-	s, err := l.dial(ctx, a)
+func (c *Connection) connect(ctx context.Context, a address) (time.Duration, error) {
+	c.awaiting(a)
+	s, err := c.dial(ctx, a)
 	if err != nil {
 		return 0, explainDial(a, err)
 	}
-	l.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", s.AMQP.Properties["version"]))
+	c.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", s.AMQP.Properties["version"]))
 	began := time.Now()
-	l.keep(ctx, a, s)
+	c.keep(ctx, a, s)
 	return time.Since(began), nil
 }
 
-// keep holds s until it is lost or ctx is done.
-func (l *Connection) keep(ctx context.Context, a address, s *Transport) {
+// keep serves s until it is lost or ctx is done.
+func (c *Connection) keep(ctx context.Context, a address, s *Transport) {
 	closed := s.AMQP.NotifyClose(make(chan *amqp.Error, 1))
 	blocked := s.AMQP.NotifyBlocked(make(chan amqp.Blocking, 8))
-	l.up(s)
+	c.up(s)
 	defer close(s.Closed)
 	defer s.watch()()
 	for {
 		select {
 		case <-ctx.Done():
-			// Close waits for ever on a blocked connection; CloseDeadline does not.
-			_ = s.AMQP.CloseDeadline(l.CloseDeadline())
-			l.down(errors.New("the connection to RabbitMQ is closed"))
+			// The client's Close waits forever on a blocked connection; CloseDeadline
+			// does not.
+			_ = s.AMQP.CloseDeadline(c.CloseDeadline())
+			c.down(errors.New("the connection to RabbitMQ is closed"))
 			return
 		case b, ok := <-blocked:
 			if !ok {
 				blocked = nil
 				continue
 			}
-			l.SetBlocked(b)
+			c.SetBlocked(b)
 		case reason := <-closed:
 			var err error = amqp.ErrClosed
 			if reason != nil {
 				err = reason
 			}
-			l.down(explainLoss(a, err))
-			l.log.Warn("lost the connection to the broker", zap.Stringer("address", a), zap.Error(err))
+			c.down(explainLoss(a, err))
+			c.log.Warn("lost the connection to the broker", zap.Stringer("address", a), zap.Error(err))
 			return
 		}
 	}
 }
 
-// watch ends the connection when its peer is silent for too long, until stop
-// is called. The client does the same, but only after it has read something
-// since the handshake: a peer that is gone before would never be missed.
+// watch closes the connection when its peer is silent for too long, until stop is
+// called. The client does the same, but only after it has read something since the
+// handshake: it would never notice a peer that is lost before.
 func (s *Transport) watch() (stop func()) {
 	interval := s.AMQP.Config.Heartbeat
 	if interval <= 0 {
@@ -278,9 +283,9 @@ func (s *Transport) watch() (stop func()) {
 	return func() { close(stopped); watching.Wait() }
 }
 
-func (l *Connection) dial(ctx context.Context, a address) (*Transport, error) {
+func (c *Connection) dial(ctx context.Context, a address) (*Transport, error) {
 	properties := amqp.NewConnectionProperties()
-	properties.SetClientConnectionName(l.Name)
+	properties.SetClientConnectionName(c.Name)
 	properties["product"] = "rabbet"
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -291,13 +296,13 @@ func (l *Connection) dial(ctx context.Context, a address) (*Transport, error) {
 		Properties: properties,
 		Dial: func(network, addr string) (net.Conn, error) {
 			var d net.Dialer
-			c, err := d.DialContext(ctx, network, addr)
+			netConn, err := d.DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			raw = newBufferedConn(c)
-			// A broker that accepts and keeps mute ends with ctx.
-			stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
+			raw = newBufferedConn(netConn)
+			// A peer that accepts and sends nothing is given up when ctx ends.
+			stop = context.AfterFunc(ctx, func() { _ = netConn.SetDeadline(time.Now()) })
 			return raw, nil
 		},
 	})
@@ -313,12 +318,12 @@ func (l *Connection) dial(ctx context.Context, a address) (*Transport, error) {
 	return &Transport{AMQP: conn, raw: raw, Closed: make(chan struct{})}, nil
 }
 
-// Await returns the living session, and waits for one; nil when ctx is done.
-func (l *Connection) Await(ctx context.Context) *Transport {
+// Await returns the transport, and waits for one; nil when ctx is done.
+func (c *Connection) Await(ctx context.Context) *Transport {
 	for {
-		l.mu.Lock()
-		s, changed := l.transport, l.changed
-		l.mu.Unlock()
+		c.mu.Lock()
+		s, changed := c.transport, c.changed
+		c.mu.Unlock()
 		if ctx.Err() != nil {
 			return nil
 		}

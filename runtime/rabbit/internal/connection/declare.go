@@ -15,13 +15,13 @@ import (
 // established again.
 const ReconnectPatience = 5 * time.Second
 
-// Declare runs fn on a channel of its own, which an error may close.
-func (l *Connection) Declare(ctx context.Context, fn func(ch *amqp.Channel) error) error {
+// Declare calls fn with a channel of its own, which an error may close.
+func (c *Connection) Declare(ctx context.Context, fn func(ch *amqp.Channel) error) error {
 	ctx, cancel := context.WithTimeout(ctx, ReconnectPatience)
 	defer cancel()
-	s := l.Await(ctx)
+	s := c.Await(ctx)
 	if s == nil {
-		return errors.Join(l.Health(), ctx.Err())
+		return errors.Join(c.Health(), ctx.Err())
 	}
 	done := make(chan error, 1)
 	go func() { // ends with the connection at the latest
@@ -40,11 +40,11 @@ func (l *Connection) Declare(ctx context.Context, fn func(ch *amqp.Channel) erro
 	}
 }
 
-// InspectQueue asks how a queue is doing. It fails with contract.ErrNotFound if there is
-// none of that name.
-func (l *Connection) InspectQueue(ctx context.Context, queue string) (amqp.Queue, error) {
-	found := make(chan amqp.Queue, 1) // an answer may come when nobody waits for it any more
-	err := l.Declare(ctx, func(ch *amqp.Channel) error {
+// InspectQueue returns how many messages and consumers a queue has. It fails with
+// contract.ErrNotFound if there is no such queue.
+func (c *Connection) InspectQueue(ctx context.Context, queue string) (amqp.Queue, error) {
+	found := make(chan amqp.Queue, 1) // buffered: the answer may come after ctx is done
+	err := c.Declare(ctx, func(ch *amqp.Channel) error {
 		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 		found <- q
 		return err
@@ -55,5 +55,5 @@ func (l *Connection) InspectQueue(ctx context.Context, queue string) (amqp.Queue
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
 		return amqp.Queue{}, &contract.Error{Code: contract.CodeNotFound, Detail: fmt.Sprintf("there is no queue %q", queue), Executed: contract.ExecutedNo}
 	}
-	return amqp.Queue{}, &contract.Error{Code: contract.CodeUnavailable, Detail: fmt.Sprintf("cannot look at queue %q", queue), Cause: err, Executed: contract.ExecutedNo}
+	return amqp.Queue{}, &contract.Error{Code: contract.CodeUnavailable, Detail: fmt.Sprintf("cannot inspect queue %q", queue), Cause: err, Executed: contract.ExecutedNo}
 }

@@ -15,152 +15,154 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 )
 
-// up makes s the living session.
-func (l *Connection) up(s *Transport) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.transport, l.problem = s, nil
-	l.announce()
+// up makes s the transport.
+func (c *Connection) up(s *Transport) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.transport, c.problem = s, nil
+	c.announce()
 }
 
-// down says that there is no living session, and why.
-func (l *Connection) down(why error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.transport, l.problem = nil, why
-	l.endBlock()
-	l.announce()
+// down notes that there is no transport, and why.
+func (c *Connection) down(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.transport, c.problem = nil, why
+	c.endBlock()
+	c.announce()
 }
 
-// announce wakes who waits for a change. l.mu is held.
-func (l *Connection) announce() {
-	close(l.changed)
-	l.changed = make(chan struct{})
+// announce wakes all that wait for a change. The caller must hold c.mu.
+func (c *Connection) announce() {
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
-// CloseDeadline is until when the broker may answer to what is closed from now on.
-func (l *Connection) CloseDeadline() time.Time {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.closeDeadline.IsZero() {
-		return l.closeDeadline
+// CloseDeadline returns until when to wait for the broker's answers when something
+// is closed now.
+func (c *Connection) CloseDeadline() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closeDeadline.IsZero() {
+		return c.closeDeadline
 	}
 	return time.Now().Add(channel.CloseTimeout)
 }
 
-// IsUnresponsive reports whether the broker did not answer a farewell, and has sent
-// nothing since.
-func (l *Connection) IsUnresponsive() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.transport != nil && l.transport.unanswered.Load() == 1+l.transport.raw.reads.Load()
+// IsUnresponsive reports whether the broker did not answer before a close deadline,
+// and has sent nothing since.
+func (c *Connection) IsUnresponsive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.transport != nil && c.transport.unanswered.Load() == 1+c.transport.raw.reads.Load()
 }
 
-// SetCloseDeadline says until when all that is closed has time altogether.
-func (l *Connection) SetCloseDeadline(by time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closeDeadline = by
+// SetCloseDeadline sets one deadline for all that is closed from now on.
+func (c *Connection) SetCloseDeadline(by time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeDeadline = by
 }
 
-// awaiting says that a is the first to be tried; later it is better known what
-// is wrong.
-func (l *Connection) awaiting(a address) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if errors.Is(l.problem, errNotYet) {
-		l.problem = fmt.Errorf("RabbitMQ at %v has not answered yet: check that an AMQP 0-9-1 broker listens there", a)
+// awaiting notes that a is the first address to be tried. Later errors say more.
+func (c *Connection) awaiting(a address) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if errors.Is(c.problem, errNotYet) {
+		c.problem = fmt.Errorf("RabbitMQ at %v has not answered yet: check that an AMQP 0-9-1 broker listens there", a)
 	}
 }
 
-func (l *Connection) SetBlocked(b amqp.Blocking) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (c *Connection) SetBlocked(b amqp.Blocking) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !b.Active {
-		if l.endBlock() {
-			l.log.Info("the broker takes messages again")
+		if c.endBlock() {
+			c.log.Info("the broker accepts messages again")
 		}
 		return
 	}
-	l.blocked = cmp.Or(b.Reason, "no reason given")
-	if l.unblock == nil {
-		l.unblock = make(chan struct{})
+	c.blocked = cmp.Or(b.Reason, "no reason given")
+	if c.unblock == nil {
+		c.unblock = make(chan struct{})
 	}
-	l.log.Warn("the broker takes no messages", zap.String("reason", l.blocked))
+	c.log.Warn("the broker blocks publishers", zap.String("reason", c.blocked))
 }
 
-// endBlock reports whether there was a block to end. l.mu is held.
-func (l *Connection) endBlock() bool {
-	if l.unblock == nil {
+// endBlock reports whether the broker was blocking. The caller must hold c.mu.
+func (c *Connection) endBlock() bool {
+	if c.unblock == nil {
 		return false
 	}
-	close(l.unblock)
-	l.blocked, l.unblock, l.freed = "", nil, time.Now()
+	close(c.unblock)
+	c.blocked, c.unblock, c.freed = "", nil, time.Now()
 	return true
 }
 
-// Blocked returns the broker's reason to take nothing at present and a
-// channel that is closed when that ends; nil when it takes messages.
-func (l *Connection) Blocked() (reason string, ends <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.blocked, l.unblock
+// Blocked returns why the broker blocks publishers, and a channel that is closed
+// when it stops. The channel is nil when it does not block.
+func (c *Connection) Blocked() (reason string, ends <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.blocked, c.unblock
 }
 
 // BlockedSince reports whether the broker blocks, or did at any time after t.
-func (l *Connection) BlockedSince(t time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.unblock != nil || l.freed.After(t)
+func (c *Connection) BlockedSince(t time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unblock != nil || c.freed.After(t)
 }
 
-func (l *Connection) SetProblem(user string, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// SetProblem sets what keeps the user from working, or that nothing does. Health
+// returns it.
+func (c *Connection) SetProblem(user string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err == nil {
-		delete(l.problems, user)
+		delete(c.problems, user)
 		return
 	}
-	l.problems[user] = err
-	l.announce()
+	c.problems[user] = err
+	c.announce()
 }
 
-// ProblemOf returns what setProblem has set for the user.
-func (l *Connection) ProblemOf(user string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.problems[user]
+// ProblemOf returns the problem of the user; see SetProblem.
+func (c *Connection) ProblemOf(user string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.problems[user]
 }
 
-// Changed returns a channel that is closed when the link's state changes.
-func (l *Connection) Changed() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
+// Changed returns a channel that is closed when the state of c changes.
+func (c *Connection) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
 }
 
-// Health is nil, or what is wrong now in a sentence.
-func (l *Connection) Health() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.problem != nil {
-		return l.problem
+// Health returns nil, or what is wrong now in one sentence.
+func (c *Connection) Health() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.problem != nil {
+		return c.problem
 	}
-	if users := slices.Sorted(maps.Keys(l.problems)); len(users) > 0 {
-		return l.problems[users[0]]
+	if users := slices.Sorted(maps.Keys(c.problems)); len(users) > 0 {
+		return c.problems[users[0]]
 	}
-	if l.blocked != "" {
-		return errors.New("RabbitMQ takes no messages at present (" + l.blocked + "): give it memory or disk")
+	if c.blocked != "" {
+		return errors.New("RabbitMQ takes no messages at present (" + c.blocked + "): give it memory or disk")
 	}
 	return nil
 }
 
-// Ready waits for a living session. It fails with what is wrong when ctx is done.
-func (l *Connection) Ready(ctx context.Context) error {
-	if l.Await(ctx) != nil {
+// Ready waits for a transport. When ctx is done first, the error says what is wrong.
+func (c *Connection) Ready(ctx context.Context) error {
+	if c.Await(ctx) != nil {
 		return nil
 	}
-	if err := l.Health(); err != nil {
+	if err := c.Health(); err != nil {
 		return err
 	}
 	return context.Cause(ctx)
