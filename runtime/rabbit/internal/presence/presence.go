@@ -1,5 +1,5 @@
-// Package presence broadcasts to all processes of a namespace. Processes announce
-// the functions that they host by it, and discover those of others.
+// Package presence broadcasts to all processes of a namespace, by which they
+// announce the functions that they host, and discover each other.
 package presence
 
 import (
@@ -22,32 +22,32 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// The topics that the runtime itself broadcasts on.
+// Topics that the runtime broadcasts on.
 const (
 	topicAnnounce = "announce" // a contract.Announcement
 	topicDiscover = "discover" // asks every worker to announce itself
 	TopicDeclare  = "declare"  // asks every worker to declare again what its functions need
-	topicProbe    = "probe"    // asks nobody for anything: its sender listens for it
+	topicProbe    = "probe"    // received by its sender only, as a check
 )
 
-// maxMissed is how many broadcasts of its own in a row a process may miss
-// before it takes itself for deaf.
+// maxMissed is how many of its own broadcasts in a row a process may miss before
+// it assumes that its subscription is lost.
 const maxMissed = 3
 
-// discoveryWindow is how long answers to a discovery are waited for.
+// discoveryWindow is how long to wait for answers to a discovery.
 const discoveryWindow = 300 * time.Millisecond
 
-// Presence is the namespace's notice board: every process hears every broadcast,
-// its own included. Nothing on it is confirmed or kept.
+// Presence sends and receives broadcasts. Every process receives every broadcast,
+// its own included. They are neither confirmed nor stored.
 type Presence struct {
 	cfg     Config
 	started time.Time
 	host    string
 
-	sending sync.Mutex // broadcasts share a channel
+	sending sync.Mutex // held to use channel
 	channel *amqp.Channel
 
-	lostSubscription bool // it was; for consume only
+	lostSubscription bool // own broadcasts did not arrive; used by receive only
 
 	mu        sync.Mutex
 	listeners map[string][]*listener
@@ -55,23 +55,23 @@ type Presence struct {
 
 	Discovered     chan struct{} // closed after the first discovery
 	discoverOnce   sync.Once
-	receivingSince time.Time // since when this process hears; zero when it does not
+	receivingSince time.Time // zero while broadcasts are not received
 }
 
 type listener struct{ fn func(body []byte) }
 
-// hosting is what one Serve hosts; a function is in it once it consumes.
+// Hosting is the functions of one Serve. A function is added once it consumes.
 type hosting struct{ functions []contract.Descriptor }
 
 // Config says what a system needs.
 type Config struct {
 	Names         topology.Names
 	Process       string
-	NoBatch       bool                   // announced: workers of this process understand no frames
-	Publish       *connection.Connection // broadcasts are sent over it
-	Consume       *connection.Connection // and received over this one
-	Directory     *contract.Directory    // of announced functions
-	OnWorkersLost func(workers []string) // called with workers that announce themselves no more
+	NoBatch       bool                   // announce that workers of this process understand no frames
+	Publish       *connection.Connection // to send broadcasts
+	Consume       *connection.Connection // to receive broadcasts
+	Directory     *contract.Directory    // updated by announcements
+	OnWorkersLost func(workers []string) // called with workers that stopped announcing themselves
 	CheckInterval time.Duration          // how often to check that own broadcasts arrive
 	Log           *zap.Logger
 }
@@ -87,8 +87,9 @@ func New(cfg Config) *Presence {
 	return s
 }
 
-// Run listens, announces and forgets who has gone silent, until ctx is done;
-// then it says goodbye.
+// Run receives broadcasts, announces this process, and removes workers that
+// stopped announcing themselves, until ctx is done. Then it announces that this
+// process leaves.
 func (s *Presence) Run(ctx context.Context) {
 	var parts sync.WaitGroup
 	parts.Go(func() { s.cfg.Consume.Use(ctx, "system", s.receive) })
@@ -110,8 +111,9 @@ func (s *Presence) Run(ctx context.Context) {
 	parts.Wait()
 }
 
-// Expire forgets silent workers; not while this process is the one that is
-// deaf, or the broker blocks, nor right after.
+// Expire removes workers that stopped announcing themselves. It does nothing
+// while this process receives no broadcasts or the broker blocks publishers, and
+// shortly after that.
 func (s *Presence) Expire(now time.Time) {
 	s.mu.Lock()
 	since := s.receivingSince
@@ -122,11 +124,11 @@ func (s *Presence) Expire(now time.Time) {
 	}
 }
 
-// receive hears broadcasts over conn.
+// receive receives broadcasts over conn.
 func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("open a channel to hear broadcasts on: %w", err)
+		return fmt.Errorf("open a channel to receive broadcasts: %w", err)
 	}
 	defer ch.Close()
 	if err := s.cfg.Names.Common().Declare(ch); err != nil {
@@ -139,7 +141,7 @@ func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 	s.setReceivingSince(time.Now())
 	defer s.setReceivingSince(time.Time{})
 	s.discover()
-	if s.lostSubscription { // meanwhile it may have missed that it was asked to
+	if s.lostSubscription { // it may have missed a request to declare
 		s.lostSubscription = false
 		s.dispatch(TopicDeclare, nil)
 	}
@@ -160,22 +162,22 @@ func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 			}
 			s.dispatch(d.RoutingKey, d.Body)
 		case <-silence.C:
-			// Nobody says when the exchange or the binding is deleted, but what
-			// this process says itself must come back. And only to who publishes
-			// the broker says that it blocks: lapse has to know in time.
+			// The broker does not notify of a deleted exchange or binding, but own
+			// broadcasts must arrive. Also, the broker notifies only a connection that
+			// publishes that it is blocked, and Expire must know that in time.
 			if !heard && s.Broadcast(topicProbe, nil) == nil {
 				asked++
 			}
 			if heard = false; asked > maxMissed {
 				s.lostSubscription = true
-				return errors.New("this process does not hear its own broadcasts: its queue is bound anew")
+				return errors.New("this process does not receive its own broadcasts: its queue is declared and bound again")
 			}
 		}
 	}
 }
 
-// discover asks every worker to announce itself. What can be heard at first has
-// been when they have had the time to, or the broker keeps everybody from it.
+// discover asks every worker to announce itself. Discovered is closed when they
+// have had the time to answer, or the broker blocks publishers.
 func (s *Presence) discover() {
 	err := s.Broadcast(topicDiscover, nil)
 	s.mu.Lock()
@@ -213,7 +215,7 @@ func (s *Presence) Listen(topic string, fn func(body []byte)) (stop func()) {
 	}
 }
 
-// openSender provides the channel that broadcasts leave by.
+// openSender opens the channel to send broadcasts over.
 func (s *Presence) openSender(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -227,7 +229,7 @@ func (s *Presence) openSender(ctx context.Context, conn *amqp.Connection) error 
 	s.setChannel(ch)
 	defer s.setChannel(nil)
 	s.announce(false)
-	s.discover() // whichever connection comes up last, it is asked once both are
+	s.discover() // with whichever of the two connections is established last
 	select {
 	case <-ctx.Done():
 		return nil
@@ -245,7 +247,7 @@ func (s *Presence) setChannel(ch *amqp.Channel) {
 	s.channel = ch
 }
 
-// Broadcast sends body to every process, or fails at once.
+// Broadcast sends body to every process, or fails immediately.
 func (s *Presence) Broadcast(topic string, body []byte) error {
 	s.sending.Lock()
 	defer s.sending.Unlock()
@@ -262,17 +264,17 @@ func (s *Presence) Broadcast(topic string, body []byte) error {
 	return nil
 }
 
-// receiveAnnouncement takes a worker's announcement in.
+// receiveAnnouncement updates the directory by a worker's announcement.
 func (s *Presence) receiveAnnouncement(body []byte) {
 	var a contract.Announcement
 	if err := json.Unmarshal(body, &a); err != nil || a.Worker == "" {
-		s.cfg.Log.Debug("an announcement that cannot be read", zap.Error(err))
+		s.cfg.Log.Debug("cannot decode an announcement", zap.Error(err))
 		return
 	}
 	s.cfg.Directory.Update(a, time.Now())
 }
 
-// announce says what this process hosts, if it hosts anything.
+// announce sends what this process hosts, if it hosts anything.
 func (s *Presence) announce(leaving bool) {
 	s.mu.Lock()
 	hosts := len(s.hosted) > 0
@@ -298,10 +300,10 @@ func (s *Presence) sendAnnouncement(functions []contract.Descriptor, leaving boo
 		s.cfg.Log.Error("cannot announce", zap.Error(err))
 		return
 	}
-	_ = s.Broadcast(topicAnnounce, body) // the next tick does it otherwise
+	_ = s.Broadcast(topicAnnounce, body) // repeated with the next tick
 }
 
-// Host opens a hosting: from now on this process is a worker.
+// Host returns a new Hosting: from now on this process is a worker.
 func (s *Presence) Host() *hosting {
 	h := &hosting{}
 	s.mu.Lock()
@@ -310,7 +312,7 @@ func (s *Presence) Host() *hosting {
 	return h
 }
 
-// Add announces one more function that consumes.
+// Add adds a function that consumes, and announces it.
 func (s *Presence) Add(h *hosting, d contract.Descriptor) {
 	s.mu.Lock()
 	known := slices.ContainsFunc(h.functions, func(o contract.Descriptor) bool { return o.Name == d.Name })
@@ -323,7 +325,7 @@ func (s *Presence) Add(h *hosting, d contract.Descriptor) {
 	}
 }
 
-// Remove announces that what h held is hosted here no more.
+// Remove removes h, and announces that.
 func (s *Presence) Remove(h *hosting) {
 	s.mu.Lock()
 	delete(s.hosted, h)

@@ -15,8 +15,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// Events publishes events of functions: it fills in what they leave open, and
-// tells exchanges that do not exist from keys that have no queue.
+// Events publishes events of functions. It fills in missing properties, and
+// reports an exchange that does not exist without an error of the channel.
 type Events struct {
 	publisher *Publisher
 	names     topology.Names
@@ -24,8 +24,8 @@ type Events struct {
 	exchanges exchanges
 }
 
-// NewEvents publishes over p. consume is a connection that the broker does not
-// block: it is asked there whether an exchange exists.
+// NewEvents returns Events that publish over p. consume is a connection that the
+// broker never blocks; it is used to check whether an exchange exists.
 func NewEvents(p *Publisher, consume *connection.Connection, n topology.Names, directory *contract.Directory) *Events {
 	return &Events{publisher: p, names: n, directory: directory, exchanges: exchanges{connection: consume}}
 }
@@ -43,7 +43,7 @@ func (p *Events) Publish(ctx context.Context, e contract.Event) error {
 		return err
 	}
 	err = p.publishTo(ctx, &e, m)
-	for pause := firstRouteWait; errors.Is(err, contract.ErrUnroutable) && pause <= lastRouteWait && p.isHeard(&e); pause *= 2 {
+	for pause := firstRouteWait; errors.Is(err, contract.ErrUnroutable) && pause <= lastRouteWait && p.hasListener(&e); pause *= 2 {
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -54,7 +54,7 @@ func (p *Events) Publish(ctx context.Context, e contract.Event) error {
 	return err
 }
 
-// publishTo publishes m as e, once.
+// publishTo publishes m, the message of e, once.
 func (p *Events) publishTo(ctx context.Context, e *contract.Event, m amqp.Publishing) error {
 	if e.Exchange != p.names.Events() {
 		if err := p.exchanges.check(ctx, e.Exchange); err != nil {
@@ -68,18 +68,18 @@ func (p *Events) publishTo(ctx context.Context, e *contract.Event, m amqp.Publis
 	return err
 }
 
-// A live function has bound its queue, but the broker may not route by that
-// yet: of several that make one binding at the same moment, RabbitMQ 4.0 tells
-// all but the first that it is there as soon as it is written down. Probed on
-// 4.0.5, with four at once: it did not route for almost every second of them,
-// for up to 50 ms. On 3.10.8 it always did.
+// A function that was announced has bound its queue, but the broker may not route
+// by the binding yet: when several connections declare one binding at the same
+// moment, RabbitMQ 4.0 confirms it to all but the first before it routes. (Tested
+// with 4.0.5 and four connections: in about half of the cases it did not route
+// for up to 50 ms. 3.10.8 always did.)
 const (
 	firstRouteWait = 10 * time.Millisecond
 	lastRouteWait  = 160 * time.Millisecond // 310 ms in all
 )
 
-// isHeard reports whether a live function listens to e.
-func (p *Events) isHeard(e *contract.Event) bool {
+// hasListener reports whether a live function listens to e.
+func (p *Events) hasListener(e *contract.Event) bool {
 	return slices.ContainsFunc(p.directory.Functions(), func(f contract.Live) bool {
 		return f.Kind == contract.KindEvent && len(f.Workers) > 0 && cmp.Or(f.Exchange, p.names.Events()) == e.Exchange && f.Has(e.Key)
 	})

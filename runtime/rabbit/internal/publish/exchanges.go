@@ -13,13 +13,13 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
-// knownFor is how long an exchange that was seen is taken to exist.
+// knownFor is how long an exchange is assumed to exist after a check.
 const knownFor = time.Minute
 
-// exchanges knows which foreign exchanges exist. A publish to one that does
-// not would close the channel under everybody else's publishes.
+// exchanges checks whether exchanges exist. A publish to one that does not would
+// close the channel, and fail all publishes in flight on it.
 type exchanges struct {
-	connection *connection.Connection // the consuming one: a blocked connection would not answer
+	connection *connection.Connection // one that the broker never blocks: a blocked connection does not answer
 
 	mu   sync.Mutex
 	seen map[string]time.Time
@@ -44,7 +44,7 @@ func (x *exchanges) check(ctx context.Context, name string) error {
 		err = nil
 	}
 	if err != nil {
-		return &contract.Error{Code: contract.CodeUnavailable, Detail: fmt.Sprintf("cannot ask for exchange %q", name), Cause: err, Executed: contract.ExecutedNo}
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: fmt.Sprintf("cannot check exchange %q", name), Cause: err, Executed: contract.ExecutedNo}
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -18,30 +18,30 @@ import (
 )
 
 const (
-	MaxUnconfirmed = 64 << 20 // bytes of publishes under way at once
-	minShare       = 32 << 10 // bytes that the smallest of them counts for: 2048 are under way at the most
+	MaxUnconfirmed = 64 << 20 // bytes in flight
+	minShare       = 32 << 10 // bytes that a publish counts at least: at most 2048 are in flight
 
-	// A channel that has not confirmed a publish for this long when its caller
-	// gives it up is replaced.
+	// A channel is replaced if it has not confirmed a publish for this long when
+	// its caller gives up.
 	stalledAfter = 500 * time.Millisecond
 )
 
-// Publisher publishes with a confirmation, for any number of goroutines over
-// one channel. Each waits for its own confirmation only.
+// Publisher publishes with publisher confirms, for any number of goroutines over
+// one channel. Each waits for its own confirm only.
 type Publisher struct {
 	cfg  Config
-	room *semaphore.Weighted // of what is in flight, in bytes
+	room *semaphore.Weighted // bytes in flight
 
 	mu      sync.Mutex
 	session *session      // nil while there is no channel
 	changed chan struct{} // closed when session changes
-	closed  bool          // nothing will be sent any more
+	closed  bool          // nothing is sent any more
 }
 
 // Config says what a publisher publishes over.
 type Config struct {
 	Connection *connection.Connection
-	Name       string        // of its channel, among the users of Connection
+	Name       string        // of the publisher, among the users of Connection
 	Needs      topology.Part // declared before the first publish
 }
 
@@ -49,8 +49,8 @@ func New(cfg Config) *Publisher {
 	return &Publisher{cfg: cfg, room: semaphore.NewWeighted(MaxUnconfirmed), changed: make(chan struct{})}
 }
 
-// Run serves publishes until ctx is done, and waits for the confirmations of
-// what is under way, for a moment.
+// Run publishes until ctx is done, and waits until the close deadline for the
+// confirms of what is in flight.
 func (p *Publisher) Run(ctx context.Context) {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -60,14 +60,15 @@ func (p *Publisher) Run(ctx context.Context) {
 	p.Close()
 	patience, done := context.WithDeadline(serving, p.cfg.Connection.CloseDeadline())
 	defer done()
-	if p.room.Acquire(patience, MaxUnconfirmed) == nil { // all of it: nothing is under way
-		p.room.Release(MaxUnconfirmed) // who comes now learns that it is over
+	if p.room.Acquire(patience, MaxUnconfirmed) == nil { // all of it: nothing is in flight
+		p.room.Release(MaxUnconfirmed) // a later publish fails because p is closed
 	}
 	stop()
 	g.Wait()
 }
 
-// Publish is the one primitive: mandatory, confirmed, and bounded by ctx.
+// Publish publishes m as mandatory, and waits for its confirm until ctx is done.
+// Errors are those of Broker.Publish.
 func (p *Publisher) Publish(ctx context.Context, exchange, key string, m amqp.Publishing) error {
 	u, err := p.Send(ctx, exchange, key, m)
 	if err != nil {
@@ -76,8 +77,8 @@ func (p *Publisher) Publish(ctx context.Context, exchange, key string, m amqp.Pu
 	return u.Confirmed(ctx)
 }
 
-// Send is the first half of publish. Whoever calls it waits with confirmed, and
-// may send others before.
+// Send is the first half of Publish. The caller must call Confirmed, and may send
+// other messages before.
 func (p *Publisher) Send(ctx context.Context, exchange, key string, m amqp.Publishing) (*Pending, error) {
 	size := max(minShare, int64(len(m.Body)))
 	if err := p.room.Acquire(ctx, size); err != nil {
@@ -99,11 +100,11 @@ func (p *Publisher) Send(ctx context.Context, exchange, key string, m amqp.Publi
 	return u, nil
 }
 
-// Pending is a publish that was written, and waits for its confirmation.
+// Pending is a publish in flight.
 type Pending struct {
 	publisher *Publisher
 	session   *session
-	size      int64 // of the room that it takes
+	size      int64 // its part of Publisher.room
 
 	exchange, key string
 	sent          time.Time
@@ -111,8 +112,8 @@ type Pending struct {
 	confirm       *amqp.DeferredConfirmation
 }
 
-// Confirmed returns what became of the publish, as Broker.Publish does. It is
-// called once.
+// Confirmed waits for the confirm and returns the outcome. It must be called
+// once.
 func (u *Pending) Confirmed(ctx context.Context) error {
 	select {
 	case <-u.confirm.Done():
@@ -131,9 +132,9 @@ func (u *Pending) Confirmed(ctx context.Context) error {
 	}
 }
 
-// usable returns the channel to publish on once the broker takes messages.
-// While the connection is being made anew it waits for reconnectPatience; while
-// the broker blocks, for as long as ctx allows.
+// usable returns the channel to publish on once the broker accepts messages. It
+// waits for ReconnectPatience while there is no connection, and until ctx is done
+// while the broker blocks publishers.
 func (p *Publisher) usable(ctx context.Context) (*session, error) {
 	var patience <-chan time.Time
 	for {
@@ -164,7 +165,7 @@ func (p *Publisher) usable(ctx context.Context) (*session, error) {
 	}
 }
 
-// notTaken says why a message never reached the broker.
+// notTaken says why a message was not sent.
 func (p *Publisher) notTaken(ctx context.Context) error {
 	e := &contract.Error{Code: contract.CodeUnavailable, Detail: "the event was not sent", Cause: ctx.Err(), Executed: contract.ExecutedNo}
 	if reason, blocked := p.cfg.Connection.Blocked(); blocked != nil {
@@ -183,11 +184,11 @@ func (p *Publisher) setSession(s *session) {
 	p.changed = make(chan struct{})
 }
 
-// replaceChannel replaces the channel of s, if it is still the one in use. The broker
-// sends what one channel publishes to one quorum queue in order, and holds it in
-// the channel while the queue has no leader: what is published again over the
-// same channel would wait for what is stuck there. A channel that the broker
-// blocks for want of memory is not stuck.
+// replaceChannel replaces the channel of s, if it is still in use. The broker
+// handles the publishes of one channel to one quorum queue in order, and keeps
+// them in the channel while the queue has no leader. A message that is published
+// again over the same channel would wait for those. A channel that the broker
+// blocks for want of memory is not replaced.
 func (p *Publisher) replaceChannel(s *session) {
 	if _, blocked := p.cfg.Connection.Blocked(); blocked != nil {
 		return

@@ -21,17 +21,17 @@ type session struct {
 	last    atomic.Int64 // number of the last publish
 	pending atomic.Int64 // written, and not yet confirmed
 
-	retired chan struct{} // closed when another channel is to replace this one
+	retired chan struct{} // closed when another channel must replace this one
 	retire  sync.Once
 
 	mu       sync.Mutex
-	returns  chan amqp.Return // has room for everything under way
+	returns  chan amqp.Return // has room for everything in flight
 	returned map[int64]bool   // by number
 	closed   chan *amqp.Error
-	reason   *amqp.Error // why the channel was closed, out of closed
+	reason   *amqp.Error // why the channel was closed, received from closed
 }
 
-// useConnection lets events be published over conn, until it is lost or ctx is done.
+// useConnection publishes over conn until it is lost or ctx is done.
 func (p *Publisher) useConnection(ctx context.Context, conn *amqp.Connection) error {
 	var retired sync.WaitGroup
 	defer retired.Wait()
@@ -87,8 +87,8 @@ func (p *Publisher) openSession(conn *amqp.Connection) (*session, error) {
 // in flight on it.
 const retiredFor = 30 * time.Second
 
-// finish closes a channel that was replaced once nothing is in flight on it, at
-// the latest after retiredFor, or when ctx ends.
+// finish closes a channel that was replaced: once nothing is in flight on it,
+// after retiredFor, or when ctx is done.
 func (s *session) finish(ctx context.Context) {
 	defer channel.Close(s.channel)
 	ctx, cancel := context.WithTimeout(ctx, retiredFor)
@@ -104,7 +104,7 @@ func (s *session) finish(ctx context.Context) {
 	}
 }
 
-// write sends m as u. It does not wait: see bufferedConn.
+// write sends m as u. It does not block: the connection buffers writes.
 func (s *session) write(u *Pending, m amqp.Publishing) error {
 	u.number = s.last.Add(1)
 	if m.Headers == nil {
@@ -119,7 +119,8 @@ func (s *session) write(u *Pending, m amqp.Publishing) error {
 	return err
 }
 
-// settle says what became of u, whose confirmation has come or will not come.
+// settle returns the outcome of u, once its confirm has arrived or cannot arrive
+// any more.
 func (s *session) settle(ctx context.Context, u *Pending) error {
 	returned, acked := s.wasReturned(u.number), u.confirm.Acked()
 	if !returned && !acked && s.channel.IsClosed() {
@@ -141,8 +142,8 @@ func (s *session) settle(ctx context.Context, u *Pending) error {
 	}
 }
 
-// wasReturned reports whether the broker returned that publish. It sends a
-// return before its confirmation.
+// wasReturned reports whether the broker returned that publish. It sends the
+// return before the confirm.
 func (s *session) wasReturned(number int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,8 +157,8 @@ func (s *session) wasReturned(number int64) bool {
 	return returned
 }
 
-// closeReason returns why the broker closed the channel. The client tells it
-// before it gives up the confirmations.
+// closeReason returns why the broker closed the channel. The client delivers it
+// before it gives up the confirms.
 func (s *session) closeReason() *amqp.Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,16 +171,16 @@ func (s *session) closeReason() *amqp.Error {
 	return s.reason
 }
 
-// lost says what became of a publish whose channel was closed under it. When
-// others were under way to the same end, nobody knows which of them the broker
-// had taken before.
+// lost returns the outcome of a publish whose channel was closed before its
+// confirm. If others to the same exchange were in flight, it is unknown which of
+// them the broker had accepted.
 func (s *session) lost(ctx context.Context, exchange string) error {
 	reason := s.closeReason()
 	if reason == nil || !strings.Contains(reason.Reason, "'"+exchange+"'") {
 		return unconfirmed(ctx, "the connection to the broker was lost before it confirmed")
 	}
 	if s.pending.Load() > 1 {
-		return unconfirmed(ctx, "the broker refused an event and confirmed no other that was under way ("+reason.Reason+")")
+		return unconfirmed(ctx, "the broker refused an event and confirmed no other that was in flight ("+reason.Reason+")")
 	}
 	switch reason.Code {
 	case amqp.NotFound:

@@ -6,10 +6,10 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Declare brings about what of t is missing. Drift is an error that names the
-// queue and what differs; nothing is ever deleted for it. A fixed topology is
-// taken to be there: RabbitMQ 4.2.6 and 4.3.0 do not even let a user look who
-// may not declare. An error closes ch.
+// Declare declares what of t is missing. An exchange or a queue with other
+// properties is an error that names the difference; nothing is ever deleted. A
+// predeclared topology is not checked: RabbitMQ 4.2.6 and 4.3.0 refuse even a
+// passive declaration to a user without configure permission. An error closes ch.
 func (t Part) Declare(ch *amqp.Channel) error {
 	if t.Predeclared {
 		return nil

@@ -9,7 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// declareError says why the broker did not take a declaration, and what to do.
+// declareError says why the broker refused a declaration, and what to do.
 type declareError struct {
 	text   string
 	reason error
@@ -18,7 +18,7 @@ type declareError struct {
 func (e *declareError) Error() string { return e.text }
 func (e *declareError) Unwrap() error { return e.reason }
 
-// explainDeclare says why the broker did not take a declaration of what.
+// explainDeclare says why the broker refused a declaration of what.
 func explainDeclare(what string, err error) error {
 	e, ok := errors.AsType[*amqp.Error](err)
 	if !ok {
@@ -50,7 +50,8 @@ func explainDeclare(what string, err error) error {
 	return &declareError{text, e}
 }
 
-// Drift is one property in which an exchange or a queue is not as it is wanted.
+// Drift is one property of an exchange or a queue that differs from the
+// declaration.
 type Drift struct{ Argument, Found, Wanted string }
 
 func (d Drift) String() string {
@@ -60,8 +61,8 @@ func (d Drift) String() string {
 var driftPattern = regexp.MustCompile(`inequivalent arg '([^']+)' for .*: received (.+) but current is (.+)$`)
 var driftValuePattern = regexp.MustCompile(`^(?:the value )?'(.*?)'(?: of type '.*')?$`)
 
-// ParseDrift reads the broker's refusal of a declaration, as all versions from
-// 3.10 to 4.3 word it. A reason longer than 255 bytes is cut off and not read.
+// ParseDrift parses the reason with which RabbitMQ 3.10 to 4.3 refuse a
+// declaration. A reason longer than 255 bytes is truncated and cannot be parsed.
 func ParseDrift(reason string) (d Drift, ok bool) {
 	m := driftPattern.FindStringSubmatch(reason)
 	if m == nil {

@@ -7,8 +7,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ConsumeOwnQueue binds a queue of this connection's own to the exchange, and
-// consumes from it. It is bounded: when nobody keeps up, the oldest go.
+// ConsumeOwnQueue binds an exclusive queue to the exchange, and consumes from it.
+// It drops its oldest messages when it is full.
 func (n Names) ConsumeOwnQueue(ch *amqp.Channel, exchange, key string) (<-chan amqp.Delivery, error) {
 	q, err := ch.QueueDeclare("", false, true, true, false, amqp.Table{"x-queue-type": "classic", "x-max-length": int64(10_000)})
 	if err != nil {
@@ -27,8 +27,8 @@ func (n Names) ConsumeOwnQueue(ch *amqp.Channel, exchange, key string) (<-chan a
 	return deliveries, nil
 }
 
-// ExplainOwnQueue says why the broker did not let a process have a queue for
-// itself: for replies, or for broadcasts.
+// ExplainOwnQueue says why the broker refused to declare an exclusive queue, for
+// replies or for broadcasts.
 func (n Names) ExplainOwnQueue(err error) error {
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.AccessRefused {
 		return fmt.Errorf("declare a queue of this process's own: the broker user has no permission (%s): every process needs it, grant the user configure permission on %s", e.Reason, n.ownQueues())

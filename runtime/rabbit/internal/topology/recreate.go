@@ -11,20 +11,19 @@ import (
 	"go.uber.org/zap"
 )
 
-// declareTimeout is how long a classic queue may take to be declared before its
-// node is taken to be down.
+// declareTimeout is how long the declaration of a classic queue may take before
+// its node is considered down.
 const declareTimeout = 5 * time.Second
 
-// ErrNodeDown says that a queue cannot be used before its node is back.
+// ErrNodeDown says that a queue cannot be used until its node is back.
 var ErrNodeDown = errors.New("its node of the RabbitMQ cluster is down: it comes back with that node")
 
-// RecreateUnreachable declares the classic queues of t, each of which lives on one node of
-// a cluster, also while that node is down. RabbitMQ 4 keeps a declaration
-// waiting then, for more than a minute (probed on 4.0.5 and 4.3.6), but lets
-// such a queue be deleted: it is declared anew, on the node that conn leads
-// to. What it held are calls that nobody will answer, and only their callers'
-// deadlines tell. RabbitMQ 3 lets nobody touch the queue (probed on 3.10.8):
-// that is errHomeDown.
+// RecreateUnreachable declares the classic queues of t. Each of them lives on one
+// node of a cluster, which may be down. RabbitMQ 4 then lets a declaration wait
+// for more than a minute (tested with 4.0.5 and 4.3.6), but lets the queue be
+// deleted: it is deleted and declared on the node of conn. The calls that it held
+// are lost, and expire at their deadlines. RabbitMQ 3 refuses both (tested with
+// 3.10.8): that is ErrNodeDown.
 func RecreateUnreachable(ctx context.Context, conn *amqp.Connection, t Part, log *zap.Logger) error {
 	for _, q := range t.Queues {
 		if t.Predeclared || q.Arguments["x-queue-type"] != "classic" {
@@ -45,7 +44,7 @@ func RecreateUnreachable(ctx context.Context, conn *amqp.Connection, t Part, log
 			return ctx.Err()
 		case <-patience.C:
 		}
-		// A queue that somebody consumes is only slow to answer.
+		// A queue with consumers is not deleted: its node is only slow.
 		if err := q.deleteUnused(conn); err != nil {
 			log.Warn("a queue is slow to answer", zap.String("queue", q.Name), zap.Error(err))
 			continue
@@ -82,8 +81,8 @@ func (q Queue) deleteUnused(conn *amqp.Connection) error {
 	return err
 }
 
-// isNodeDown recognises the refusal of RabbitMQ 3 to use a classic queue whose
-// node is down.
+// isNodeDown reports whether e is the refusal of RabbitMQ 3 to use a classic
+// queue whose node is down.
 func isNodeDown(e *amqp.Error) bool {
 	return e.Code == amqp.NotFound && strings.Contains(e.Reason, "is down or inaccessible")
 }

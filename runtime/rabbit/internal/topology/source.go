@@ -13,8 +13,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
-// DeclareSource makes sure that the exchange exists that a function listens on:
-// as it stands, or as a topic exchange.
+// DeclareSource declares the exchange on which a function listens as a topic
+// exchange, unless it exists.
 func DeclareSource(ctx context.Context, l *connection.Connection, n Names, source string) error {
 	if source == n.Events() || n.Predeclared {
 		return nil
@@ -27,8 +27,8 @@ func DeclareSource(ctx context.Context, l *connection.Connection, n Names, sourc
 	return l.Declare(ctx, t.Declare)
 }
 
-// CheckSource fails if the foreign exchange that fn listens on is of the type
-// that takes its patterns for plain keys. Only a declaration can tell.
+// CheckSource fails if the exchange on which fn listens is a direct one, and fn
+// has patterns, which would never match. Only a declaration reveals the type.
 func CheckSource(ctx context.Context, l *connection.Connection, n Names, fn *contract.Descriptor) error {
 	i := slices.IndexFunc(fn.Keys, func(key string) bool { return strings.ContainsAny(key, "*#") })
 	if fn.Exchange == "" || fn.Exchange == n.Events() || i < 0 || n.Predeclared {

@@ -13,25 +13,25 @@ import (
 )
 
 const (
-	requestQueueExpiry = 60 * time.Second // a request queue outlives its last worker by this
+	requestQueueExpiry = 60 * time.Second // of a request queue without a worker
 	RequestQueueLength = 10_000
-	expiredQueueExpiry = 60 * time.Second // it outlives the last caller by this
+	expiredQueueExpiry = 60 * time.Second // of the queue of expired calls without a caller
 	expiredQueueLength = 100_000
 	EventQueueLength   = 1_000_000
-	DeliveryLimit      = 20 // deliveries that may end with the worker's death
+	DeliveryLimit      = 20 // redeliveries after which a message is dead-lettered
 
-	// Up to RabbitMQ 4.2 each look at a message that goes back counts as a
-	// delivery. Without a limit, RabbitMQ 4 drops a message after 20 of them,
-	// and 3.10 puts it at the back of the queue; -1 means none on 4 only.
+	// Up to RabbitMQ 4.2, each delivery that is requeued counts. Without a limit,
+	// RabbitMQ 4 drops a message after 20 deliveries, and 3.10 requeues it at the
+	// end of the queue. -1 disables the limit on RabbitMQ 4 only.
 	noDeliveryLimit = math.MaxInt32
 )
 
-// Names are what exchanges and queues of one namespace are called.
+// Names are the names of exchanges and queues in one namespace.
 type Names struct {
 	Namespace string
 
-	// Processes declare nothing: all is there, and stays without them. A queue
-	// that would go with its last worker could not come back.
+	// Predeclared: processes declare nothing, because everything exists. Queues
+	// then do not expire, because they could not be declared again.
 	Predeclared bool
 }
 
@@ -47,22 +47,21 @@ func (n Names) EventQueue(fn string) string   { return n.Namespace + ".event." +
 func (n Names) DeadQueue(fn string) string    { return n.Namespace + ".dead." + fn }
 func (n Names) Delay(tier string) string      { return n.Namespace + ".delay." + tier } // an exchange and a queue
 
-// OldDueExchange is where the tiers of earlier versions lead to.
+// OldDueExchange is the dead-letter exchange of the tiers of earlier versions.
 func (n Names) OldDueExchange() string { return n.Namespace + ".due" }
 
-// OldUnroutedQueue has what the old exchange could not route.
+// OldUnroutedQueue has what OldDueExchange could not route.
 func (n Names) OldUnroutedQueue() string { return n.Namespace + ".stranded" }
 
-// ownQueues is a pattern for the queues that a process has for itself, and that
-// go with its connection: those that the broker names, and those for replies.
+// ownQueues is a pattern for the exclusive queues of a process: those named by
+// the broker, and those for replies.
 func (n Names) ownQueues() string {
 	return `^(amq\.gen-.*|` + regexp.QuoteMeta(n.Namespace) + `\.reply\..*)$`
 }
 
-// Part is what has to be on the broker for something to work. Everything
-// in it is durable.
+// Part is a set of exchanges, queues and bindings, all durable.
 type Part struct {
-	Predeclared bool // it is there: nothing is declared
+	Predeclared bool // it exists: nothing is declared
 	Exchanges   []Exchange
 	Queues      []Queue
 	Bindings    []Binding
@@ -70,13 +69,13 @@ type Part struct {
 
 type Exchange struct {
 	Name, Kind string
-	Alternate  string // gets what no queue is bound for; "" for none
-	Foreign    bool   // used as it stands, whatever its kind
+	Alternate  string // alternate exchange; "" for none
+	Foreign    bool   // used as it is, whatever its kind
 }
 
 func (x Exchange) Arguments() amqp.Table {
 	if x.Alternate == "" {
-		return amqp.Table{} // RabbitMQ's import takes no null
+		return amqp.Table{} // RabbitMQ does not import null
 	}
 	return amqp.Table{ArgumentAlternate: x.Alternate}
 }
@@ -90,8 +89,7 @@ type Queue struct {
 
 type Binding struct{ Queue, Key, Exchange string }
 
-// Common is what every process needs, and what the rest of the topology is
-// bound to.
+// Common has the exchanges that every process needs.
 func (n Names) Common() Part {
 	return Part{Predeclared: n.Predeclared, Exchanges: []Exchange{
 		{Name: n.Requests(), Kind: amqp.ExchangeDirect},
@@ -102,8 +100,8 @@ func (n Names) Common() Part {
 	}}
 }
 
-// RequestFunction is what a request function answers on. Its queue is a
-// classic one of transient messages: a call does not outlive its caller.
+// RequestFunction has the queue of a request function. It is a classic queue of
+// transient messages: a call does not outlive its caller.
 func (n Names) RequestFunction(d *contract.Descriptor) Part {
 	name := n.RequestQueue(d.Name)
 	return Part{
@@ -112,15 +110,14 @@ func (n Names) RequestFunction(d *contract.Descriptor) Part {
 			"x-queue-type":           "classic",
 			"x-max-length":           int64(RequestQueueLength),
 			"x-overflow":             "reject-publish-dlx",
-			"x-dead-letter-exchange": n.Expired(), // see forwardExpired
+			"x-dead-letter-exchange": n.Expired(), // see package caller
 		})}},
 		Bindings: []Binding{{name, d.Keys[0], n.Requests()}},
 	}
 }
 
-// ExpiredCalls is where the broker puts calls that their queue did not
-// keep: they expired in it, or it was full.
-// Nothing waits there for long: every calling process consumes it.
+// ExpiredCalls has the queue of calls that expired in their queue or found it
+// full. Every calling process consumes from it.
 func (n Names) ExpiredCalls() Part {
 	return Part{
 		Predeclared: n.Predeclared,
@@ -132,7 +129,7 @@ func (n Names) ExpiredCalls() Part {
 	}
 }
 
-// expiring lets a queue go when nobody has consumed from it for so long.
+// expiring adds that a queue is deleted when it had no consumer for that long.
 func (n Names) expiring(after time.Duration, arguments amqp.Table) amqp.Table {
 	if !n.Predeclared {
 		arguments["x-expires"] = after.Milliseconds()
@@ -140,14 +137,14 @@ func (n Names) expiring(after time.Duration, arguments amqp.Table) amqp.Table {
 	return arguments
 }
 
-// Source is an exchange, not of the namespace, that functions listen on. One
-// that exists is used as it stands.
+// Source has an exchange, outside the namespace, on which functions listen. One
+// that exists is used as it is.
 func (n Names) Source(name string) Part {
 	return Part{Predeclared: n.Predeclared, Exchanges: []Exchange{{Name: name, Kind: amqp.ExchangeTopic, Foreign: true}}}
 }
 
-// EventFunction is what an event function reacts by, and the dead letters that
-// its events may come to. Its keys come from the exchange source.
+// EventFunction has the queue of an event function and the one of its dead
+// letters. source is the exchange on which it listens.
 func (n Names) EventFunction(d *contract.Descriptor, source string) Part {
 	t := n.DeadLetters(d.Name)
 	name := n.EventQueue(d.Name)
@@ -182,8 +179,8 @@ func (n Names) DeadLetters(fn string) Part {
 	}
 }
 
-// DeadRegister is where the functions stand that have dead letters: see
-// registerDead.
+// DeadRegister has the queue that lists the functions with dead letters; see
+// package deadletter.
 func (n Names) DeadRegister() Part {
 	return Part{Predeclared: n.Predeclared, Queues: []Queue{{n.DeadFunctions(), amqp.Table{
 		"x-queue-type":     "quorum",
@@ -191,12 +188,12 @@ func (n Names) DeadRegister() Part {
 	}}}}
 }
 
-// DelayTier is where events wait for the length of the tier. A message is
-// published there with the name of its target queue as the routing key. It comes
-// out in the queue due.
+// DelayTier has the tier in which events wait for that length. A message is
+// published there with its target queue as the routing key, and is dead-lettered
+// to the queue of due events.
 //
-// The default exchange, which cannot be deleted, leads there: a tier whose
-// dead-letter exchange is missing would hold its messages.
+// The tier dead-letters by the default exchange, which cannot be deleted: a tier
+// whose dead-letter exchange is missing would keep its messages.
 func (n Names) DelayTier(tier string, length time.Duration) Part {
 	name := n.Delay(tier)
 	top := n.DueEvents()
@@ -208,15 +205,15 @@ func (n Names) DelayTier(tier string, length time.Duration) Part {
 		"x-dead-letter-routing-key": n.Due(),
 		"x-dead-letter-strategy":    "at-least-once",
 		"x-overflow":                "reject-publish",
-		"x-delivery-limit":          int64(noDeliveryLimit), // rescue takes messages and puts them back
+		"x-delivery-limit":          int64(noDeliveryLimit), // package delay gets messages and requeues them
 	}})
 	top.Bindings = []Binding{{name, "", name}}
 	return top
 }
 
-// DueEvents is the one queue that all tiers lead to: see dueMover. It must
-// refuse nothing, for what it refuses blocks the tier of the message, and drop
-// nothing: it has no length limit, and where a policy gives it one it refuses.
+// DueEvents has the queue to which all tiers lead. A message that it refuses
+// blocks its tier, and one that it drops is lost. Therefore it has no length
+// limit, and it refuses where a policy sets one.
 func (n Names) DueEvents() Part {
 	return Part{Predeclared: n.Predeclared, Queues: []Queue{{n.Due(), amqp.Table{
 		"x-queue-type":     "quorum",

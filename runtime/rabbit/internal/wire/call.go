@@ -10,13 +10,13 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Headers of a message with one call, beside headerCausation. All may be missing, as they are in the
-// messages of foreign callers.
+// Headers of a message with one call, beside headerCausation. Other clients may
+// omit all of them.
 const (
 	HeaderDeadline    = "rabbet-deadline"    // unix milliseconds: the call must not be started later
 	HeaderFrames      = "rabbet-frames"      // true: the caller takes several replies in one message
-	headerCorrelation = "rabbet-correlation" // what the chain began with
-	HeaderSession     = "rabbet-session"     // of a call: the client's session; of a reply: what was done to it; JSON
+	headerCorrelation = "rabbet-correlation" // id of the first message of the chain
+	HeaderSession     = "rabbet-session"     // of a call: the client's session; of a reply: the changes to it; JSON
 	HeaderTraceparent = "traceparent"
 	headerTracestate  = "tracestate"
 	headerBaggage     = "baggage"
@@ -32,7 +32,7 @@ const ContentTypeJSON = "application/json"
 
 func ContentTypeOr(t string) string { return cmp.Or(t, ContentTypeJSON) }
 
-// CallHeaders are the headers of a message with the call c alone.
+// CallHeaders returns the headers of a message with the single call c.
 func CallHeaders(c *Call, frames bool) amqp.Table {
 	h := amqp.Table{HeaderDeadline: c.Deadline}
 	if frames {
@@ -52,8 +52,8 @@ func CallHeaders(c *Call, frames bool) amqp.Table {
 	return h
 }
 
-// ParseCall reads a message with one call. Nothing in it is believed further
-// than its type goes: a header of another type counts as missing.
+// ParseCall reads a message with one call. A header of an unexpected type counts
+// as missing.
 func ParseCall(d *amqp.Delivery, now time.Time) Call {
 	c := Call{
 		Tag: d.CorrelationId, ID: cmp.Or(d.MessageId, d.CorrelationId), ContentType: d.ContentType, Body: d.Body,
@@ -66,7 +66,7 @@ func ParseCall(d *amqp.Delivery, now time.Time) Call {
 	if ms, ok := integer(d.Headers, HeaderDeadline); ok && ms > 0 {
 		c.Deadline = ms
 	} else if ms, err := strconv.ParseInt(d.Expiration, 10, 64); err == nil && ms >= 0 && ms < maxAfter.Milliseconds() {
-		c.Deadline = now.UnixMilli() + ms // a foreign caller says how long it waits, not until when
+		c.Deadline = now.UnixMilli() + ms // other clients set an expiration instead of a deadline
 	}
 	if c.ID == "" {
 		c.ID = contract.NewID()
@@ -74,8 +74,8 @@ func ParseCall(d *amqp.Delivery, now time.Time) Call {
 	return c
 }
 
-// TakenMessage tells a caller that worker runs the calls that were sent with the
-// call of that tag, and whether it has acknowledged them.
+// TakenMessage says that worker is about to run the batch whose first call has
+// that tag, and whether it has acknowledged the batch.
 func TakenMessage(tag, worker string, acked bool) amqp.Publishing {
 	p := amqp.Publishing{ContentType: ContentTypeTaken, MessageId: tag, AppId: worker}
 	if acked {
@@ -91,18 +91,18 @@ func ParseReply(d *amqp.Delivery) Reply {
 		r.Run = time.Duration(us) * time.Microsecond
 	}
 	if _, there := d.Headers[HeaderError]; there && r.Code == "" {
-		r.Code = contract.CodeInternal // it says that it is an error, in a way that we cannot read
+		r.Code = contract.CodeInternal // the header is there, but its value is not a string
 	}
 	return r
 }
 
-// Text is a header that is a string; "" for anything else.
+// Text returns a header that is a string; "" for anything else.
 func Text(h amqp.Table, name string) string {
 	s, _ := h[name].(string)
 	return s
 }
 
-// bytesOf is a header that is a string, as bytes; nil for anything else.
+// bytesOf returns a header that is a string, as bytes; nil for anything else.
 func bytesOf(h amqp.Table, name string) []byte {
 	if s, ok := h[name].(string); ok {
 		return []byte(s)
@@ -110,13 +110,13 @@ func bytesOf(h amqp.Table, name string) []byte {
 	return nil
 }
 
-// Flag is a header that is true.
+// Flag reports whether a header is true.
 func Flag(h amqp.Table, name string) bool {
 	b, _ := h[name].(bool)
 	return b
 }
 
-// integer is a header that is a whole number of any width.
+// integer returns a header that is an integer of any width.
 func integer(h amqp.Table, name string) (int64, bool) {
 	switch v := h[name].(type) {
 	case int64:

@@ -2,13 +2,13 @@ package wire
 
 import "strings"
 
-// TopicCancel is the broadcast that a call is canceled. Its body is the reply
-// queue of the call, a space, and its tag.
+// TopicCancel is the topic of the broadcast that a call is canceled. Its body is
+// the reply queue of the call, a space, and its tag.
 const TopicCancel = "cancel"
 
 func CancelBody(replyTo, tag string) string { return replyTo + " " + tag }
 
-// ParseCancel takes the body of a cancel broadcast apart.
+// ParseCancel parses the body of a cancel broadcast.
 func ParseCancel(body []byte) (replyTo, tag string, ok bool) {
 	s := string(body)
 	i := strings.LastIndexByte(s, ' ')

@@ -19,35 +19,35 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// The headers that Rabbet keeps for itself.
+// Headers reserved for Rabbet.
 const (
-	HeaderAttempt   = "rabbet-attempt"    // of the run to come, from 1
-	headerCausation = "rabbet-causation"  // id of what led to this message
+	HeaderAttempt   = "rabbet-attempt"    // number of the next run, from 1
+	headerCausation = "rabbet-causation"  // id of the message that caused this one
 	HeaderNotBefore = "rabbet-not-before" // Unix milliseconds
 	HeaderKey       = "rabbet-key"        // routing key that it was first published with
 	HeaderExchange  = "rabbet-exchange"   // exchange that it was first published to
 	HeaderFirst     = "rabbet-first"      // Unix milliseconds of the first failure
 	HeaderPublish   = "rabbet-publish"    // number of the publish on its channel, to tell returns apart
 
-	// Of a message in a delay tier, or due.
-	HeaderTarget = "rabbet-target"  // queue that it goes to
-	HeaderTier   = "rabbet-tier"    // tier that it was last published to
+	// Headers of a message in a delay tier, or due.
+	HeaderTarget = "rabbet-target"  // the target queue
+	HeaderTier   = "rabbet-tier"    // the tier to which it was last published
 	HeaderDue    = "rabbet-due"     // Unix milliseconds: when it leaves that tier
-	HeaderPutOff = "rabbet-put-off" // how often its target did not take it
+	HeaderPutOff = "rabbet-put-off" // how often its target did not accept it
 
 	headerPrefix      = "rabbet-"
 	CloudEventsPrefix = "cloudEvents_"
 )
 
 const (
-	maxBody    = 16 << 20 // RabbitMQ 4 takes no more
+	maxBody    = 16 << 20 // the default maximum of RabbitMQ 4
 	MaxHeaders = 64 << 10 // they must fit into one frame of 128 KiB
 	MaxShort   = 255      // bytes of an AMQP short string
 )
 
-// isReserved reports whether a header is the broker's or Rabbet's: what a publisher
-// must not set and a function does not see. CC and BCC would send copies past
-// the permissions.
+// isReserved reports whether a header is reserved for the broker or for Rabbet:
+// publishers must not set it, and functions do not see it. CC and BCC would
+// bypass permissions.
 func isReserved(header string) bool {
 	switch header {
 	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths",
@@ -59,8 +59,8 @@ func isReserved(header string) bool {
 	return strings.HasPrefix(header, headerPrefix)
 }
 
-// FromEvent turns e into what travels. It fails with contract.CodeInvalid on
-// what AMQP cannot carry.
+// FromEvent returns the message for e. It fails with contract.CodeInvalid on what
+// AMQP cannot carry.
 func FromEvent(e *contract.Event) (amqp.Publishing, error) {
 	headers := make(amqp.Table, len(e.Headers)+4)
 	for k, v := range e.Headers {
@@ -106,8 +106,8 @@ func FromEvent(e *contract.Event) (amqp.Publishing, error) {
 	}, nil
 }
 
-// ToEvent reads a delivery, whoever published it. Nothing in it can make
-// it fail: what does not fit is left out, what is missing is filled in.
+// ToEvent returns the event of a delivery, of any publisher. It never fails: what
+// is not valid is left out, what is missing is filled in.
 func ToEvent(n topology.Names, d *amqp.Delivery) contract.Event {
 	e := contract.Event{
 		Key: d.RoutingKey, Exchange: d.Exchange, ID: d.MessageId, ContentType: cmp.Or(d.ContentType, "application/json"),
@@ -120,7 +120,7 @@ func ToEvent(n topology.Names, d *amqp.Delivery) contract.Event {
 		Redelivered: d.Redelivered,
 	}
 	switch d.Exchange {
-	case n.OldDueExchange(), "": // it comes back from a delay, or is replayed
+	case n.OldDueExchange(), "": // it was delayed or replayed
 		if key := String(d.Headers, HeaderKey); key != "" {
 			e.Key, e.Exchange = key, String(d.Headers, HeaderExchange)
 		}
@@ -140,8 +140,8 @@ func ToEvent(n topology.Names, d *amqp.Delivery) contract.Event {
 	return e
 }
 
-// fillFromCloudEvent takes from CloudEvents attributes what AMQP's own
-// properties leave open.
+// fillFromCloudEvent fills what the AMQP properties leave open from the
+// CloudEvents attributes.
 func fillFromCloudEvent(e *contract.Event) {
 	attribute := func(name string) string {
 		s, _ := e.Headers[CloudEventsPrefix+name].(string)
@@ -157,8 +157,8 @@ func fillFromCloudEvent(e *contract.Event) {
 	}
 }
 
-// shortID is an id that fits into AMQP's message-id: a longer one is the same
-// one each time, but not as it was.
+// shortID returns an id that fits into the AMQP property message-id. A longer one
+// is replaced by its hash.
 func shortID(id string) string {
 	if len(id) <= MaxShort {
 		return id
@@ -166,7 +166,8 @@ func shortID(id string) string {
 	return fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(id)))
 }
 
-// cloudEventsName gives the spellings of a CloudEvents attribute one form.
+// cloudEventsName returns the name of a CloudEvents attribute in the form that
+// functions see.
 func cloudEventsName(header string) string {
 	for _, prefix := range []string{"cloudEvents:", "ce-", "ce_"} {
 		if name, ok := strings.CutPrefix(header, prefix); ok {
@@ -184,7 +185,8 @@ func setTrace(headers amqp.Table, t contract.Trace) {
 	}
 }
 
-// UnixMilliCeil is t in Unix milliseconds, rounded up: what waits for it is never early.
+// UnixMilliCeil returns t in Unix milliseconds, rounded up, so that a wait until
+// then never ends early.
 func UnixMilliCeil(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
 
 func String(t amqp.Table, name string) string {
@@ -192,7 +194,8 @@ func String(t amqp.Table, name string) string {
 	return s
 }
 
-// Int reads a number of any kind, or of digits; 0 for anything else.
+// Int returns a header that is an integer of any width, or digits; 0 for anything
+// else.
 func Int(t amqp.Table, name string) int64 {
 	switch v := t[name].(type) {
 	case int64:
@@ -216,7 +219,7 @@ func Int(t amqp.Table, name string) int64 {
 	return 0
 }
 
-// toField makes of a Go value what the AMQP client can encode.
+// toField converts a Go value to one that the AMQP client can encode.
 func toField(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -252,7 +255,7 @@ func toField(v any) any {
 	return v
 }
 
-// fromField undoes toField for tables, so that functions see no AMQP types.
+// fromField reverts toField for tables, so that functions see no AMQP types.
 func fromField(v any, depth int) any {
 	if depth > 32 {
 		return nil
@@ -274,7 +277,7 @@ func fromField(v any, depth int) any {
 	return v
 }
 
-// tableSize is about how many bytes v takes as a field on the wire.
+// tableSize returns about how many bytes v has as a field on the wire.
 func tableSize(v any) int {
 	switch v := v.(type) {
 	case amqp.Table:
@@ -297,9 +300,9 @@ func tableSize(v any) int {
 	return 9
 }
 
-// CopyOf makes a message of a delivery again: the same bytes and headers, and
-// Rabbet's own on top. What would send it elsewhere, end it early or be refused
-// is left behind: CC and BCC, the expiration, the user id.
+// CopyOf returns a message with the bytes and headers of a delivery, and own on
+// top. It omits what would route, expire or refuse the copy: CC and BCC, the
+// expiration, the user id.
 func CopyOf(d *amqp.Delivery, e *contract.Event, own amqp.Table) amqp.Publishing {
 	headers := make(amqp.Table, len(d.Headers)+len(own)+3)
 	maps.Copy(headers, d.Headers)
@@ -316,8 +319,8 @@ func CopyOf(d *amqp.Delivery, e *contract.Event, own amqp.Table) amqp.Publishing
 	}
 }
 
-// fitHeaders drops the largest foreign headers until the rest fits into a frame:
-// a message too big to copy would come back for ever.
+// fitHeaders drops the largest headers until the rest fits into a frame. A
+// message that cannot be copied would be delivered again without end.
 func fitHeaders(headers amqp.Table) {
 	const frame = 120 << 10
 	for tableSize(headers) > frame {

@@ -7,17 +7,17 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// failure is the body of a reply that carries an error: JSON beside the code,
-// which stands in the header rabbet-error, or in the record of a frame. A
-// cause or a stack never leaves the worker.
+// failure is the body of a reply with an error: JSON beside the code, which is in
+// the header rabbet-error or in the record of a frame. The cause and the stack
+// stay in the worker.
 type failure struct {
 	Detail   string                `json:"detail,omitempty"`   // for the caller
-	Fields   []contract.FieldError `json:"fields,omitempty"`   // what exactly does not fit
-	AfterMs  int64                 `json:"afterMs,omitempty"`  // try again no sooner, in milliseconds
-	Executed contract.Executed     `json:"executed,omitempty"` // "" means yes: the function answered
+	Fields   []contract.FieldError `json:"fields,omitempty"`   // invalid fields
+	AfterMs  int64                 `json:"afterMs,omitempty"`  // milliseconds before a retry
+	Executed contract.Executed     `json:"executed,omitempty"` // "" means that the function was executed
 }
 
-// EncodeFailure is what e says to a caller.
+// EncodeFailure returns what a caller learns of e.
 func EncodeFailure(e *contract.Error) []byte {
 	body, err := json.Marshal(failure{
 		Detail: e.Detail, Fields: e.Fields, AfterMs: e.After.Milliseconds(), Executed: e.Executed,
@@ -28,8 +28,8 @@ func EncodeFailure(e *contract.Error) []byte {
 	return body
 }
 
-// DecodeFailure is the error that a reply with this code stands for. A body
-// that is no failure, as a foreign worker may send, is left out.
+// DecodeFailure returns the error of a reply with this code. A body that is not a
+// failure, as other clients may send, is ignored.
 func DecodeFailure(code contract.Code, body []byte) *contract.Error {
 	var f failure
 	if json.Unmarshal(body, &f) != nil || f.AfterMs < 0 || f.AfterMs > int64(maxAfter/time.Millisecond) {
@@ -44,7 +44,7 @@ func DecodeFailure(code contract.Code, body []byte) *contract.Error {
 	}
 }
 
-// What is believed of a failure.
+// Limits of a failure; other values are replaced.
 const (
 	maxAfter = 30 * 24 * time.Hour
 	maxCode  = 64 // bytes

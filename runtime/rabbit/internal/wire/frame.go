@@ -9,17 +9,15 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// Calls that were waiting at the same moment for the same function, and
-// replies that are ready at the same moment for the same caller, share a
-// message. Its content type says so:
+// A frame carries several calls that are sent to one function at the same moment,
+// or several replies to one caller. Its content type is
 //
 //	application/vnd.rabbet.calls+v1
 //	application/vnd.rabbet.replies+v1
 //
-// Only a process that announced that it understands frames is sent one; a
-// message of any other content type is one call, or one reply.
-//
-// README.md describes the frame byte by byte.
+// It is sent only to processes that announced that they understand frames. A
+// message of any other content type is one call, or one reply. README.md of
+// runtime/rabbit describes the bytes.
 const (
 	ContentTypeCalls   = "application/vnd.rabbet.calls+v1"
 	ContentTypeReplies = "application/vnd.rabbet.replies+v1"
@@ -29,14 +27,14 @@ const (
 )
 
 // ContentTypeTaken is the content type of a message by which a worker tells a
-// caller that it is about to run the calls of a message. Its message id is the
-// tag of the first call, its app id the worker, its type typeAcked if the calls
-// are not delivered again. It has no correlation id, so that it answers no call.
+// caller that it is about to run a batch of calls. Its message id is the tag of
+// the first call, its app id the worker, its type TypeAcked if the calls are not
+// delivered again. It has no correlation id, so that it answers no call.
 const ContentTypeTaken = "application/vnd.rabbet.taken+v1"
 
 const TypeAcked = "acked"
 
-// Call is one call as it travels, in a message of its own or in a frame.
+// Call is one call, in a message of its own or in a frame.
 type Call struct {
 	Tag         string
 	ID          string
@@ -49,25 +47,25 @@ type Call struct {
 	Body        []byte
 }
 
-// Reply is one reply as it travels.
+// Reply is one reply, in a message of its own or in a frame.
 type Reply struct {
 	Tag     string
 	Run     time.Duration
 	Code    contract.Code // "" on success
-	Session []byte        // nil if it stays as it is
-	Body    []byte        // the JSON of a failure if there is a code
+	Session []byte        // nil if it is not changed
+	Body    []byte        // a failure as JSON if Code is set
 }
 
-// Size is about what c takes in a frame.
+// Size returns about how many bytes c has in a frame.
 func (c *Call) Size() int {
 	return 40 + len(c.Tag) + len(c.ID) + len(c.ContentType) + len(c.Correlation) + len(c.Causation) +
 		len(c.Trace.Parent) + len(c.Trace.State) + len(c.Trace.Baggage) + len(c.Session) + len(c.Body)
 }
 
-// Size is about what r takes in a frame.
+// Size returns about how many bytes r has in a frame.
 func (r *Reply) Size() int { return 24 + len(r.Tag) + len(r.Code) + len(r.Session) + len(r.Body) }
 
-// EncodeCalls makes a frame of 1 to frameMaxRecords calls.
+// EncodeCalls returns a frame of 1 to frameMaxRecords calls.
 func EncodeCalls(calls []Call) []byte {
 	size := 8
 	for i := range calls {
@@ -94,7 +92,7 @@ func EncodeCalls(calls []Call) []byte {
 	return frame
 }
 
-// DecodeCalls reads what encodeCalls wrote. The bodies are parts of frame.
+// DecodeCalls reads a frame of EncodeCalls. The bodies are parts of frame.
 func DecodeCalls(frame []byte) (calls []Call, err error) {
 	n, rest, err := openFrame(frame)
 	if err != nil {
@@ -127,7 +125,7 @@ func DecodeCalls(frame []byte) (calls []Call, err error) {
 	return calls, endFrame(rest)
 }
 
-// EncodeReplies makes a frame of replies: 1 to frameMaxRecords.
+// EncodeReplies returns a frame of 1 to frameMaxRecords replies.
 func EncodeReplies(replies []Reply) []byte {
 	size := 8
 	for i := range replies {
@@ -148,7 +146,7 @@ func EncodeReplies(replies []Reply) []byte {
 	return frame
 }
 
-// DecodeReplies reads what encodeReplies wrote. The bodies are parts of frame.
+// DecodeReplies reads a frame of EncodeReplies. The bodies are parts of frame.
 func DecodeReplies(frame []byte) ([]Reply, error) {
 	n, rest, err := openFrame(frame)
 	if err != nil {
@@ -172,13 +170,13 @@ func DecodeReplies(frame []byte) ([]Reply, error) {
 	return replies, endFrame(rest)
 }
 
-// maxRunMicros keeps a hostile run time from overflowing a Duration.
+// maxRunMicros is the longest run time that fits into a Duration.
 const maxRunMicros = int64(1<<63-1) / int64(time.Microsecond)
 
 var errFrameShort = errors.New("it ends too early")
 
-// usualHead is how many bytes most heads have at the most. A constant: so they
-// need no memory of their own.
+// usualHead is the size of a buffer for heads. Most fit into it, and it is
+// allocated on the stack.
 const usualHead = 256
 
 func startFrame(size, records int) []byte {
@@ -187,8 +185,8 @@ func startFrame(size, records int) []byte {
 	return binary.AppendUvarint(frame, uint64(records))
 }
 
-// openFrame checks the version and the number of records, which it limits to
-// what could be there: memory is never set aside on the word of a frame alone.
+// openFrame checks the version and the number of records. It limits them by the
+// length of the frame, so that a wrong number allocates no memory.
 func openFrame(frame []byte) (records int, rest []byte, err error) {
 	if len(frame) < 2 {
 		return 0, nil, errFrameShort
@@ -224,7 +222,7 @@ func appendRecord(frame, head, body []byte) []byte {
 	return append(binary.AppendUvarint(frame, uint64(len(body))), body...)
 }
 
-// cutRecord takes the first record off b.
+// cutRecord returns the first record of b and the rest.
 func cutRecord(b []byte) (head fields, body, rest []byte, err error) {
 	h, b, ok := cutBytes(b)
 	if !ok {
@@ -237,7 +235,7 @@ func cutRecord(b []byte) (head fields, body, rest []byte, err error) {
 	return fields{text: string(h)}, body, rest, nil
 }
 
-// cutBytes takes a length and that many bytes off b.
+// cutBytes reads a length and that many bytes from b, and returns the rest.
 func cutBytes(b []byte) (cut, rest []byte, ok bool) {
 	n, width := binary.Uvarint(b)
 	if width <= 0 || n > uint64(len(b)-width) {
@@ -247,11 +245,11 @@ func cutBytes(b []byte) (cut, rest []byte, ok bool) {
 	return b[width:end:end], b[end:], true
 }
 
-// fields reads a head. It is one string, so that all strings in it together
-// cost one allocation.
+// fields reads the fields of a head. It is one string, so that all fields
+// together cost one allocation.
 type fields struct {
 	text  string
-	short bool // something was missing
+	short bool // a field was missing
 }
 
 func (f *fields) string() string {
@@ -265,7 +263,7 @@ func (f *fields) string() string {
 	return s
 }
 
-// lastBytes reads a string that may have been left out; nil if it was.
+// lastBytes returns an optional last field; nil if it is missing.
 func (f *fields) lastBytes() []byte {
 	if f.text == "" {
 		return nil
