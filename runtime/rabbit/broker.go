@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,7 +32,6 @@ type Broker struct {
 	work    *link // of request functions: a blocked one must not hold back the acks of consume
 	all     []*link
 
-	load      atomic.Int64 // calls taken on and not yet answered
 	directory contract.Directory
 	publisher *publisher
 	delays    *delays

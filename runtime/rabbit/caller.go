@@ -92,8 +92,6 @@ func (c *caller) call(ctx context.Context, r contract.Call) (contract.Reply, err
 		return contract.Reply{}, failed
 	}
 	w.timer.Reset(deadline.Sub(now))
-	c.b.cfg.Solo.Busy(-1) // who called waits for what comes over the connection
-	defer c.b.cfg.Solo.Busy(1)
 	select {
 	case o := <-w.outcome:
 		return w.done(o)

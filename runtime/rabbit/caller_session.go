@@ -125,7 +125,7 @@ func (s *callSession) end(why error) {
 	}
 }
 
-// send publishes m, if there is one. It does not wait: see gatheringConn.
+// send publishes m, if there is one. It does not wait: see bufferedConn.
 func (s *callSession) send(m *message) {
 	if m == nil {
 		return

@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
-	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 // Config says how a Broker is reached and what this process is called on it.
@@ -24,7 +23,6 @@ type Config struct {
 	NoDeclare bool              // the user may declare nothing: Apply has done it
 	Grace     time.Duration     // how long running work may take to finish on the way out; 25 s
 	Observe   contract.Observer // told of every run; nil: nobody watches
-	Solo      *solo.Switch      // of the process, told whether one call is taken on at a time; nil: nobody is
 	Log       *zap.Logger       // nil: nothing is logged
 
 	// URLFrom, if it is there, says the URL in place of URL, and is asked again

@@ -209,7 +209,6 @@ func (c *consumer) run(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delive
 	if c.fn.Ordered {
 		e.Attempt = orderedAttempt(d)
 	}
-	c.b.cfg.Solo.Crowded()
 	began := time.Now()
 	_, err := c.fn.Run(c.base, &e, time.Time{})
 	ran := time.Since(began)

@@ -12,8 +12,6 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
-
-	"github.com/rabbet-fn/rabbet/runtime/solo"
 )
 
 const (
@@ -35,7 +33,6 @@ type link struct {
 	source    func() ([]address, error) // where the broker is now, and how it lets us in
 	pace      pace
 	log       *zap.Logger
-	alone     *solo.Switch
 	users     sync.WaitGroup            // of its connections; they end with them
 	missed    func(ctx context.Context) // told that an exchange of the namespace is missing
 
@@ -53,7 +50,7 @@ type link struct {
 // session is the life of one connection.
 type session struct {
 	conn *amqp.Connection
-	raw  *gatheringConn
+	raw  *bufferedConn
 	over chan struct{} // closed when conn is
 
 	unanswered atomic.Uint64 // 1 + raw.reads when the broker did not answer a farewell in time; 0: it did
@@ -64,7 +61,7 @@ var errNotYet = errors.New("not connected to RabbitMQ yet")
 func newLink(cfg Config, role string) *link {
 	return &link{
 		role: role, namespace: cfg.Namespace, fixed: cfg.NoDeclare, name: cfg.Namespace + " " + role + " " + cfg.Process,
-		source: cfg.addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)), alone: cfg.Solo,
+		source: cfg.addresses, pace: cfg.pace, log: cfg.Log.With(zap.String("link", role)),
 		changed: make(chan struct{}), problems: map[string]error{},
 		problem: errNotYet,
 	}
@@ -269,7 +266,7 @@ func (l *link) dial(ctx context.Context, a address) (*session, error) {
 	properties["product"] = "rabbet"
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	var raw *gatheringConn
+	var raw *bufferedConn
 	stop := func() bool { return true }
 	conn, err := amqp.DialConfig(a.url, amqp.Config{
 		Heartbeat:  heartbeat,
@@ -280,7 +277,7 @@ func (l *link) dial(ctx context.Context, a address) (*session, error) {
 			if err != nil {
 				return nil, err
 			}
-			raw = newGatheringConn(c, l.alone)
+			raw = newBufferedConn(c)
 			// A broker that accepts and keeps mute ends with ctx.
 			stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
 			return raw, nil

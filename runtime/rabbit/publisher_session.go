@@ -105,7 +105,7 @@ func (s *publishSession) finish(ctx context.Context) {
 	}
 }
 
-// write sends m as u. It does not wait: see gatheringConn.
+// write sends m as u. It does not wait: see bufferedConn.
 func (s *publishSession) write(u *underway, m amqp.Publishing) error {
 	u.number = s.last.Add(1)
 	if m.Headers == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -45,7 +44,7 @@ type responder struct {
 	load     int           // calls taken on and not yet answered
 	unloaded chan struct{} // closed when load comes to zero after the intake has stopped
 
-	pool   pool
+	pool   *pool
 	outbox outbox
 }
 
@@ -64,7 +63,7 @@ type workSession struct {
 // newResponder answers fn's calls; live is told whenever it begins to consume.
 func newResponder(b *Broker, fn contract.Function, live func()) *responder {
 	r := &responder{b: b, fn: fn, live: live, changed: make(chan struct{}), unloaded: make(chan struct{})}
-	r.pool.init(fn.Concurrency, r.run, r.answerExpired)
+	r.pool = newPool(fn.Concurrency, r.run, r.answerExpired)
 	r.outbox.wake = make(chan struct{}, 1)
 	return r
 }
@@ -164,7 +163,7 @@ func (r *responder) unfinished() error {
 
 // giveBack returns the calls that have not begun and may come again to the queue.
 func (r *responder) giveBack() {
-	for _, j := range r.pool.takeBack(func(j *job) bool { return j.d.returnable() }) {
+	for _, j := range r.pool.remove(func(j *job) bool { return j.d.returnable() }) {
 		if j.d.giveBack() {
 			j.d.session.acks.back(j.d.tag)
 		}
@@ -252,38 +251,16 @@ func (r *responder) isDraining() bool {
 	return r.draining
 }
 
-// receive takes deliveries on, until the consumer or the channel ends. There are
-// two to do it: one may run a lone call itself, instead of waking somebody to do
-// so; the other one is then there for the next delivery.
+// receive accepts deliveries until the consumer or the channel ends.
 func (r *responder) receive(s *workSession, deliveries <-chan amqp.Delivery) {
-	var receiving atomic.Int32 // who may have a delivery that is not taken on yet
-	receiving.Store(2)
-	var ended atomic.Bool
-	var once sync.Once
-	leave := func() {
-		if receiving.Add(-1) == 0 && ended.Load() {
-			once.Do(func() { close(s.intake) })
-		}
+	for d := range deliveries {
+		r.accept(s, &d)
 	}
-	for range 2 {
-		go func() { // ends with deliveries, and with what it runs then: the pool waits for that
-			for d := range deliveries {
-				if j := r.take(s, &d); j != nil {
-					leave()
-					r.pool.runAlone(j)
-					receiving.Add(1)
-				}
-			}
-			ended.Store(true)
-			leave()
-		}()
-	}
-	<-s.intake
+	close(s.intake)
 }
 
-// take takes the calls of one message on. A call that is to run alone, see
-// pool.alone, is left to the caller.
-func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
+// accept adds the calls of one message to the pool.
+func (r *responder) accept(s *workSession, m *amqp.Delivery) {
 	now := time.Now()
 	s.acks.delivered(m.DeliveryTag)
 	d := &delivery{
@@ -296,7 +273,7 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 		if calls, err = decodeCalls(m.Body); err != nil {
 			r.b.cfg.Log.Warn("calls that cannot be read are dropped", zap.String("function", r.fn.Name), zap.Error(err))
 			s.acks.now(d.tag)
-			return nil
+			return
 		}
 	} else {
 		calls = []wireCall{parseCall(m, now)}
@@ -312,13 +289,10 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 	if r.draining && d.settle != beforeRun || r.closed {
 		r.mu.Unlock()
 		s.acks.back(d.tag)
-		return nil
+		return
 	}
 	r.load += len(calls)
 	r.mu.Unlock()
-	if r.b.load.Add(int64(len(calls))) > 1 {
-		r.b.cfg.Solo.Crowded()
-	}
 
 	if !r.fn.Redeliver && m.Redelivered {
 		s.acks.now(d.tag)
@@ -326,17 +300,13 @@ func (r *responder) take(s *workSession, m *amqp.Delivery) *job {
 		for i := range calls {
 			r.reply(d, &calls[i], contract.Reply{}, errLost, 0)
 		}
-		return nil
+		return
 	}
 	jobs := make([]job, len(calls))
 	for i := range calls {
 		jobs[i] = job{d: d, call: &calls[i]}
 	}
-	if len(jobs) == 1 && r.pool.alone(&jobs[0]) {
-		return &jobs[0]
-	}
 	r.pool.add(jobs)
-	return nil
 }
 
 // errLost is the outcome of a call that may have run and is not run again.
@@ -347,7 +317,6 @@ var errLost = &contract.Error{
 
 // answered counts one call off.
 func (r *responder) answered() {
-	r.b.load.Add(-1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.load--

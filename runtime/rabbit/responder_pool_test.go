@@ -1,84 +1,83 @@
 package rabbit
 
 import (
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 )
 
-// Jobs that take their time run at once, as many as the limit allows and no more.
+// Jobs run at once, as many as the limit allows and no more; the others follow
+// in their order.
 func TestPoolFillsItsLimit(t *testing.T) {
 	const limit = 8
-	started, release := make(chan struct{}, 3*limit), make(chan struct{})
-	var p pool
-	p.init(limit, func(*job) {
-		started <- struct{}{}
+	started, release := make(chan *job, 3*limit), make(chan struct{})
+	p := newPool(limit, func(j *job) {
+		started <- j
 		<-release
 	}, nil)
-	p.add(make([]job, 3*limit))
+	jobs := make([]job, 3*limit)
+	p.add(jobs)
 	for range limit {
 		<-started // would wait forever if one job held up the next
 	}
 	if len(started) > 0 {
 		t.Errorf("more than %d jobs run at once", limit)
 	}
+	if runs := p.runs(); len(runs) != limit {
+		t.Errorf("%d jobs are listed as running, want %d", len(runs), limit)
+	}
+	for i := limit; i < len(jobs); i++ {
+		release <- struct{}{}
+		if j := <-started; j != &jobs[i] {
+			t.Fatalf("job %d is not the next one to start", i)
+		}
+	}
 	close(release)
-	for range 2 * limit {
-		<-started
-	}
 	p.stop(true)
-}
-
-// Jobs that take no time do not need a runner each.
-func TestPoolRunsQuickJobsWithFewRunners(t *testing.T) {
-	var ran sync.WaitGroup
-	var p pool
-	p.init(1000, func(*job) { ran.Done() }, nil)
-	for range 100 {
-		ran.Add(100)
-		p.add(make([]job, 100))
-		ran.Wait()
-	}
-	p.stop(true)
-	if n := len(p.runners); n > 100 {
-		t.Errorf("%d runners for 100 jobs at once", n)
+	if runs := p.runs(); len(runs) > 0 {
+		t.Errorf("%d jobs are listed as running after the end", len(runs))
 	}
 }
 
-// A job that runs in the goroutine of who brought it counts, and holds up
-// others only where the limit says so.
-func TestPoolRunsAJobAlone(t *testing.T) {
-	for _, limit := range []int{1, 2} {
-		started, release := make(chan *job, 3), make(chan struct{})
-		var p pool
-		p.init(limit, func(j *job) {
-			started <- j
-			<-release
-		}, nil)
-		jobs := make([]job, 3)
-		if !p.alone(&jobs[0]) {
-			t.Errorf("limit %d: it may not run alone", limit)
+// What waits can be removed; what was removed does not run, and nothing starts
+// after stop.
+func TestPoolRunsNothingThatWasRemoved(t *testing.T) {
+	release := make(chan struct{})
+	var mu sync.Mutex
+	var ran []*job
+	p := newPool(1, func(j *job) {
+		<-release
+		mu.Lock()
+		defer mu.Unlock()
+		ran = append(ran, j)
+	}, nil)
+	jobs := make([]job, 4)
+	p.add(jobs[:3])
+	if got := p.remove(func(j *job) bool { return j == &jobs[1] }); !slices.Equal(got, []*job{&jobs[1]}) {
+		t.Errorf("removed %d jobs, want the second one", len(got))
+	}
+	release <- struct{}{}
+	release <- struct{}{}
+	p.stop(true)
+	p.add(jobs[3:])
+	if want := []*job{&jobs[0], &jobs[2]}; !slices.Equal(ran, want) {
+		t.Errorf("%d jobs ran, want the first and the third", len(ran))
+	}
+}
+
+// A job whose deadline passes while it waits is told, and does not run.
+func TestPoolEndsWhatExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		expired := make(chan *job, 1)
+		p := newPool(1, func(*job) { <-release }, func(j *job) { expired <- j })
+		jobs := []job{{call: &wireCall{}}, {call: &wireCall{deadline: 1}}}
+		p.add(jobs)
+		if j := <-expired; j != &jobs[1] {
+			t.Error("it is not the job that has expired")
 		}
-		go p.runAlone(&jobs[0]) // awaited by stop
-		if j := <-started; j != &jobs[0] || len(p.running()) != 1 || p.running()[0] != j {
-			t.Errorf("limit %d: it does not run, or is not listed", limit)
-		}
-		if p.alone(&jobs[1]) {
-			t.Errorf("limit %d: a second one may run alone", limit)
-		}
-		p.add(jobs[1:2])
-		if limit == 2 {
-			<-started // would wait forever if the lone one held it up
-		} else if len(p.runners) > 0 {
-			t.Error("limit 1: a second one is about to run")
-		}
-		p.add(jobs[2:])
 		close(release)
-		for range 4 - limit - 1 {
-			<-started
-		}
 		p.stop(true)
-		if p.alone(&jobs[0]) {
-			t.Errorf("limit %d: one may run after the end", limit)
-		}
-	}
+	})
 }

@@ -3,7 +3,6 @@ package rabbit
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -64,7 +63,7 @@ func (r *responder) reply(d *delivery, c *wireCall, done contract.Reply, failed 
 }
 
 // sendAlone sends a reply at once if no other call is under way here that it
-// could travel with. It does not wait: see gatheringConn.
+// could travel with. It does not wait: see bufferedConn.
 func (r *responder) sendAlone(d *delivery, reply *wireReply) bool {
 	r.mu.Lock()
 	s, alone := r.session, r.load == 1
@@ -129,8 +128,6 @@ func (r *responder) send(ctx context.Context) {
 			return
 		case <-r.outbox.wake:
 		}
-		// Let runs that are about to finish do so: their replies join.
-		runtime.Gosched()
 		r.outbox.mu.Lock()
 		replies := r.outbox.replies
 		r.outbox.replies = spare[:0]

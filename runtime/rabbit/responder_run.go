@@ -6,10 +6,6 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// shortRun is how long a run takes at the most that a second processor could not
-// have helped with.
-const shortRun = time.Millisecond
-
 // run runs one call and puts its reply in the outbox.
 func (r *responder) run(j *job) {
 	d, c := j.d, j.call
@@ -39,11 +35,8 @@ func (r *responder) run(j *job) {
 		r.drop(j)
 		return
 	}
-	r.b.cfg.Solo.Busy(1)
 	done, err := run.Do()
-	r.b.cfg.Solo.Busy(-1)
 	took := time.Since(began)
-	r.b.ran(took)
 
 	if r.base.Err() != nil && err != nil { // the grace period is over
 		if d.settle == beforeRun {
@@ -68,15 +61,6 @@ func (r *responder) run(j *job) {
 	r.b.cfg.Observe(i)
 }
 
-// ran notes a run that took so long: whether it was the only one, and short.
-func (b *Broker) ran(took time.Duration) {
-	if took <= shortRun && b.load.Load() == 1 {
-		b.cfg.Solo.Alone()
-	} else {
-		b.cfg.Solo.Crowded()
-	}
-}
-
 // answerExpired answers a call that was not started here. Of one that is
 // delivered again nothing is known.
 func (r *responder) answerExpired(j *job) {
@@ -95,10 +79,10 @@ func (r *responder) hearCancel(body []byte) {
 		return
 	}
 	fits := func(j *job) bool { return j.call.tag == tag && j.d.replyTo == replyTo }
-	for _, j := range r.pool.takeBack(fits) {
+	for _, j := range r.pool.remove(fits) {
 		r.drop(j)
 	}
-	for _, j := range r.pool.running() {
+	for _, j := range r.pool.runs() {
 		if fits(j) {
 			j.cancel()
 		}
@@ -111,7 +95,7 @@ func (r *responder) hearCancel(body []byte) {
 // ignore what they are told here.
 func (r *responder) lose(s *workSession) {
 	s.acks.close()
-	for _, j := range r.pool.running() {
+	for _, j := range r.pool.runs() {
 		if j.d.session == s && j.d.lose() {
 			j.cancel()
 		}
@@ -123,7 +107,6 @@ func (r *responder) lose(s *workSession) {
 	}
 	r.load += len(lost)
 	r.mu.Unlock()
-	r.b.load.Add(int64(len(lost)))
 	for _, sent := range lost {
 		d := &delivery{session: s, replyTo: sent.replyTo, frames: sent.frames, settle: beforeRun, acked: true, left: 1}
 		r.reply(d, &wireCall{tag: sent.tag}, contract.Reply{}, errReplyLost, 0)
