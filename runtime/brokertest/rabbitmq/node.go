@@ -1,8 +1,8 @@
-// Package rabbittest runs private RabbitMQ nodes that a test, or a load, may
+// Package rabbitmq runs private RabbitMQ nodes that a test, or a load, may
 // kill, restart and cluster as it likes. Which RabbitMQ that is, and where it is
 // installed, it leaves to the command that starts one
 // (scripts/stack.d/rabbitmq-node); what is done with a node, to its caller.
-package rabbittest
+package rabbitmq
 
 import (
 	"cmp"
