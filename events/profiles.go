@@ -1,4 +1,6 @@
-// Package events holds what travels: message types, each with its routing key.
+// Package events has the messages that travel between functions and clients: types
+// with their routing keys. It does not know which functions handle them, nor how they
+// are carried, and imports the standard library only.
 package events
 
 import "errors"
@@ -28,8 +30,8 @@ type UpdateProfile struct {
 // RoutingKey is where update-profile answers.
 func (UpdateProfile) RoutingKey() string { return "profile.update" }
 
-// ProfileUpdated says that a profile has changed. Only the id is certain:
-// whoever changes profiles elsewhere may know no more.
+// ProfileUpdated says that a profile has changed. Only ID is always set: a publisher
+// outside of this program may not know the rest.
 type ProfileUpdated struct {
 	ID    string `json:"id"`
 	Name  string `json:"name,omitempty"`

@@ -1,6 +1,7 @@
 // Package functions is what the product does: one file for each function, named
-// after it. Add a file, and the function runs; its registration at the top of the
-// file says how it is reached.
+// after it. Add a file, and the function runs. Its registration at the top of the
+// file says how it is reached. Functions know only what Deps offers them; deps.go
+// knows what stands behind it.
 package functions
 
 import (

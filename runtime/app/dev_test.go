@@ -430,7 +430,7 @@ func TestDev(t *testing.T) {
 			{[]string{"get", "update-profile"}, "not cached"},
 			{[]string{"get", "get-profile"}, `no field "id"`},
 			{[]string{"get", "get-profile", `{"id":"1","ID":"2"}`}, "a member twice"},
-			{[]string{"get", "get-profile", `[]`}, "no JSON object"},
+			{[]string{"get", "get-profile", `[]`}, "not a JSON object"},
 			{[]string{"get", "typo"}, `no function "typo"`},
 			{[]string{"stats", "--wait", "0s"}, "--wait 0s"},
 		} {

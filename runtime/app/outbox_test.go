@@ -18,12 +18,12 @@ import (
 
 	"github.com/rabbet-fn/rabbet/events"
 	"github.com/rabbet-fn/rabbet/functions/stores"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/database/databasetest"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/outbox"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
 func service(t *testing.T, variable string) string {
@@ -233,7 +233,7 @@ func TestOutboxSurvivesKill9(t *testing.T) {
 // While the broker is down, profiles are stored as usual, and their events
 // wait for it.
 func TestOutboxOutlivesTheBroker(t *testing.T) {
-	node := rabbittest.New(t, rabbittest.Config{})
+	node := rabbitmq.New(t, rabbitmq.Config{})
 	namespace := "test-" + contract.NewID()
 	l := openLedger(t, "sqlite://"+filepath.Join(t.TempDir(), "test.db"), node.URL(), namespace)
 	b, err := rabbit.Open(rabbit.Config{URL: node.URL(), Namespace: namespace})

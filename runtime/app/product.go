@@ -17,7 +17,7 @@ type Product[D any] struct {
 	Functions *faas.Set[D]
 
 	// Open opens the dependencies of the functions, in each process that hosts
-	// some. If it fails with contract.ErrUnavailable, it is called again every 2 s
+	// some. If it fails with faas.ErrUnavailable, it is called again every 2 s
 	// until it succeeds; any other error ends the process. Nil: the functions get
 	// a zero D.
 	Open func(ctx context.Context, host Host) (Opened[D], error)

@@ -12,10 +12,10 @@ import (
 	"github.com/rabbet-fn/rabbet/functions"
 	"github.com/rabbet-fn/rabbet/runtime/app"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/config"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
 // shareBroker shares a broker at the socket at which the commands of this test expect the
@@ -103,7 +103,7 @@ func TestPublishLater(t *testing.T) {
 // A broker that blocks keeps workers from saying that they are there: nothing
 // claims then that there is none.
 func TestToolsDuringAlarm(t *testing.T) {
-	node := rabbittest.New(t, rabbittest.Config{})
+	node := rabbitmq.New(t, rabbitmq.Config{})
 	env := []string{
 		"RABBET_BROKER_URL=" + node.URL(), "RABBET_FUNCTIONS=get-profile",
 		"RABBET_DATABASE_URL=sqlite://" + filepath.Join(t.TempDir(), "test.db"),

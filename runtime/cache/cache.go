@@ -12,7 +12,7 @@
 // cannot bring an old entry back.
 //
 // A call goes through the files of this package like this: call.go decides what
-// to do, key.go names the keys, lookup.go reads and freshness.go judges, local.go
+// to do, key.go names the keys, lookup.go reads and freshness.go decides, local.go
 // is the level inside the process; fill.go runs the function, lease.go once over
 // all processes, generation.go adds missing generations. invalidate.go and
 // broadcast.go make other processes forget.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest"
 )
 
 // workerEnv makes this test binary a worker of a history: it holds the path of
@@ -23,7 +23,7 @@ const workerEnv = "RABBET_TEST_WORKER"
 // serveHistory hosts the functions of a history over a connection of its own,
 // until ctx is done or the connection is lost.
 func serveHistory(ctx context.Context, r *Remote, registers string) error {
-	fns, done, err := conformance.RegisterFunctions(registers)
+	fns, done, err := brokertest.RegisterFunctions(registers)
 	if err != nil {
 		return err
 	}
@@ -56,9 +56,9 @@ func TestHistoryOfCalls(t *testing.T) {
 		operations = 10_000
 	}
 	b, path := shared(t)
-	conformance.RunHistory(t, conformance.History{
+	brokertest.RunHistory(t, brokertest.History{
 		Operations: operations,
-		Broker:     func(*testing.T) conformance.Broker { return b },
+		Broker:     func(*testing.T) brokertest.Broker { return b },
 		Workers: func(ctx context.Context, registers string) {
 			var workers sync.WaitGroup
 			for range 2 {

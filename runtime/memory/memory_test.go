@@ -5,7 +5,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest"
 )
 
 func TestMain(m *testing.M) {
@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 
 func TestConformance(t *testing.T) {
 	brokers := map[*testing.T]*Broker{}
-	conformance.Run(t, func(t *testing.T) conformance.Broker {
+	brokertest.Run(t, func(t *testing.T) brokertest.Broker {
 		if brokers[t] == nil {
 			brokers[t] = New(Config{})
 			t.Cleanup(func() { _ = brokers[t].Close() })

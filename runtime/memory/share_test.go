@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
 func TestConformanceOfRemote(t *testing.T) {
 	paths := map[*testing.T]string{}
-	conformance.Run(t, func(t *testing.T) conformance.Broker {
+	brokertest.Run(t, func(t *testing.T) brokertest.Broker {
 		if paths[t] == "" {
 			_, paths[t] = shared(t)
 		}

@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
 // faultConfig is the configuration of a process on the node that faults happen to.
-func faultConfig(t testing.TB, n *rabbittest.Node) Config {
+func faultConfig(t testing.TB, n *rabbitmq.Node) Config {
 	t.Helper()
 	return Config{URL: n.URL(), Namespace: "test-" + contract.NewID()[:10], Grace: 10 * time.Second}
 }
@@ -28,14 +28,14 @@ func TestBrokerComesBack(t *testing.T) {
 	for _, fault := range []struct {
 		name  string
 		after []int // so many accepted events
-		fault func(n *rabbittest.Node) error
+		fault func(n *rabbitmq.Node) error
 	}{
-		{"kill -9 of the broker", []int{events / 4, events * 3 / 4}, func(n *rabbittest.Node) error {
+		{"kill -9 of the broker", []int{events / 4, events * 3 / 4}, func(n *rabbitmq.Node) error {
 			err := n.Remember(within(t, time.Minute))
 			n.Kill()
 			return err
 		}},
-		{"restart of the broker", []int{events / 2}, func(n *rabbittest.Node) error { return n.Stop(within(t, time.Minute)) }},
+		{"restart of the broker", []int{events / 2}, func(n *rabbitmq.Node) error { return n.Stop(within(t, time.Minute)) }},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
 			n := ownNode(t)

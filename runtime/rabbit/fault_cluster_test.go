@@ -11,12 +11,12 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
 // addressesFrom is the URL of a cluster for a process that tries node first first.
-func addressesFrom(nodes []*rabbittest.Node, first int) string {
+func addressesFrom(nodes []*rabbitmq.Node, first int) string {
 	var urls []string
 	for _, n := range slices.Concat(nodes[first:], nodes[:first]) {
 		urls = append(urls, n.URL())
@@ -59,7 +59,7 @@ func TestKilledNodeOfAClusterLosesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs RabbitMQ")
 	}
-	nodes := rabbittest.NewCluster(t, 3, rabbittest.Config{})
+	nodes := rabbitmq.NewCluster(t, 3, rabbitmq.Config{})
 	cfg := faultConfig(t, nodes[0])
 	at := func(first int) Config {
 		c := cfg

@@ -12,11 +12,11 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/delay"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
 )
 
 // delayed is an event for the function, as it waits.
@@ -28,7 +28,7 @@ func delayed(n topology.Names, key, id string) amqp.Publishing {
 }
 
 // eval runs Erlang on the node.
-func eval(t testing.TB, n *rabbittest.Node, format string, arguments ...any) {
+func eval(t testing.TB, n *rabbitmq.Node, format string, arguments ...any) {
 	t.Helper()
 	ctl(t, n, "eval", fmt.Sprintf(format, arguments...))
 }
@@ -36,7 +36,7 @@ func eval(t testing.TB, n *rabbittest.Node, format string, arguments ...any) {
 // slowDeclarations makes the node wait for 100 ms before it gives a quorum queue
 // that it has started its settings, the TTL among them: until RabbitMQ 4.1.0 it
 // starts without. It does so until the test ends.
-func slowDeclarations(t *testing.T, n *rabbittest.Node) {
+func slowDeclarations(t *testing.T, n *rabbitmq.Node) {
 	t.Helper()
 	eval(t, n, `M = rabbit_fifo_client, {M, Beam, _} = code:get_object_code(M),
 		{ok, {M, [{abstract_code, {raw_abstract_v1, Forms}}]}} = beam_lib:chunks(Beam, [abstract_code]),
@@ -247,7 +247,7 @@ func TestDelaysBesideAQueueThatTakesNothing(t *testing.T) {
 
 // killDeadLetterWorkers makes the supervisor of the node's dead-letter workers give
 // up, as workers do that crash again and again.
-func killDeadLetterWorkers(t testing.TB, n *rabbittest.Node) {
+func killDeadLetterWorkers(t testing.TB, n *rabbitmq.Node) {
 	t.Helper()
 	eval(t, n, `Kill = fun F() -> case whereis(rabbit_fifo_dlx_sup) of
 			undefined -> gone;

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest"
 )
 
 // historyLength is how many operations a history has, 100,000 unless
@@ -32,9 +32,9 @@ func historyLength(t *testing.T) int {
 func TestHistoryOfCalls(t *testing.T) {
 	cfg := requestConfig(t, false)
 	removeAfter(t, cfg.Namespace)
-	conformance.RunHistory(t, conformance.History{
+	brokertest.RunHistory(t, brokertest.History{
 		Operations: historyLength(t),
-		Broker:     func(t *testing.T) conformance.Broker { return startCaller(t, cfg) },
+		Broker:     func(t *testing.T) brokertest.Broker { return startCaller(t, cfg) },
 		Workers: func(ctx context.Context, socket string) {
 			var workers sync.WaitGroup
 			for i := range 3 {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 )
 
 // own is a RabbitMQ of this test binary's own, for faults that would hurt the
@@ -16,19 +16,19 @@ import (
 var own struct {
 	once sync.Once
 	dir  string
-	node *rabbittest.Node
+	node *rabbitmq.Node
 	err  error
 }
 
 // ownNode returns the node, running.
-func ownNode(t testing.TB) *rabbittest.Node {
+func ownNode(t testing.TB) *rabbitmq.Node {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs RabbitMQ")
 	}
 	own.once.Do(func() {
 		if own.dir, own.err = os.MkdirTemp("", "rabbet-faults-"); own.err == nil {
-			own.node, own.err = rabbittest.Start(within(t, 3*time.Minute), rabbittest.Config{Dir: filepath.Join(own.dir, "faulty")})
+			own.node, own.err = rabbitmq.Start(within(t, 3*time.Minute), rabbitmq.Config{Dir: filepath.Join(own.dir, "faulty")})
 		}
 	})
 	if own.err != nil {
@@ -51,7 +51,7 @@ func (w withNode) Run() int {
 }
 
 // restart starts the node again after it was killed or stopped.
-func restart(t testing.TB, n *rabbittest.Node) {
+func restart(t testing.TB, n *rabbitmq.Node) {
 	t.Helper()
 	if err := n.Restart(within(t, 3*time.Minute)); err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func restart(t testing.TB, n *rabbittest.Node) {
 }
 
 // ctl runs rabbitmqctl.
-func ctl(t testing.TB, n *rabbittest.Node, arguments ...string) {
+func ctl(t testing.TB, n *rabbitmq.Node, arguments ...string) {
 	t.Helper()
 	if _, err := n.Ctl(context.WithoutCancel(t.Context()), arguments...); err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
@@ -77,7 +77,7 @@ func (k task) run() error {
 		return err
 	}
 	if k.Registers != "" {
-		fns, _, err := conformance.RegisterFunctions(k.Registers)
+		fns, _, err := brokertest.RegisterFunctions(k.Registers)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ type proxy struct {
 	pairs  []*pair
 	lag    [2]time.Duration // by direction: how long bytes travel on connections that are made from now on
 	holes  [2]bool          // by direction: whatever is sent disappears
+	lost   int              // bytes that have disappeared
 	turn   chan struct{}    // closed when holes change
 }
 
@@ -140,6 +141,9 @@ func (p *proxy) copy(c *pair, to io.Writer, from io.Reader, d direction) {
 		p.mu.Lock()
 		hole, turn := p.holes[d], p.turn
 		c.broken = c.broken || hole
+		if hole {
+			p.lost += n
+		}
 		p.mu.Unlock()
 		switch {
 		case err != nil && hole:
@@ -216,6 +220,13 @@ func (p *proxy) hole(directions ...direction) {
 	}
 	close(p.turn)
 	p.turn = make(chan struct{})
+}
+
+// swallowed returns how many bytes have disappeared.
+func (p *proxy) swallowed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
 }
 
 // reset ends all connections with a TCP reset, and returns how many they were.

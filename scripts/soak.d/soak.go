@@ -13,7 +13,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 )
 
 // patience is how long nothing may change before what is missing is lost.
@@ -21,7 +21,7 @@ const patience = 2 * time.Minute
 
 // system is all that runs.
 type system struct {
-	node      *rabbittest.Node
+	node      *rabbitmq.Node
 	proxy     *proxy
 	publisher *child
 	workers   []*child
@@ -42,7 +42,7 @@ func soak(ctx context.Context, s settings) (err error) {
 	defer os.RemoveAll(dir)
 	fmt.Fprintln(os.Stderr, "soak: starting RabbitMQ")
 	starting, started := context.WithTimeout(ctx, 3*time.Minute)
-	node, err := rabbittest.Start(starting, rabbittest.Config{Dir: filepath.Join(dir, "soak")})
+	node, err := rabbitmq.Start(starting, rabbitmq.Config{Dir: filepath.Join(dir, "soak")})
 	started()
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func soak(ctx context.Context, s settings) (err error) {
 }
 
 // newSystem prepares what runs.
-func newSystem(s settings, node *rabbittest.Node, fail func(error)) (*system, error) {
+func newSystem(s settings, node *rabbitmq.Node, fail func(error)) (*system, error) {
 	broker, err := url.Parse(node.URL())
 	if err != nil {
 		return nil, err

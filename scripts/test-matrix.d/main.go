@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 )
 
 const (
@@ -92,19 +92,19 @@ func (c column) test(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	defer os.RemoveAll(dir)
-	var nodes []*rabbittest.Node
+	var nodes []*rabbitmq.Node
 	defer func() {
 		for _, node := range slices.Backward(nodes) {
 			node.Close()
 		}
 	}()
 	for i := range c.nodes {
-		cfg := rabbittest.Config{Dir: filepath.Join(dir, fmt.Sprintf("node-%d", i+1))}
+		cfg := rabbitmq.Config{Dir: filepath.Join(dir, fmt.Sprintf("node-%d", i+1))}
 		if i > 0 {
 			cfg.Peer = nodes[0]
 		}
 		starting, cancel := context.WithTimeout(ctx, startLimit)
-		n, err := rabbittest.Start(starting, cfg)
+		n, err := rabbitmq.Start(starting, cfg)
 		cancel()
 		if err != nil {
 			return result{}, err
@@ -121,7 +121,7 @@ func (c column) test(ctx context.Context) (result, error) {
 
 // killAgainAndAgain kills one node after the other and starts it again, until
 // ctx is done. The tests are connected to another.
-func killAgainAndAgain(ctx context.Context, nodes []*rabbittest.Node) error {
+func killAgainAndAgain(ctx context.Context, nodes []*rabbitmq.Node) error {
 	for i := 0; len(nodes) > 0; i++ {
 		n := nodes[i%len(nodes)]
 		select {

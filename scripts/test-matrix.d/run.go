@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/rabbittest"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 )
 
 // result is what came of the tests against one broker.
@@ -37,7 +37,7 @@ type event struct{ Action, Test, Output string }
 
 // goTest runs the tests against the node, with all that they print in the file
 // log, and the output of those that fail on stderr as well.
-func goTest(ctx context.Context, node *rabbittest.Node, log string) (result, error) {
+func goTest(ctx context.Context, node *rabbitmq.Node, log string) (result, error) {
 	file, err := os.Create(log)
 	if err != nil {
 		return result{}, err

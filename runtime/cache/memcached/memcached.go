@@ -1,4 +1,6 @@
-// Package memcached is a store of the results cache on Memcached servers.
+// Package memcached is a store of the results cache on one or more Memcached
+// servers, among which it distributes the keys. It knows commands and servers, and
+// nothing of what the values mean.
 package memcached
 
 import (

@@ -1,4 +1,6 @@
-// Package memory is a store of the results cache in this process.
+// Package memory is a store of the results cache in this process, of bounded size:
+// what is least likely to be read again is evicted first. It knows nothing of what
+// the values mean, and shares them with no other process.
 package memory
 
 import (

@@ -1,5 +1,6 @@
 // Package redis is a store of the results cache on Redis: one server, the server
-// that sentinels name, or a cluster.
+// that sentinels name, or a cluster. It knows commands and connections, and nothing
+// of what the values mean.
 package redis
 
 import (

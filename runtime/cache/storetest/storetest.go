@@ -1,5 +1,6 @@
 // Package storetest is the test suite that every store of the results cache must
-// pass: what store.Store promises, and that results stay coherent on it.
+// pass: what store.Store promises, and that results stay coherent on it. It knows
+// no particular store: the store's own test opens it.
 package storetest
 
 import (

@@ -1,4 +1,6 @@
-// Package databasetest makes databases for tests, and removes them afterwards.
+// Package databasetest makes databases for tests, SQLite files and databases on a
+// PostgreSQL server, and removes them afterwards. It creates no table and knows
+// nothing of package database.
 package databasetest
 
 import (

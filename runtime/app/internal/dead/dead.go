@@ -1,5 +1,5 @@
 // Package dead holds the commands that list, show, replay, edit, discard and export
-// dead letters.
+// dead letters. It knows contract.DeadLetters, and not the broker behind it.
 package dead
 
 // Command is 'rabbet dead'.

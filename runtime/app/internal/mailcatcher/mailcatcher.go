@@ -1,5 +1,5 @@
 // Package mailcatcher is an SMTP server that delivers nothing and shows on a page
-// what it received.
+// what it received. It keeps mails in memory only.
 package mailcatcher
 
 import (

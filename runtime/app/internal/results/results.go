@@ -1,4 +1,5 @@
-// Package results holds the commands that show and invalidate cached results.
+// Package results holds the commands that show and invalidate cached results. It
+// does not know which store has them.
 package results
 
 import (

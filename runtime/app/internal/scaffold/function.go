@@ -96,7 +96,7 @@ func (cmd functionCommand) function(p *project) (*function, error) {
 	known, ok := p.events[fn.Key]
 	switch {
 	case fn.Pattern:
-		fn.Type = "contract.Event"
+		fn.Type = "faas.Event"
 	case ok:
 		fn.Known, fn.Type = true, "events."+known
 	default:

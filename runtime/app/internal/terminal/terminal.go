@@ -1,5 +1,5 @@
 // Package terminal is what the commands that a person runs share: errors of usage,
-// arguments, and text that is safe to print.
+// arguments, and text that is safe to print. It knows none of the commands.
 package terminal
 
 import (

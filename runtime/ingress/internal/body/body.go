@@ -1,5 +1,5 @@
 // Package body reads the bodies of requests within a limit, and checks that
-// they are what they should be.
+// they are what they should be. It does not know what they are for.
 package body
 
 import (

@@ -1,5 +1,6 @@
 // Package problem makes and writes the responses of requests that fail: problem
-// documents (RFC 9457) with the header fields that belong to them.
+// documents (RFC 9457) with the header fields that belong to them. It knows the
+// codes of errors, and not what caused them.
 package problem
 
 import (

@@ -1,5 +1,5 @@
 // Package routing decides which handler serves a request. Its routes follow the
-// directory of live functions.
+// directory of live functions. It does not know what the handlers do.
 package routing
 
 import (

@@ -1,4 +1,5 @@
-// Package sse writes events as server-sent events.
+// Package sse writes events to a client as server-sent events. It does not know where
+// they come from.
 package sse
 
 import (

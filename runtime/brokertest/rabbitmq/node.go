@@ -1,8 +1,8 @@
-// Package rabbittest runs private RabbitMQ nodes that a test, or a load, may
+// Package rabbitmq runs private RabbitMQ nodes that a test, or a load, may
 // kill, restart and cluster as it likes. Which RabbitMQ that is, and where it is
 // installed, it leaves to the command that starts one
 // (scripts/stack.d/rabbitmq-node); what is done with a node, to its caller.
-package rabbittest
+package rabbitmq
 
 import (
 	"cmp"
@@ -179,11 +179,11 @@ func (n *Node) Ctl(ctx context.Context, arguments ...string) (string, error) {
 	return string(out), nil
 }
 
-// Remember makes the node write down which quorum queues it has. By itself it
+// Remember makes the node write down which queues it has. For quorum queues it
 // does so half a second after the last was declared; one that it has not written
 // down when it is killed (3.10.8) is empty afterwards, and has no leader.
 func (n *Node) Remember(ctx context.Context) error {
-	_, err := n.Ctl(ctx, "eval", "catch dets:sync(ra_directory_reverse), catch dets:sync(ra_log_meta).")
+	_, err := n.Ctl(ctx, "eval", "catch mnesia:sync_log(), catch dets:sync(ra_directory_reverse), catch dets:sync(ra_log_meta).")
 	return err
 }
 

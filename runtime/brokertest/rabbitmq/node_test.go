@@ -1,4 +1,4 @@
-package rabbittest
+package rabbitmq
 
 import (
 	"context"
@@ -33,6 +33,10 @@ func TestKilledNodeComesBackWithWhatItConfirmed(t *testing.T) {
 		t.Fatalf("the publish was not confirmed: %v", err)
 	}
 
+	// RabbitMQ confirms the message before the queue itself is written down.
+	if err := node.Remember(ctx); err != nil {
+		t.Fatal(err)
+	}
 	node.Kill()
 	if conn, err := amqp.Dial(node.URL()); err == nil {
 		_ = conn.Close()

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/rabbet-fn/rabbet/runtime/conformance"
+	"github.com/rabbet-fn/rabbet/runtime/brokertest"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
@@ -12,7 +12,7 @@ func TestConformance(t *testing.T) {
 	run := func(noBatch bool, prefixes ...string) func(t *testing.T) {
 		return func(t *testing.T) {
 			var namespaces sync.Map // by test: its brokers are one system
-			conformance.Run(t, func(t *testing.T) conformance.Broker {
+			brokertest.Run(t, func(t *testing.T) brokertest.Broker {
 				namespace, _ := namespaces.LoadOrStore(t, "test-"+contract.NewID())
 				return openBroker(t, func(c *Config) { c.Namespace, c.NoBatch = namespace.(string), noBatch })
 			}, prefixes...)

@@ -1,7 +1,7 @@
-// Package conformance says what a broker must do, as tests that every make of
+// Package brokertest says what a broker must do, as tests that every make of
 // it has to pass. Each case asserts what a user would notice; none knows how a
 // broker works inside. They wait for events, for up to 10 s, and never for time.
-package conformance
+package brokertest
 
 import (
 	"context"
@@ -266,7 +266,7 @@ func onAsk(name string, fn func(context.Context, ask) (told, error), options ...
 func only(set *faas.Set[none]) contract.Function {
 	fns, err := set.With(&none{})
 	if err != nil || len(fns) != 1 {
-		panic("conformance: a set of one function has it")
+		panic("brokertest: a set of one function has it")
 	}
 	return fns[0]
 }

@@ -1,4 +1,4 @@
-package conformance
+package brokertest
 
 import (
 	"context"
@@ -86,7 +86,7 @@ func oneCopyForSeveralKeys(s *system) {
 
 func otherExchange(s *system) {
 	got := make(chan string, 10)
-	exchange := "conformance-" + contract.NewID()
+	exchange := "brokertest-" + contract.NewID()
 	s.serve(
 		onEvent("here", func(_ context.Context, e contract.Event) error { got <- "here " + e.ID; return nil }, faas.Keys("x")),
 		onEvent("there", func(_ context.Context, e contract.Event) error { got <- "there " + e.ID; return nil }, faas.Keys("x"), faas.Exchange(exchange)),
