@@ -97,7 +97,7 @@ func TestUnconfirmedBytesAreBounded(t *testing.T) {
 	// All that may be in flight is, once the proxy has swallowed it.
 	until(t, "the events are sent", func(context.Context) bool {
 		time.Sleep(pollInterval)
-		return p.swallowed() >= maxUnconfirmed
+		return p.swallowed() >= publish.MaxUnconfirmed
 	})
 	cancel()
 	publishing.Wait()
