@@ -28,18 +28,18 @@ type Consumer struct {
 	cfg   Config
 	fn    contract.Function
 	Queue string
-	slots chan struct{}   // one for each run; it outlives connections, so that concurrency holds across them
-	base  context.Context // of the runs: done when the grace period is over
-	Stop  chan struct{}   // closed when it is to take no more
+	slots chan struct{}   // holds one element for each run, also across connections
+	base  context.Context // of all runs; done when the grace period is over
+	Stop  chan struct{}   // closed when no further deliveries are accepted
 
 	failing failing // of an ordered function, which has one run at a time
 
-	onConsuming func() // told when it consumes
+	onConsuming func() // called whenever it begins to consume
 	bound       bool   // it has consumed before
-	held        int    // slots that finish has taken
+	held        int    // slots that finish has acquired
 }
 
-// Config says what a consumer needs.
+// Config is what a Consumer needs. All fields are required.
 type Config struct {
 	Names        topology.Names
 	Connection   *connection.Connection
@@ -54,26 +54,29 @@ type Config struct {
 	Log          *zap.Logger
 }
 
-func New(cfg Config, fn contract.Function, live func()) *Consumer {
+// New returns the Consumer of an event function. onConsuming is called whenever it
+// begins to consume.
+func New(cfg Config, fn contract.Function, onConsuming func()) *Consumer {
 	return &Consumer{
-		cfg: cfg, fn: fn, Queue: cfg.Names.EventQueue(fn.Name), onConsuming: live,
+		cfg: cfg, fn: fn, Queue: cfg.Names.EventQueue(fn.Name), onConsuming: onConsuming,
 		slots: make(chan struct{}, max(fn.Concurrency, 1)), Stop: make(chan struct{}),
 	}
 }
 
-// cancelGrace is how long a run may take to end whose ctx has.
+// cancelGrace is how long a run may take to return after its context is canceled.
 const cancelGrace = time.Second
 
-// Serve runs the function until ctx is done. Then it takes no more, finishes
-// what runs, within the grace period, and gives the rest back.
+// Serve runs the function until ctx is done. Then it accepts no further deliveries,
+// waits for the runs within the grace period, and returns the rest to the queue.
+// The error says which function did not finish.
 func (c *Consumer) Serve(ctx context.Context) error {
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	c.base = base
 	connected, disconnect := context.WithCancel(base)
 	defer disconnect()
-	var session sync.WaitGroup
-	session.Go(func() {
+	var consuming sync.WaitGroup
+	consuming.Go(func() {
 		c.cfg.Connection.Use(connected, "function "+c.fn.Name, func(conn context.Context, amqpConn *amqp.Connection) error {
 			return c.consume(ctx, conn, amqpConn)
 		})
@@ -85,15 +88,16 @@ func (c *Consumer) Serve(ctx context.Context) error {
 	defer grace.Stop()
 	err := c.finish(grace.C)
 	if err != nil {
-		cut() // what listens to its ctx gives back now; the rest goes back with the channel
+		cut() // runs that return now are requeued; the others are requeued with the channel
 		_ = c.finish(time.After(cancelGrace))
 	}
 	disconnect()
-	session.Wait()
+	consuming.Wait()
 	return err
 }
 
-// finish waits until nothing runs, and nothing can start any more, until stop.
+// finish waits until no run is left, and prevents new ones. It fails when stop
+// delivers first.
 func (c *Consumer) finish(stop <-chan time.Time) error {
 	for ; c.held < cap(c.slots); c.held++ {
 		select {
@@ -105,9 +109,9 @@ func (c *Consumer) finish(stop <-chan time.Time) error {
 	return nil
 }
 
-// consume takes deliveries over conn until serving is done, the consumer is
-// cancelled or conn fails. All that it acknowledges goes over its own channel:
-// an acknowledgement that comes after conn has gone goes nowhere.
+// consume receives deliveries over conn until serving is done, the consumer is
+// canceled or conn fails. Deliveries are acknowledged over the channel that
+// delivered them; a late acknowledgement fails with its channel.
 func (c *Consumer) consume(serving, conn context.Context, amqpConn *amqp.Connection) error {
 	if serving.Err() != nil {
 		<-conn.Done()
@@ -117,13 +121,13 @@ func (c *Consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	if err != nil {
 		return fmt.Errorf("open a channel to consume on: %w", err)
 	}
-	var runs sync.WaitGroup // they settle over ch
+	var runs sync.WaitGroup // of deliveries of ch
 	defer func() {
 		if conn.Err() != nil {
-			c.close(ch) // what is not settled goes back
+			c.close(ch) // unsettled deliveries are requeued
 			return
 		}
-		go func() { // ends with the runs; the function is consumed anew meanwhile
+		go func() { // ends with the runs; meanwhile another channel consumes
 			runs.Wait()
 			c.close(ch)
 		}()
@@ -131,12 +135,13 @@ func (c *Consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	if err := c.declare(conn, ch); err != nil {
 		return err
 	}
-	// No more than what can run: what waits here could run elsewhere.
+	// A larger prefetch would keep events waiting here that could run elsewhere.
 	if err := ch.Qos(cap(c.slots), 0, false); err != nil {
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
-	// Until RabbitMQ 4.3, what a worker gives back counts towards the delivery
-	// limit: so one that is stopped as it starts had better take nothing.
+	// Before RabbitMQ 4.3, a delivery that a worker requeues counts towards the
+	// delivery limit. A worker that is stopped while it starts must therefore receive
+	// nothing.
 	if serving.Err() != nil {
 		<-conn.Done()
 		return nil
@@ -166,18 +171,18 @@ func (c *Consumer) consume(serving, conn context.Context, amqpConn *amqp.Connect
 	return fmt.Errorf("the broker cancelled the consumer of %q: its queue was deleted or has moved", c.Queue)
 }
 
-// close closes a channel of the consumer once its acknowledgements are taken.
+// close closes a channel of the consumer after its acknowledgements are stored.
 func (c *Consumer) close(ch *amqp.Channel) {
 	channel.AwaitClose(func() {
-		if cap(c.slots) > channel.QuorumAckLimit { // else none are kept
-			_ = channel.SettleAcks(ch, c.Queue) // it fails if ch has gone, and they with it
+		if cap(c.slots) > channel.QuorumAckLimit { // otherwise the broker keeps none back
+			_ = channel.SettleAcks(ch, c.Queue) // fails if ch is closed
 		}
 		_ = ch.Close()
 	})
 }
 
-// intake starts a run for each delivery, until serving is done (false), or the
-// broker ends the consumer (true). gone ends with ch.
+// intake starts a run for each delivery. It returns false when serving is done, and
+// true when the broker ends the consumer. gone delivers when ch is closed.
 func (c *Consumer) intake(serving context.Context, ch *amqp.Channel, gone <-chan *amqp.Error, tag string, deliveries <-chan amqp.Delivery, runs *sync.WaitGroup) bool {
 	var unstarted []amqp.Delivery
 	for {
@@ -200,10 +205,10 @@ func (c *Consumer) intake(serving context.Context, ch *amqp.Channel, gone <-chan
 		case <-serving.Done():
 		}
 		if c.fn.Ordered {
-			return false // see ordered
+			return false // see ordered.go
 		}
-		// The client closes deliveries once the broker has answered. Only then
-		// they go back, or the broker would send them here again.
+		// The client closes deliveries after the broker has confirmed the cancel. A
+		// delivery that is requeued earlier would be delivered here again.
 		var cancel sync.WaitGroup
 		cancel.Go(func() { _ = ch.Cancel(tag, false) })
 		for d := range deliveries {
@@ -211,7 +216,7 @@ func (c *Consumer) intake(serving context.Context, ch *amqp.Channel, gone <-chan
 		}
 		cancel.Wait()
 		for _, d := range unstarted {
-			_ = d.Nack(false, true) // no attempt is burnt
+			_ = d.Nack(false, true) // it counts as no attempt
 		}
 		return false
 	}
@@ -219,7 +224,7 @@ func (c *Consumer) intake(serving context.Context, ch *amqp.Channel, gone <-chan
 
 // run runs the function on one delivery and settles it.
 func (c *Consumer) run(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delivery, arrived time.Time) {
-	if ch.IsClosed() { // the broker delivers it again, and perhaps has already
+	if ch.IsClosed() { // the broker delivers it again
 		return
 	}
 	e := wire.ToEvent(c.cfg.Names, d)
@@ -236,29 +241,32 @@ func (c *Consumer) run(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delive
 	began := time.Now()
 	_, err := c.fn.Run(c.base, &e, time.Time{})
 	ran := time.Since(began)
-	verdict := c.fn.Retry.Decide(err, e.Attempt)
+	decision := c.fn.Retry.Decide(err, e.Attempt)
 	switch {
-	case c.base.Err() != nil && err != nil: // cut short by the end of the grace period
+	case c.base.Err() != nil && err != nil: // canceled after the grace period
 		c.requeue(d)
-		verdict = contract.Decision{Outcome: contract.OutcomeRetry, Err: contract.AsError(err)}
-	case c.fn.Ordered && verdict.Outcome == contract.OutcomeRetry:
-		c.awaitRetry(gone, d, &e, &verdict)
+		decision = contract.Decision{Outcome: contract.OutcomeRetry, Err: contract.AsError(err)}
+	case c.fn.Ordered && decision.Outcome == contract.OutcomeRetry:
+		c.awaitRetry(gone, d, &e, &decision)
 	default:
-		c.settle(ch, d, &e, &verdict)
+		c.settle(ch, d, &e, &decision)
 	}
 	c.cfg.Observe(contract.Invocation{
 		Function: c.fn.Name, Kind: contract.KindEvent, Key: e.Key, ID: e.ID, Trace: e.Trace, Attempt: e.Attempt,
-		Wait: began.Sub(arrived), Run: ran, Outcome: verdict.Outcome, After: verdict.After, Err: err,
+		Wait: began.Sub(arrived), Run: ran, Outcome: decision.Outcome, After: decision.After, Err: err,
 	})
 }
 
-// YieldPause keeps an event from going round between workers that cannot take it.
+// YieldPause is how long an event waits that this version of the function cannot
+// process. Without it, the event would loop between workers of that version.
 const YieldPause = time.Second
 
-// yieldToNewer leaves an event to a newer version of the function, which bound the
-// queue for it, while both versions are out. It reports false if there is none,
-// or no longer. The event waits apart: up to RabbitMQ 4.2 the broker counts what
-// is given back, and takes an event that it has delivered too often for lost.
+// yieldToNewer leaves an event to a newer version of the function, which has bound
+// the queue to its key, while both versions are deployed. It returns false if there
+// is no such version any more.
+//
+// The event waits in a delay tier: before RabbitMQ 4.3 the broker counts deliveries
+// that are requeued, and dead-letters an event that exceeds the delivery limit.
 func (c *Consumer) yieldToNewer(ch *amqp.Channel, gone <-chan *amqp.Error, d *amqp.Delivery, e *contract.Event) bool {
 	hold := time.NewTimer(maxHold)
 	defer hold.Stop()
@@ -271,29 +279,28 @@ func (c *Consumer) yieldToNewer(ch *amqp.Channel, gone <-chan *amqp.Error, d *am
 			c.postpone(ch, d, e, YieldPause)
 			return true
 		}
-		select { // nobody else gets anything before this worker stops
+		select { // no other worker receives events before this one stops
 		case <-changed:
 		case <-hold.C:
 			_ = d.Nack(false, true)
 			return true
 		case <-c.Stop:
 			return true
-		case <-gone: //nolint:errcheck // when, not why
+		case <-gone: //nolint:errcheck // the reason is not needed
 			return true
 		}
 	}
 }
 
-// requeue returns to its queue what the end of this worker keeps from being
-// done.
+// requeue returns a delivery to its queue because the worker stops.
 func (c *Consumer) requeue(d *amqp.Delivery) {
-	if !c.fn.Ordered { // else the end of the channel does it
+	if !c.fn.Ordered { // otherwise it is requeued when the channel is closed
 		_ = d.Nack(false, true)
 	}
 }
 
-// declare declares the function's queue and binds it to its keys, and to no
-// other key that it had on the same broker before, as far as that is known.
+// declare declares the queue of the function and binds it to its keys. It removes
+// bindings to keys that an earlier version had, if that version is announced.
 func (c *Consumer) declare(ctx context.Context, ch *amqp.Channel) error {
 	exchange := cmp.Or(c.fn.Exchange, c.cfg.Names.Events())
 	for _, t := range []topology.Part{c.cfg.Names.Common(), c.cfg.Names.DeadRegister()} {
@@ -312,14 +319,14 @@ func (c *Consumer) declare(ctx context.Context, ch *amqp.Channel) error {
 	if err := c.cfg.Names.EventFunction(&c.fn.Descriptor, exchange).Declare(ch); err != nil {
 		return err
 	}
-	if c.bound || c.cfg.Names.Predeclared { // whoever came since may be newer, and know better which keys it wants
+	if c.bound || c.cfg.Names.Predeclared { // a newer version may have bound other keys since
 		return nil
 	}
 	return c.unbindOld(ch, exchange)
 }
 
-// unbindOld removes the bindings that other versions of the function, announced
-// on the namespace, had and this one no longer wants.
+// unbindOld removes the bindings of announced versions of the function that this
+// version does not want.
 func (c *Consumer) unbindOld(ch *amqp.Channel, exchange string) error {
 	old, ok := c.cfg.Directory.Find(c.fn.Name)
 	if !ok || old.Kind != contract.KindEvent {

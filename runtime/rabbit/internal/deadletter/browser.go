@@ -16,53 +16,55 @@ import (
 )
 
 const (
-	FirstWindow   = 100      // messages
-	windowBudget  = 32 << 20 // bytes of a window, about
+	FirstWindow   = 100      // messages of the first window
+	windowBudget  = 32 << 20 // bytes of a window, approximately
 	maxBrowseTime = 5 * time.Minute
-	maxRemovals   = FirstWindow // at once
+	maxRemovals   = FirstWindow // that run concurrently
 
-	// The broker puts back what a channel held in the order of its consumers,
-	// as long as they are no more than 32.
+	// The broker requeues the messages of a channel in the order of its consumers, as
+	// long as the channel has at most 32.
 	WindowsPerChannel = 16
 
-	stallCheck  = time.Second     // without a message, before the broker is asked for more
-	idleTimeout = 5 * time.Second // for somebody else to end a look
+	stallCheck  = time.Second     // without a message, before the broker is asked whether there are more
+	idleTimeout = 5 * time.Second // for another browser to end
 	idlePoll    = 20 * time.Millisecond
 )
 
-// browser looks at the messages of a quorum queue without taking them out of
-// it, but for those that it is told to. AMQP knows no such thing: it consumes,
-// and acknowledges nothing. Closing the channel puts all back in its place,
-// which a nack does not on 3.10.
+// Browser reads the messages of a quorum queue and removes only those that it is
+// told to remove. AMQP has no such operation: a Browser consumes without
+// acknowledging. Closing the channel requeues the messages in their places; with
+// RabbitMQ 3.10, a nack does not.
 //
-// The broker would deliver at once again what goes back, so all is held until
-// the end. And it closes the channel of who holds a message for longer than
-// its consumer_timeout (30 min), so the browser ends and begins anew meanwhile.
-type browser struct {
-	link  *connection.Connection
+// The broker would deliver requeued messages again at once, so that all are held
+// until the end. It closes a channel that holds a message longer than
+// consumer_timeout (30 minutes), so that a long browse is split.
+type Browser struct {
+	conn  *connection.Connection
 	queue string
-	each  func(ctx context.Context, d *amqp.Delivery) (Disposition, error) // called by one goroutine
+	each  func(ctx context.Context, d *amqp.Delivery) (Disposition, error)
 
-	Window, Budget int // of the first hand; for tests
+	Window, Budget int // messages and bytes of the first window
 }
 
-// Disposition is what is to be done with a message: by default it goes back.
+// Disposition is what happens to a message. By default it is requeued.
 type Disposition struct {
-	Remove func() error // acknowledges it, while others are looked at; once it returns nil the message is gone
-	Stop   bool         // the rest goes back, too
+	Remove func() error // removes the message, concurrently with later calls of each
+	Stop   bool         // ends the browse; the other messages are requeued
 }
 
-func NewBrowser(l *connection.Connection, queue string, each func(context.Context, *amqp.Delivery) (Disposition, error)) *browser {
-	return &browser{link: l, queue: queue, each: each, Window: FirstWindow, Budget: windowBudget}
+// NewBrowser returns a Browser of the queue that calls each with its messages, from one
+// goroutine.
+func NewBrowser(c *connection.Connection, queue string, each func(context.Context, *amqp.Delivery) (Disposition, error)) *Browser {
+	return &Browser{conn: c, queue: queue, each: each, Window: FirstWindow, Budget: windowBudget}
 }
 
-// Run shows each of the messages that there are when it begins, the oldest
-// first. It fails with contract.ErrNotFound if there is no such queue, with
-// contract.ErrConflict if somebody else consumes from it, and with the first error
-// of each or of a removal. It returns when no removal is under way any more.
-func (w *browser) Run(ctx context.Context) error {
+// Run calls each with the messages that exist when it begins, oldest first. It
+// fails with contract.ErrNotFound if there is no such queue, with
+// contract.ErrConflict if another client consumes from it, and with the first error
+// of each or of a removal. It returns after all removals have ended.
+func (b *Browser) Run(ctx context.Context) error {
 	for left := math.MaxInt; ; {
-		q, err := awaitIdle(ctx, w.link, w.queue)
+		q, err := awaitIdle(ctx, b.conn, b.queue)
 		if err != nil {
 			return err
 		}
@@ -70,11 +72,11 @@ func (w *browser) Run(ctx context.Context) error {
 		if left == 0 {
 			return nil
 		}
-		s := w.link.Await(ctx)
+		s := b.conn.Await(ctx)
 		if s == nil {
 			return context.Cause(ctx)
 		}
-		gone, again, err := w.browseOnce(ctx, s.AMQP, left)
+		gone, again, err := b.browseOnce(ctx, s.AMQP, left)
 		if err != nil || !again {
 			return err
 		}
@@ -82,11 +84,11 @@ func (w *browser) Run(ctx context.Context) error {
 	}
 }
 
-// browseOnce shows up to n messages. It reports how many were removed, and whether
-// it is to be called again: it has stayed for long enough, or somebody else has
-// come at the same moment.
-func (w *browser) browseOnce(ctx context.Context, conn *amqp.Connection, n int) (gone int, again bool, err error) {
-	h := &consumerSet{conn: conn, queue: w.queue, size: w.Window, budget: w.Budget}
+// browseOnce handles up to n messages. It returns how many were removed, and
+// whether it must be called again: maxBrowseTime has passed, or another browser has
+// begun at the same moment.
+func (b *Browser) browseOnce(ctx context.Context, conn *amqp.Connection, n int) (gone int, again bool, err error) {
+	h := &consumerSet{conn: conn, queue: b.queue, size: b.Window, budget: b.Budget}
 	defer h.release()
 	others, err := h.open()
 	if err != nil {
@@ -94,13 +96,13 @@ func (w *browser) browseOnce(ctx context.Context, conn *amqp.Connection, n int) 
 	}
 	if others > 0 {
 		h.release()
-		var pause connection.Backoff // a random one: the two do not meet for ever
+		var pause connection.Backoff // it is random, so that two browsers do not conflict forever
 		return 0, pause.Wait(ctx), context.Cause(ctx)
 	}
 	removals, unbroken := errgroup.WithContext(ctx)
 	removals.SetLimit(maxRemovals)
 	var removed atomic.Int64
-	again, err = w.show(unbroken, h, n, func(remove func() error) {
+	again, err = b.show(unbroken, h, n, func(remove func() error) {
 		removals.Go(func() error {
 			err := remove()
 			if err == nil {
@@ -116,12 +118,13 @@ func (w *browser) browseOnce(ctx context.Context, conn *amqp.Connection, n int) 
 	return int(removed.Load()), again && err == nil, err
 }
 
-// show shows the messages that h takes, and has those removed that are to be.
-func (w *browser) show(ctx context.Context, h *consumerSet, n int, remove func(by func() error)) (again bool, err error) {
-	leave := time.After(maxBrowseTime)
+// show calls each for the messages that h receives, and remove with those that are
+// to be removed.
+func (b *Browser) show(ctx context.Context, h *consumerSet, n int, remove func(by func() error)) (again bool, err error) {
+	end := time.After(maxBrowseTime)
 	for seen := 1; seen <= n; seen++ {
 		select {
-		case <-leave:
+		case <-end:
 			return true, nil
 		default:
 		}
@@ -129,7 +132,7 @@ func (w *browser) show(ctx context.Context, h *consumerSet, n int, remove func(b
 		if err != nil || d == nil {
 			return false, err
 		}
-		todo, err := w.each(ctx, d)
+		todo, err := b.each(ctx, d)
 		switch {
 		case err != nil || todo.Stop:
 			return false, err
@@ -144,20 +147,20 @@ func (w *browser) show(ctx context.Context, h *consumerSet, n int, remove func(b
 	return false, nil
 }
 
-// awaitIdle asks how a queue is doing once nobody else has messages of the queue in
-// hand, which it waits for. It fails with contract.ErrConflict if that does not end.
-func awaitIdle(ctx context.Context, l *connection.Connection, queue string) (amqp.Queue, error) {
+// awaitIdle returns the state of the queue once no other client consumes from it.
+// It fails with contract.ErrConflict after idleTimeout.
+func awaitIdle(ctx context.Context, c *connection.Connection, queue string) (amqp.Queue, error) {
 	again := time.NewTicker(idlePoll)
 	defer again.Stop()
 	for deadline := time.Now().Add(idleTimeout); ; {
-		q, err := l.InspectQueue(ctx, queue)
+		q, err := c.InspectQueue(ctx, queue)
 		if err != nil || q.Consumers == 0 {
 			return q, err
 		}
 		if time.Now().After(deadline) {
 			return q, &contract.Error{
 				Code: contract.CodeConflict, Executed: contract.ExecutedNo,
-				Detail: fmt.Sprintf("somebody else has the messages of queue %q in hand (consumers: %d): wait until that has ended", queue, q.Consumers),
+				Detail: fmt.Sprintf("another client consumes the messages of queue %q (consumers: %d): wait until it has ended", queue, q.Consumers),
 			}
 		}
 		select {

@@ -13,7 +13,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// The headers of a dead letter. All begin with headerDeadPrefix.
+// Headers of a dead letter. All begin with headerDeadPrefix.
 const (
 	headerDeadPrefix   = "rabbet-dead-"
 	HeaderDeadReason   = "rabbet-dead-reason" // contract.Code
@@ -25,25 +25,26 @@ const (
 	HeaderDeadStack    = "rabbet-dead-stack"
 )
 
-// maxReason is how many bytes of an error or of a stack a dead letter keeps.
+// maxReason is the largest size of an error or a stack in a dead letter, in bytes.
 const maxReason = 4 << 10
 
-// Bury publishes the dead letter that d becomes, by p.
-func (l *Store) Bury(ctx context.Context, p *publish.Publisher, function string, d *amqp.Delivery, e *contract.Event, first, last time.Time, reason *contract.Error) error {
+// Bury publishes d as a dead letter of the function over p. It returns nil once the
+// broker has confirmed it.
+func (s *Store) Bury(ctx context.Context, p *publish.Publisher, function string, d *amqp.Delivery, e *contract.Event, first, last time.Time, reason *contract.Error) error {
 	own := amqp.Table{
 		HeaderDeadReason:   string(reason.Code),
 		HeaderDeadError:    clip(reason.Error()),
 		HeaderDeadAttempts: int64(e.Attempt),
 		headerDeadFirst:    first.UTC().Format(time.RFC3339Nano),
 		headerDeadLast:     last.UTC().Format(time.RFC3339Nano),
-		HeaderDeadWorker:   l.cfg.Process,
+		HeaderDeadWorker:   s.cfg.Process,
 	}
 	if len(reason.Stack) > 0 {
 		own[HeaderDeadStack] = clip(string(reason.Stack))
 	}
-	err := p.Publish(ctx, l.cfg.Names.Dead(), function, wire.CopyOf(d, e, own))
-	if errors.Is(err, contract.ErrUnroutable) { // somebody has deleted the queue
-		return errors.Join(err, l.cfg.Consume.Declare(ctx, l.cfg.Names.DeadLetters(function).Declare))
+	err := p.Publish(ctx, s.cfg.Names.Dead(), function, wire.CopyOf(d, e, own))
+	if errors.Is(err, contract.ErrUnroutable) { // the queue was deleted
+		return errors.Join(err, s.cfg.Consume.Declare(ctx, s.cfg.Names.DeadLetters(function).Declare))
 	}
 	return err
 }

@@ -11,47 +11,49 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 )
 
-// consumerSet holds messages of a queue: what was taken and not acknowledged.
+// consumerSet receives the messages of a queue without acknowledging them.
 //
-// A consumer is given as much as fits its window. What is kept fills the
-// window; then the next consumer gets the next, larger one. So any number of
-// messages can be held, and few of them wait in memory.
+// A consumer receives as many messages as its window has. Once those that are kept
+// fill the window, another consumer with a larger window receives the next ones. In
+// this way any number of messages can be held unacknowledged, while only few wait
+// in memory.
 type consumerSet struct {
 	conn   *amqp.Connection
 	queue  string
-	size   int // of the window
-	budget int // bytes that a window should not exceed by far
+	size   int // messages of the window
+	budget int // bytes of a window, approximately
 
 	channels   []*amqp.Channel // the last one is in use
-	held       []int           // messages that each of them keeps
-	consumers  int             // of the channel in use
+	held       []int           // messages that each channel keeps
+	consumers  int             // started on the channel in use
 	tag        string
 	deliveries <-chan amqp.Delivery
 	closed     <-chan *amqp.Error
-	kept       int // messages of the window that are kept
-	bytes      int // theirs
+	kept       int // messages kept in the window
+	bytes      int // of the messages kept in the window
 }
 
-// open begins to take messages and reports how many others do.
+// open starts the first consumer and returns how many other consumers the queue
+// has.
 func (h *consumerSet) open() (others int, err error) {
 	if err := h.grow(); err != nil {
 		return 0, err
 	}
 	q, err := h.channel().QueueDeclarePassive(h.queue, true, false, false, false, nil)
 	if err != nil {
-		return 0, fmt.Errorf("look at queue %q: %w", h.queue, err)
+		return 0, fmt.Errorf("inspect queue %q: %w", h.queue, err)
 	}
 	return q.Consumers - 1, nil
 }
 
 func (h *consumerSet) channel() *amqp.Channel { return h.channels[len(h.channels)-1] }
 
-// grow begins to consume with a fresh window, on a fresh channel if need be.
+// grow starts a consumer with a new window, on a new channel if necessary.
 func (h *consumerSet) grow() error {
 	if len(h.channels) == 0 || h.consumers == WindowsPerChannel {
 		ch, err := h.conn.Channel()
 		if err != nil {
-			return fmt.Errorf("open a channel to look at %q: %w", h.queue, err)
+			return fmt.Errorf("open a channel to browse %q: %w", h.queue, err)
 		}
 		h.channels, h.held, h.consumers = append(h.channels, ch), append(h.held, 0), 0
 	}
@@ -61,7 +63,7 @@ func (h *consumerSet) grow() error {
 	}
 	h.closed = ch.NotifyClose(make(chan *amqp.Error, 1))
 	h.consumers++
-	h.tag = fmt.Sprintf("look-%02d-%s", h.consumers, contract.NewID()) // in order, see windowsPerChannel
+	h.tag = fmt.Sprintf("browse-%02d-%s", h.consumers, contract.NewID()) // sorted in order of creation, see WindowsPerChannel
 	var err error
 	if h.deliveries, err = ch.Consume(h.queue, h.tag, false, false, false, false, nil); err != nil {
 		return fmt.Errorf("consume from %q: %w", h.queue, err)
@@ -70,8 +72,8 @@ func (h *consumerSet) grow() error {
 	return nil
 }
 
-// keep holds the message that was taken last, of so many bytes, until release.
-// More will be taken.
+// keep holds the message that was received last, of that size in bytes, until
+// release.
 func (h *consumerSet) keep(size int) error {
 	h.kept++
 	h.held[len(h.held)-1]++
@@ -79,8 +81,9 @@ func (h *consumerSet) keep(size int) error {
 	if h.kept < h.size {
 		return nil
 	}
-	// The old consumer ends after the new one has begun, so that others see
-	// at any moment that somebody is there. It has its fill and gets no more.
+	// The old consumer is canceled after the new one has started, so that other
+	// browsers see a consumer at any time. Its window is full, so that it receives
+	// nothing more.
 	old, tag := h.channel(), h.tag
 	fits := h.budget / max(h.bytes/h.kept, 1)
 	h.size = max(1, min(2*h.size, fits, channel.MaxPrefetch))
@@ -93,7 +96,7 @@ func (h *consumerSet) keep(size int) error {
 	return nil
 }
 
-// next takes the next message; nil when there is none.
+// next returns the next message, or nil if there is none.
 func (h *consumerSet) next(ctx context.Context) (*amqp.Delivery, error) {
 	check := time.NewTimer(stallCheck)
 	defer check.Stop()
@@ -106,7 +109,7 @@ func (h *consumerSet) next(ctx context.Context) (*amqp.Delivery, error) {
 				return nil, h.lost()
 			}
 			return &d, nil
-		case <-check.C: // others may have taken some, or its count was not exact
+		case <-check.C: // other clients may have received some, or the count was not exact
 			ready, err := h.ready()
 			if err != nil {
 				return nil, h.lost()
@@ -131,11 +134,11 @@ func (h *consumerSet) lost() error {
 	}
 	return &contract.Error{
 		Code: contract.CodeUnavailable, Executed: contract.ExecutedNo,
-		Detail: fmt.Sprintf("the broker ended the look at %q (%s): what was not removed is still there, begin again", h.queue, why),
+		Detail: fmt.Sprintf("the broker ended the browse of %q (%s): messages that were not removed are still there, start again", h.queue, why),
 	}
 }
 
-// settle waits until the queue has taken the acknowledgements.
+// settle waits until the queue has stored the acknowledgements.
 func (h *consumerSet) settle() error {
 	for _, ch := range h.channels {
 		if channel.SettleAcks(ch, h.queue) != nil {
@@ -145,12 +148,12 @@ func (h *consumerSet) settle() error {
 	return nil
 }
 
-// release gives back what was kept, in order: the messages of a channel come
-// back some time after it is closed, so each waits for those of the one before,
-// and nobody here takes them once more.
+// release requeues in order what was kept. The messages of a channel are requeued
+// some time after it is closed, so that each channel is closed after the messages
+// of the previous one are back.
 func (h *consumerSet) release() {
 	if len(h.channels) > 1 {
-		_ = h.channel().Cancel(h.tag, false) // it fails if the channel has gone, and all of it with it
+		_ = h.channel().Cancel(h.tag, false) // fails if the channel is closed
 	}
 	last := len(h.channels) - 1
 	for i, ch := range h.channels {
@@ -163,8 +166,8 @@ func (h *consumerSet) release() {
 	h.channels, h.held, h.consumers = nil, nil, 0
 }
 
-// closeAndAwait closes ch and waits, not for ever, until the n messages that it
-// kept are back in the queue.
+// closeAndAwait closes ch and waits, for CloseTimeout at most, until its n messages
+// are back in the queue.
 func (h *consumerSet) closeAndAwait(ch *amqp.Channel, n int) {
 	before, err := h.ready()
 	channel.Close(ch)
@@ -176,7 +179,7 @@ func (h *consumerSet) closeAndAwait(ch *amqp.Channel, n int) {
 	}
 }
 
-// ready is how many messages of the queue nobody has in hand.
+// ready returns how many messages of the queue are not held by a consumer.
 func (h *consumerSet) ready() (int, error) {
 	q, err := h.channel().QueueDeclarePassive(h.queue, true, false, false, false, nil)
 	return q.Messages, err

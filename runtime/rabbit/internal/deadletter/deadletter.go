@@ -1,5 +1,5 @@
-// Package deadletter keeps events that failed for good, with their bytes and the
-// reason, and reads, replays, replaces and discards them.
+// Package deadletter stores events that failed permanently, with their bytes and
+// the reason, and reads, replays, replaces and discards them.
 package deadletter
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// Store keeps the events that failed for good.
+// Store stores dead letters in one queue for each function.
 type Store struct{ cfg Config }
 
-// Config says what deadLetters needs.
+// Config is what a Store needs. All fields are required.
 type Config struct {
 	Names     topology.Names
 	Process   string
@@ -31,13 +31,14 @@ type Config struct {
 	Directory *contract.Directory
 }
 
+// New returns the Store of a namespace.
 func New(cfg Config) *Store { return &Store{cfg: cfg} }
 
 // copyTimeout is how long a copy may take to be confirmed.
 const copyTimeout = 30 * time.Second
 
-// Counts lists the functions that have dead letters: of those that ever
-// had a queue for them, and of those in also.
+// Counts returns the functions that have dead letters. It knows the functions that
+// ever had a queue for them, and those in also.
 func (s *Store) Counts(ctx context.Context, also ...string) ([]contract.DeadLetterCount, error) {
 	names, err := Registered(ctx, s.cfg.Consume, s.cfg.Names)
 	if err != nil {
@@ -67,32 +68,32 @@ func (s *Store) Counts(ctx context.Context, also ...string) ([]contract.DeadLett
 	return list, nil
 }
 
-// Visit calls visit with the function's dead letters and does what it says;
-// see contract.DeadLetters and browser. Up to 100 copies are under way at once, in
-// the order of the letters, each of which is removed once its own is confirmed.
+// Visit calls visit with each dead letter of the function, oldest first, and does
+// what it returns; see contract.DeadLetters. Up to maxRemovals copies are in flight
+// at once. A letter is removed once its copy is confirmed.
 func (s *Store) Visit(ctx context.Context, function string, visit func(*contract.DeadLetter) (contract.DeadLetterAction, error)) error {
-	var telling sync.Mutex // held for Gone
+	var notifying sync.Mutex // held during OnRemoved
 	return NewBrowser(s.cfg.Consume, s.cfg.Names.DeadQueue(function), func(ctx context.Context, d *amqp.Delivery) (Disposition, error) {
 		l := Read(s.cfg.Names, d, function)
-		fate, err := visit(&l)
+		action, err := visit(&l)
 		switch {
-		case err != nil || fate == contract.ActionKeep:
+		case err != nil || action == contract.ActionKeep:
 			return Disposition{}, err
-		case fate == contract.ActionStop:
+		case action == contract.ActionStop:
 			return Disposition{Stop: true}, nil
 		}
 		failed := func(err error) error { return fmt.Errorf("dead letter %q of %s: %w", l.Event.ID, function, err) }
-		unbury, err := s.PublishCopy(ctx, d, &l, fate)
+		remove, err := s.PublishCopy(ctx, d, &l, action)
 		if err != nil {
 			return Disposition{}, failed(err)
 		}
 		return Disposition{Remove: func() error {
-			if err := unbury(); err != nil {
+			if err := remove(); err != nil {
 				return failed(err)
 			}
 			if l.OnRemoved != nil {
-				telling.Lock()
-				defer telling.Unlock()
+				notifying.Lock()
+				defer notifying.Unlock()
 				l.OnRemoved()
 			}
 			return nil
@@ -100,12 +101,12 @@ func (s *Store) Visit(ctx context.Context, function string, visit func(*contract
 	}).Run(ctx)
 }
 
-// PublishCopy sends the copy of a letter. The letter is removed by remove, once that
-// is confirmed: whoever wants it to stop has to wait for that.
-func (s *Store) PublishCopy(ctx context.Context, d *amqp.Delivery, l *contract.DeadLetter, fate contract.DeadLetterAction) (remove func() error, err error) {
+// PublishCopy publishes the copy of a letter. remove waits for its confirm and then
+// removes the letter. The caller must call it.
+func (s *Store) PublishCopy(ctx context.Context, d *amqp.Delivery, l *contract.DeadLetter, action contract.DeadLetterAction) (remove func() error, err error) {
 	var queue string
 	var m amqp.Publishing
-	switch fate {
+	switch action {
 	case contract.ActionReplay:
 		queue, m = s.cfg.Names.EventQueue(l.Function), replayOf(d, l)
 	case contract.ActionReplace:
@@ -113,7 +114,7 @@ func (s *Store) PublishCopy(ctx context.Context, d *amqp.Delivery, l *contract.D
 	case contract.ActionDiscard:
 		return func() error { return d.Ack(false) }, nil
 	default:
-		return nil, fmt.Errorf("there is no fate %d", fate)
+		return nil, fmt.Errorf("unknown action %d", action)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), copyTimeout)
 	u, err := s.cfg.Publisher.Send(ctx, "", queue, m)
@@ -124,7 +125,7 @@ func (s *Store) PublishCopy(ctx context.Context, d *amqp.Delivery, l *contract.D
 	return func() error {
 		defer cancel()
 		err := u.Confirmed(ctx)
-		if fate == contract.ActionReplay && errors.Is(err, contract.ErrUnroutable) {
+		if action == contract.ActionReplay && errors.Is(err, contract.ErrUnroutable) {
 			return fmt.Errorf("%w: there is no queue %q: start a worker that hosts the function, or discard the letter", err, queue)
 		}
 		if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// Read reads a delivery from the dead letters of fn, whoever put it there:
-// Rabbet with its headers, the broker with its own, or somebody by hand.
+// Read returns the dead letter in a delivery from the queue of fn. Rabbet, the
+// broker or another client may have published it.
 func Read(n topology.Names, d *amqp.Delivery, fn string) contract.DeadLetter {
 	l := contract.DeadLetter{
 		Function: fn, Event: wire.ToEvent(n, d),
@@ -38,7 +38,8 @@ func Read(n topology.Names, d *amqp.Delivery, fn string) contract.DeadLetter {
 	l.First = cmp.Or(l.First, l.Last)
 	l.Event.Key = cmp.Or(wire.String(d.Headers, wire.HeaderKey), death.key, d.RoutingKey)
 	l.Event.Exchange = cmp.Or(wire.String(d.Headers, wire.HeaderExchange), death.exchange, d.Exchange)
-	// What fromDelivery fills in would differ each time.
+	// wire.ToEvent generates these two if they are missing, with other values each
+	// time.
 	if ce, _ := l.Event.Headers[wire.CloudEventsPrefix+"id"].(string); d.MessageId == "" && ce == "" {
 		l.Event.ID = idOf(d)
 	}
@@ -48,7 +49,7 @@ func Read(n topology.Names, d *amqp.Delivery, fn string) contract.DeadLetter {
 	return l
 }
 
-// idOf is an id for a message that came without: the same whenever it is asked.
+// idOf returns an id for a message without one, the same each time.
 func idOf(d *amqp.Delivery) string {
 	h := sha256.New()
 	fmt.Fprintln(h, d.RoutingKey, d.Headers["x-death"])
@@ -56,14 +57,14 @@ func idOf(d *amqp.Delivery) string {
 	return base32.StdEncoding.EncodeToString(h.Sum(nil))[:26]
 }
 
-// death is what the broker says of a message that it has dead-lettered.
+// death is what the broker says in x-death about a message that it dead-lettered.
 type death struct {
 	reason        string // rejected, expired, maxlen or delivery_limit
 	exchange, key string
 	time          time.Time
 }
 
-// deathIn returns the death in the queue, or else the last one anywhere.
+// deathIn returns the death in that queue, or otherwise the latest one.
 func deathIn(headers amqp.Table, queue string) death {
 	list, _ := headers["x-death"].([]any)
 	var found death
@@ -85,13 +86,13 @@ func deathIn(headers amqp.Table, queue string) death {
 	return found
 }
 
-// explainDeath says why a letter is there that Rabbet has not put there.
+// explainDeath sets the code and the error of a letter that Rabbet did not publish.
 func explainDeath(n topology.Names, l *contract.DeadLetter, d death) {
 	l.Code = contract.Code(d.reason)
 	switch d.reason {
 	case "delivery_limit":
 		l.Code = contract.CodeLost
-		l.Error = fmt.Sprintf("lost: delivered %d times, and each time its worker died, stopped, lost its connection or could not move it on", topology.DeliveryLimit+1)
+		l.Error = fmt.Sprintf("lost: delivered %d times, and each time its worker died, stopped, lost its connection or could not publish its copy", topology.DeliveryLimit+1)
 	case "expired":
 		l.Code = contract.CodeExpired
 		l.Error = fmt.Sprintf("expired: the broker dropped it from %q after a time limit that is not Rabbet's: look for a policy", n.EventQueue(l.Function))
@@ -99,14 +100,14 @@ func explainDeath(n topology.Names, l *contract.DeadLetter, d death) {
 		l.Code = contract.CodeRefused
 		l.Error = fmt.Sprintf("refused: %q was full", n.EventQueue(l.Function))
 	case "":
-		l.Code, l.Error = "unknown", "unknown: somebody put it here, with no reason"
+		l.Code, l.Error = "unknown", "unknown: another client published it here, without a reason"
 	default:
-		l.Error = fmt.Sprintf("%s: a consumer other than Rabbet's gave it up", d.reason)
+		l.Error = fmt.Sprintf("%s: a consumer other than Rabbet's dead-lettered it", d.reason)
 	}
 }
 
-// replayOf is what a dead letter was before it failed: the bytes, or those it
-// was given since, the properties and the headers that its publisher chose.
+// replayOf returns a dead letter as it was before it failed: the bytes (or those
+// that have replaced them), the properties and the headers of its publisher.
 func replayOf(d *amqp.Delivery, l *contract.DeadLetter) amqp.Publishing {
 	p := withoutDeath(d, l)
 	for name := range p.Headers {
@@ -117,7 +118,7 @@ func replayOf(d *amqp.Delivery, l *contract.DeadLetter) amqp.Publishing {
 	return p
 }
 
-// withoutDeath is a dead letter without what the broker has added to it.
+// withoutDeath returns a dead letter without the headers that the broker has added.
 func withoutDeath(d *amqp.Delivery, l *contract.DeadLetter) amqp.Publishing {
 	p := wire.CopyOf(d, &l.Event, nil)
 	for name := range p.Headers {

@@ -12,14 +12,14 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// AMQP cannot list queues, and nobody announces a function that is gone. So
-// the broker keeps the names of all functions that ever got a queue for their
-// dead letters, as messages in a queue that are only ever looked at.
+// AMQP cannot list queues, and a function that was removed is not announced.
+// Therefore a queue of the broker holds one message for each function that ever had
+// a queue for dead letters. The messages are browsed and never removed.
 
-// Register puts the function on the register, unless it has its queue, and
-// so has been put there, already.
+// Register adds the function to the register before its queue for dead letters is
+// declared. If that queue exists, the function is registered.
 func (s *Store) Register(ctx context.Context, function string) error {
-	if s.cfg.Names.Predeclared { // Apply has done it
+	if s.cfg.Names.Predeclared { // provision.Plan.Apply has registered it
 		return nil
 	}
 	_, err := s.cfg.Consume.InspectQueue(ctx, s.cfg.Names.DeadQueue(function))
@@ -35,23 +35,24 @@ func (s *Store) Register(ctx context.Context, function string) error {
 	}
 }
 
-// registerPace is of trying again to register: of several that declare a quorum
-// queue at the same moment, all but one are told that it is there before it can
-// take anything (probed on 3.10.8).
+// registerPace is the pace of attempts to register. When several connections
+// declare one quorum queue at the same moment, RabbitMQ confirms it to all but one
+// before it accepts messages (tested with 3.10.8).
 var registerPace = connection.Pace{First: 50 * time.Millisecond, Longest: time.Second}
 
+// Registration returns the message of a function in the register.
 func Registration(function string) amqp.Publishing {
 	return amqp.Publishing{MessageId: function, AppId: "rabbet", DeliveryMode: amqp.Persistent}
 }
 
-// Registered returns the functions on the register.
-func Registered(ctx context.Context, l *connection.Connection, n topology.Names) (map[string]bool, error) {
+// Registered returns the functions in the register.
+func Registered(ctx context.Context, c *connection.Connection, n topology.Names) (map[string]bool, error) {
 	functions := map[string]bool{}
-	err := NewBrowser(l, n.DeadFunctions(), func(_ context.Context, d *amqp.Delivery) (Disposition, error) {
+	err := NewBrowser(c, n.DeadFunctions(), func(_ context.Context, d *amqp.Delivery) (Disposition, error) {
 		functions[d.MessageId] = true
 		return Disposition{}, nil
 	}).Run(ctx)
-	if errors.Is(err, contract.ErrNotFound) { // no worker was ever here
+	if errors.Is(err, contract.ErrNotFound) { // no function was ever registered
 		err = nil
 	}
 	return functions, err

@@ -12,49 +12,49 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// Apply declares what of the topology is missing, and tells report of it. It
-// changes and deletes nothing: what is there in another shape is an error, and
-// the rest is declared all the same.
-func (t Plan) Apply(ctx context.Context, l *connection.Connection, report func(what string)) error {
+// Apply declares what is missing, and calls report with it. It changes and deletes
+// nothing: what exists with other properties is an error, and the remaining parts
+// are declared nevertheless.
+func (p Plan) Apply(ctx context.Context, c *connection.Connection, report func(what string)) error {
 	var failures []error
-	for what, piece := range t.pieces() {
-		missing, err := inspect(ctx, l, piece)
+	for what, piece := range p.pieces() {
+		missing, err := inspect(ctx, c, piece)
 		if missing {
-			if err = l.Declare(ctx, piece.Declare); err == nil {
+			if err = c.Declare(ctx, piece.Declare); err == nil {
 				report(what)
 			}
 		}
 		failures = append(failures, err)
 	}
-	for _, b := range t.Bindings {
-		failures = append(failures, l.Declare(ctx, topology.Part{Bindings: []topology.Binding{b}}.Declare))
+	for _, b := range p.Bindings {
+		failures = append(failures, c.Declare(ctx, topology.Part{Bindings: []topology.Binding{b}}.Declare))
 	}
 	if errors.Join(failures...) == nil {
-		failures = append(failures, t.register(ctx, l))
+		failures = append(failures, p.register(ctx, c))
 	}
 	return errors.Join(failures...)
 }
 
-// register puts the functions on the register of those with dead letters.
-func (t Plan) register(ctx context.Context, l *connection.Connection) error {
-	known, err := deadletter.Registered(ctx, l, t.Names)
+// register adds the functions to the register of dead letters.
+func (p Plan) register(ctx context.Context, c *connection.Connection) error {
+	known, err := deadletter.Registered(ctx, c, p.Names)
 	if err != nil {
 		return err
 	}
-	for _, name := range t.functions {
+	for _, name := range p.functions {
 		if known[name] {
 			continue
 		}
-		if err := l.Declare(ctx, func(ch *amqp.Channel) error {
+		if err := c.Declare(ctx, func(ch *amqp.Channel) error {
 			if err := ch.Confirm(false); err != nil {
 				return err
 			}
-			confirm, err := ch.PublishWithDeferredConfirm("", t.Names.DeadFunctions(), true, false, deadletter.Registration(name))
+			confirm, err := ch.PublishWithDeferredConfirm("", p.Names.DeadFunctions(), true, false, deadletter.Registration(name))
 			if err != nil {
 				return err
 			}
-			if taken, err := confirm.WaitContext(ctx); !taken || err != nil {
-				return errors.Join(errors.New("the broker did not take it"), err)
+			if acked, err := confirm.WaitContext(ctx); !acked || err != nil {
+				return errors.Join(errors.New("the broker did not confirm it"), err)
 			}
 			return nil
 		}); err != nil {
@@ -64,15 +64,15 @@ func (t Plan) register(ctx context.Context, l *connection.Connection) error {
 	return nil
 }
 
-// inspect reports whether the one exchange or queue that piece is of is
-// missing. It fails if it is there in another shape.
-func inspect(ctx context.Context, l *connection.Connection, piece topology.Part) (missing bool, err error) {
-	err = l.Declare(ctx, piece.CheckExists)
+// inspect reports whether the exchange or queue of piece is missing. It fails if it
+// exists with other properties.
+func inspect(ctx context.Context, c *connection.Connection, piece topology.Part) (missing bool, err error) {
+	err = c.Declare(ctx, piece.CheckExists)
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
 		return true, nil
 	}
 	if err != nil || len(piece.Exchanges) > 0 && piece.Exchanges[0].Foreign {
 		return false, err
 	}
-	return false, l.Declare(ctx, piece.Declare) // of what exists it only compares the arguments
+	return false, c.Declare(ctx, piece.Declare) // declaring what exists only compares its properties
 }

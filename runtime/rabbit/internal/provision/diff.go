@@ -14,13 +14,13 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// Difference is one respect in which the broker is not as a topology wants it.
+// Difference is one way in which the broker differs from a topology.
 type Difference struct {
 	What     string // such as: queue "rabbet.dead"
-	Argument string // what of it differs; "" if all of it is missing, or too much
-	Found    string // of the argument
+	Argument string // the property that differs; "" if all of it is missing or extra
+	Found    string // value of the property
 	Wanted   string
-	Extra    bool // it is there, and nobody wants it
+	Extra    bool // it exists, but is not in the topology
 }
 
 func (d Difference) String() string {
@@ -33,12 +33,12 @@ func (d Difference) String() string {
 	return "differs  " + d.What + ": " + topology.Drift{Argument: d.Argument, Found: d.Found, Wanted: d.Wanted}.String()
 }
 
-// Diff compares the plan with the broker over AMQP: of what differs it finds
-// only the first argument, and no bindings. unchecked says what could not be
+// Diff compares the plan with the broker over AMQP. It finds only the first
+// property that differs, and compares no bindings. unchecked says what was not
 // compared, and why.
-func (t Plan) Diff(ctx context.Context, l *connection.Connection) (differences []Difference, unchecked []string, err error) {
-	for what, piece := range t.pieces() {
-		missing, err := inspect(ctx, l, piece)
+func (p Plan) Diff(ctx context.Context, c *connection.Connection) (differences []Difference, unchecked []string, err error) {
+	for what, piece := range p.pieces() {
+		missing, err := inspect(ctx, c, piece)
 		reason, _ := errors.AsType[*amqp.Error](err)
 		switch {
 		case missing:
@@ -56,18 +56,18 @@ func (t Plan) Diff(ctx context.Context, l *connection.Connection) (differences [
 			return nil, nil, err
 		}
 	}
-	return differences, append(unchecked, fmt.Sprintf("%d bindings: AMQP cannot ask for them", len(t.Bindings))), nil
+	return differences, append(unchecked, fmt.Sprintf("%d bindings: AMQP cannot ask for them", len(p.Bindings))), nil
 }
 
-// DiffByManagement compares the plan with the virtual host by the broker's
-// management API at the URL, whose user needs the tag monitoring.
-func (t Plan) DiffByManagement(ctx context.Context, url, vhost string) ([]Difference, error) {
-	found, err := survey(ctx, url, vhost)
+// DiffByManagement compares the plan with the virtual host by the management API at
+// the URL, whose user needs the tag monitoring.
+func (p Plan) DiffByManagement(ctx context.Context, url, vhost string) ([]Difference, error) {
+	found, err := takeSurvey(ctx, url, vhost)
 	if err != nil {
 		return nil, err
 	}
 	var list []Difference
-	for _, x := range t.Exchanges {
+	for _, x := range p.Exchanges {
 		there, ok := found.exchanges[x.Name]
 		switch {
 		case !ok:
@@ -81,7 +81,7 @@ func (t Plan) DiffByManagement(ctx context.Context, url, vhost string) ([]Differ
 			list = append(list, Difference{What: x.String(), Argument: topology.ArgumentAlternate, Found: cmp.Or(there.alternate(), "none"), Wanted: cmp.Or(x.Alternate, "none")})
 		}
 	}
-	for _, q := range t.Queues {
+	for _, q := range p.Queues {
 		there, ok := found.queues[q.Name]
 		if !ok {
 			list = append(list, Difference{What: q.String()})
@@ -89,11 +89,11 @@ func (t Plan) DiffByManagement(ctx context.Context, url, vhost string) ([]Differ
 		}
 		list = append(list, compareQueue(q, there)...)
 	}
-	return append(list, t.compareBindings(found.bindings)...), nil
+	return append(list, p.compareBindings(found.bindings)...), nil
 }
 
-// compare says in what the queue that is there differs from q.
-func compareQueue(q topology.Queue, there surveyedQueue) (list []Difference) {
+// compareQueue returns how the existing queue differs from q.
+func compareQueue(q topology.Queue, there existingQueue) (list []Difference) {
 	found := map[string]string{"durable": fmt.Sprint(there.Durable), "auto-delete": fmt.Sprint(there.AutoDelete)}
 	for name, v := range there.Arguments {
 		found[name] = fmt.Sprint(v)
@@ -121,17 +121,17 @@ func compareQueue(q topology.Queue, there surveyedQueue) (list []Difference) {
 	return list
 }
 
-// compareBindings says which bindings are missing, and by which too much comes
-// to the topology's queues.
-func (t Plan) compareBindings(there map[topology.Binding]bool) (list []Difference) {
+// compareBindings returns which bindings are missing, and which bind queues of the
+// plan to further keys.
+func (p Plan) compareBindings(there map[topology.Binding]bool) (list []Difference) {
 	wanted, queues := map[topology.Binding]bool{}, map[string]bool{}
-	for _, b := range t.Bindings {
+	for _, b := range p.Bindings {
 		wanted[b] = true
 		if !there[b] {
 			list = append(list, Difference{What: b.String()})
 		}
 	}
-	for _, q := range t.Queues {
+	for _, q := range p.Queues {
 		queues[q.Name] = true
 	}
 	var extra []string

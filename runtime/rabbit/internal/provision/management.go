@@ -13,33 +13,33 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// surveyed is what of a virtual host the management API shows.
-type surveyed struct {
-	exchanges map[string]surveyedExchange
-	queues    map[string]surveyedQueue
-	bindings  map[topology.Binding]bool // but for those to the default exchange, which every queue has
+// survey is the content of a virtual host according to the management API.
+type survey struct {
+	exchanges map[string]existingExchange
+	queues    map[string]existingQueue
+	bindings  map[topology.Binding]bool // without those to the default exchange, which every queue has
 }
 
-type surveyedExchange struct {
+type existingExchange struct {
 	Name      string         `json:"name"`
 	Kind      string         `json:"type"`
 	Durable   bool           `json:"durable"`
 	Arguments map[string]any `json:"arguments"`
 }
 
-func (x surveyedExchange) alternate() string {
+func (x existingExchange) alternate() string {
 	name, _ := x.Arguments[topology.ArgumentAlternate].(string)
 	return name
 }
 
-type surveyedQueue struct {
+type existingQueue struct {
 	Name       string         `json:"name"`
 	Durable    bool           `json:"durable"`
 	AutoDelete bool           `json:"auto_delete"`
 	Arguments  map[string]any `json:"arguments"`
 }
 
-type surveyedBinding struct {
+type existingBinding struct {
 	Source          string         `json:"source"`
 	Destination     string         `json:"destination"`
 	DestinationType string         `json:"destination_type"`
@@ -47,17 +47,17 @@ type surveyedBinding struct {
 	Arguments       map[string]any `json:"arguments"`
 }
 
-// survey asks the management API at the URL. Its errors keep quiet about the
-// URL's password.
-func survey(ctx context.Context, address, vhost string) (*surveyed, error) {
+// takeSurvey reads the virtual host from the management API at the URL. Its errors
+// do not contain the password of the URL.
+func takeSurvey(ctx context.Context, address, vhost string) (*survey, error) {
 	base, err := url.Parse(address)
 	if err != nil || base.Host == "" {
 		return nil, errors.New("the URL of the management API cannot be read: write http://user:password@host:15672")
 	}
-	s := &surveyed{exchanges: map[string]surveyedExchange{}, queues: map[string]surveyedQueue{}, bindings: map[topology.Binding]bool{}}
-	var exchanges []surveyedExchange
-	var queues []surveyedQueue
-	var bindings []surveyedBinding
+	s := &survey{exchanges: map[string]existingExchange{}, queues: map[string]existingQueue{}, bindings: map[topology.Binding]bool{}}
+	var exchanges []existingExchange
+	var queues []existingQueue
+	var bindings []existingBinding
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
@@ -66,7 +66,7 @@ func survey(ctx context.Context, address, vhost string) (*surveyed, error) {
 		"/api/queues/%s?columns=name,durable,auto_delete,arguments":                          &queues,
 		"/api/bindings/%s?columns=source,destination,destination_type,routing_key,arguments": &bindings,
 	} {
-		if err := manage(ctx, client, base, fmt.Sprintf(path, url.PathEscape(vhost)), into); err != nil {
+		if err := get(ctx, client, base, fmt.Sprintf(path, url.PathEscape(vhost)), into); err != nil {
 			return nil, err
 		}
 	}
@@ -84,11 +84,11 @@ func survey(ctx context.Context, address, vhost string) (*surveyed, error) {
 	return s, nil
 }
 
-// manageTimeout bounds one answer of the management API.
-const manageTimeout = 30 * time.Second
+// requestTimeout is how long one request to the management API may take.
+const requestTimeout = 30 * time.Second
 
-func manage(ctx context.Context, client *http.Client, base *url.URL, path string, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, manageTimeout)
+func get(ctx context.Context, client *http.Client, base *url.URL, path string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	u := *base
 	u.User = nil
