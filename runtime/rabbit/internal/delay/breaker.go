@@ -10,42 +10,44 @@ import (
 )
 
 const (
-	// maxInFlight is how many publishes to one queue may be unconfirmed. A
-	// channel of RabbitMQ with 32 of them (quorum_commands_soft_limit) stops
-	// reading, and so would the connection with all other channels in the end.
+	// maxInFlight is how many publishes to one queue may be unconfirmed. RabbitMQ
+	// stops reading from a channel with 32 of them (quorum_commands_soft_limit), and
+	// finally from the connection with all its channels.
 	maxInFlight = 16
 
-	probeWait  = time.Second // while another message tries a queue that has failed
-	missingFor = time.Second // how long a queue that was found missing is not asked for again
+	probeWait  = time.Second // how long a message waits while another one probes the queue
+	missingFor = time.Second // how long a missing queue is not looked up again
 )
 
-// busyTimeout is how long a message waits for a queue that confirms nothing,
-// when there is hardly room for those of other queues.
+// busyTimeout is how long a message waits for a queue that confirms nothing while
+// this process moves almost as many messages as it may.
 const busyTimeout = 50 * time.Millisecond
 
-// breakerPace is how long a circuit breaker stays open.
+// breakerPace is how long a circuit breaker stays open after the first and after
+// later failures.
 var breakerPace = connection.Pace{First: time.Second, Longest: 15 * time.Second}
 
-// breaker is the circuit breaker of one queue. It bounds what is in flight to the
-// queue. After a failure it is open: nothing is tried for a while. Then one message
-// tries the queue, and closes or opens the breaker again.
+// breaker is the circuit breaker of one queue. It also limits the publishes in
+// flight to the queue. After a failure it is open: publishes fail immediately.
+// After some time it lets one publish through, whose outcome closes it or opens it
+// again.
 type breaker struct {
 	name string
 
 	mu           sync.Mutex
 	inFlight     int
-	changed      chan struct{} // closed when inFlight shrinks
-	progress     time.Time     // when it last did, or grew from zero
-	failures     int           // in a row
+	changed      chan struct{} // closed when inFlight decreases
+	progress     time.Time     // when inFlight last decreased, or rose from zero
+	failures     int           // consecutive
 	openUntil    time.Time
-	missingSince time.Time // when the broker last said that there is no such queue
+	missingSince time.Time // zero: it exists, as far as is known
 }
 
-// openError says that a message has to wait, and for how long at least.
+// openError is the error of a publish that was not tried.
 type openError struct {
 	name    string
 	wait    time.Duration
-	stalled bool // the queue has not failed, but is slow
+	stalled bool // the queue did not fail, but confirms nothing
 }
 
 func (e *openError) Error() string {
@@ -55,9 +57,10 @@ func (e *openError) Error() string {
 	return fmt.Sprintf("queue %q did not take a message a moment ago", e.name)
 }
 
-// acquire takes a place among the publishes in flight, and waits for one while
-// others are confirmed, unless none was for longer than patience returns. It fails
-// with an *openError, or when ctx is done. Each success needs a release.
+// acquire reserves one of maxInFlight publishes. It waits while others are being
+// confirmed, and fails with an *openError if none was confirmed for longer than
+// patience returns, or when ctx is done. The caller must call release after a
+// success.
 func (k *breaker) acquire(ctx context.Context, patience func() time.Duration) error {
 	for {
 		stalled := patience()
@@ -99,16 +102,16 @@ func (k *breaker) acquire(ctx context.Context, patience func() time.Duration) er
 	}
 }
 
-// attempt is how a publish to a queue ended.
+// attempt is the outcome of a publish.
 type attempt int
 
 const (
-	notTried  attempt = iota // it failed for another reason than the queue
-	succeeded                // the queue has confirmed
-	failed                   // the queue refused, or did not confirm in time
+	notTried  attempt = iota // it failed for a reason other than the queue
+	succeeded                // the queue confirmed it
+	failed                   // the queue rejected it, or did not confirm it in time
 )
 
-// release gives back the place of a publish that ended so.
+// release ends a publish with that outcome.
 func (k *breaker) release(a attempt) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -120,7 +123,7 @@ func (k *breaker) release(a attempt) {
 	switch {
 	case a == succeeded:
 		k.failures, k.openUntil, k.missingSince = 0, time.Time{}, time.Time{}
-	case a == failed && !now.Before(k.openUntil): // else it belongs to the failure that has opened it
+	case a == failed && !now.Before(k.openUntil): // otherwise it was in flight when another failure opened the breaker
 		k.openUntil = now.Add(min(breakerPace.First<<min(k.failures, 10), breakerPace.Longest))
 		k.failures++
 	}
@@ -133,14 +136,14 @@ func (k *breaker) setMissing() {
 	k.missingSince = time.Now()
 }
 
-// wasMissing reports whether the queue was missing a moment ago.
+// wasMissing reports whether the queue was missing within missingFor.
 func (k *breaker) wasMissing() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return time.Since(k.missingSince) < missingFor
 }
 
-// isIdle reports whether the breaker is like a new one.
+// isIdle reports whether the breaker has the state of a new one.
 func (k *breaker) isIdle() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

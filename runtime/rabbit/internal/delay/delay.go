@@ -1,6 +1,7 @@
-// Package delay lets events wait in the broker: in a tier, a queue with a TTL,
-// from which they are dead-lettered to one queue of due events, and are moved to
-// their targets from there. DELAYS.md in runtime/rabbit has the reasons.
+// Package delay makes events wait in the broker. An event waits in a tier, a queue
+// with a TTL. From there it is dead-lettered to the one queue of due events, and
+// processes of Rabbet move it to its target. DELAYS.md in runtime/rabbit has the
+// reasons.
 package delay
 
 import (
@@ -23,63 +24,63 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// Delays lets events wait in the broker, and moves those that are due to their
-// target queues. DELAYS.md says how, and why so.
+// Delays publishes events to delay tiers, and moves due events to their targets.
 type Delays struct {
 	cfg     Config
 	tiers   tierRegister
 	outlets outlets
-	watch   tierWatch
+	monitor tierMonitor
 
-	moving    atomic.Int64 // due messages that this process moves at present
-	watching  sync.Mutex   // held by the Serve that watches the tiers
+	moving    atomic.Int64 // number of due messages that are being moved
+	watching  sync.Mutex   // held by the Serve that monitors the tiers
 	started   time.Time
-	reconsume chan struct{} // asks for another consumer of due messages
+	reconsume chan struct{} // requests another consumer of due messages
 }
 
-// Config says what delays needs.
+// Config is what Delays needs. All fields are required.
 type Config struct {
 	Names         topology.Names
-	Connection    connection.Config // of the connection over which tiers are declared
+	Connection    connection.Config // for the connection over which tiers are declared
 	Publish       *connection.Connection
 	Consume       *connection.Connection
 	Directory     *contract.Directory
 	DeadLetters   *deadletter.Store
 	Broadcast     func(topic string, body []byte) error
 	Listen        func(topic string, fn func(body []byte)) (stop func())
-	CheckInterval time.Duration   // how often to check for tiers that hold events for too long
-	Pace          connection.Pace // of moving a due event that cannot be moved yet
+	CheckInterval time.Duration   // how often to check for tiers with overdue events
+	Pace          connection.Pace // of attempts to move a due event
 	Log           *zap.Logger
 }
 
+// New returns the Delays of a namespace.
 func New(cfg Config) *Delays {
 	return &Delays{
 		cfg: cfg, tiers: tierRegister{cfg: cfg.Connection, names: cfg.Names}, outlets: outlets{connection: cfg.Publish},
-		watch: tierWatch{broadcast: cfg.Broadcast}, reconsume: make(chan struct{}, 1), started: time.Now(),
+		monitor: tierMonitor{broadcast: cfg.Broadcast}, reconsume: make(chan struct{}, 1), started: time.Now(),
 	}
 }
 
-// Run serves publishes until ctx is done, and waits for the confirmations of
-// what is in flight, for a moment.
+// Run publishes until ctx is done, and waits until the close deadline for the
+// confirms of what is in flight.
 func (d *Delays) Run(ctx context.Context) { d.outlets.run(ctx) }
 
-// Serve moves due events, and watches the tiers, until ctx is done.
+// Serve moves due events and monitors the tiers until ctx is done.
 func (d *Delays) Serve(ctx context.Context) {
 	var parts sync.WaitGroup
 	parts.Go(func() { d.cfg.Consume.Use(ctx, "due events", d.consumeDue) })
 	parts.Go(func() { d.consumeOld(ctx) })
-	parts.Go(func() { d.watchTiers(ctx) })
+	parts.Go(func() { d.monitorTiers(ctx) })
 	parts.Wait()
 }
 
 const (
-	targetTimeout = time.Second     // for a queue to confirm what is due
-	tierTimeout   = 3 * time.Second // for a tier, or the dead letters, to confirm a copy
+	targetTimeout = time.Second     // for a target to confirm a due event
+	tierTimeout   = 3 * time.Second // for a tier or a queue of dead letters to confirm a copy
 )
 
-// Delay publishes m so that it is published to the queue target after wait,
-// later by slack at most. It returns nil once a tier has confirmed it. Where the
-// best tier does not take it, another one does.
+// Delay publishes m to a tier, so that it reaches the queue target after wait, or
+// later by slack at most. It returns nil once a tier has confirmed m. If the best
+// tier does not accept m, Delay tries others.
 func (d *Delays) Delay(ctx context.Context, target string, wait, slack time.Duration, m amqp.Publishing) error {
 	var failures []error
 	for _, t := range tiersFor(wait, slack) {
@@ -89,7 +90,7 @@ func (d *Delays) Delay(ctx context.Context, target string, wait, slack time.Dura
 		}
 		failures = append(failures, err)
 		if ctx.Err() != nil || errors.Is(err, contract.ErrUnavailable) || errors.Is(err, contract.ErrBlocked) {
-			break // no tier can be reached
+			break // the same is true for the other tiers
 		}
 	}
 	return errors.Join(failures...)
@@ -98,7 +99,7 @@ func (d *Delays) Delay(ctx context.Context, target string, wait, slack time.Dura
 // PublishTo publishes m to the tier.
 func (d *Delays) PublishTo(ctx context.Context, t Tier, target string, m amqp.Publishing) error {
 	if err := d.tiers.ensure(ctx, t); err != nil {
-		return err // watchTiers tells of it
+		return err // monitorTiers reports it
 	}
 	exchange := d.cfg.Names.Delay(t.Name())
 	due := d.delayIn(&m, t, target)
@@ -107,7 +108,7 @@ func (d *Delays) PublishTo(ctx context.Context, t Tier, target string, m amqp.Pu
 	})
 	switch {
 	case err == nil:
-		d.watch.published(t, due)
+		d.monitor.published(t, due)
 	case errors.Is(err, contract.ErrUnroutable): // it was deleted
 		d.tiers.forget(t)
 	}
@@ -117,14 +118,14 @@ func (d *Delays) PublishTo(ctx context.Context, t Tier, target string, m amqp.Pu
 	return nil
 }
 
-// delayIn makes m wait in the tier for its way to the queue target. It returns
-// when m comes out, in Unix milliseconds.
+// delayIn sets the headers and the expiration of m for the tier, and returns when m
+// leaves it, in Unix milliseconds.
 //
-// The message gets the length of the tier as its own expiration, too. Before
-// 4.1.0, RabbitMQ starts a quorum queue without its TTL and sets it a moment
-// later. A second declaration succeeds meanwhile, and what is published then
-// would never expire, and nothing behind it either: quorum queues expire
-// messages at their head only.
+// The expiration is the length of the tier. Before 4.1.0, RabbitMQ starts a quorum
+// queue without its TTL, and sets it a moment later. A second declaration succeeds
+// meanwhile. A message that is then published without an expiration would never
+// expire. It would also block all later messages, because quorum queues expire
+// messages only at their head.
 func (d *Delays) delayIn(m *amqp.Publishing, t Tier, target string) (due int64) {
 	due = wire.UnixMilliCeil(time.Now().Add(t.Length()))
 	if m.Headers == nil {
@@ -135,9 +136,9 @@ func (d *Delays) delayIn(m *amqp.Publishing, t Tier, target string) (due int64) 
 	return due
 }
 
-// publishThrough calls publish, which must fail within patience, with the publisher of
-// the outlet, unless its circuit breaker is open, and tells the breaker how that
-// went. What is wrong with the connection is no failure of the queue.
+// publishThrough calls publish with the publisher of the outlet, unless its circuit
+// breaker is open, and reports the outcome to the breaker. publish must fail within
+// patience. A failure of the connection does not count as a failure of the queue.
 func (d *Delays) publishThrough(ctx context.Context, o *outlet, patience time.Duration, publish func(ctx context.Context, p *publish.Publisher) error) error {
 	if err := o.breaker.acquire(ctx, func() time.Duration {
 		if patience == targetTimeout && d.moving.Load() > DuePrefetch/2 {
@@ -155,7 +156,7 @@ func (d *Delays) publishThrough(ctx context.Context, o *outlet, patience time.Du
 	switch {
 	case err == nil:
 		o.breaker.release(succeeded)
-	case errors.Is(err, contract.ErrUnroutable): // that costs little, and holds up nothing
+	case errors.Is(err, contract.ErrUnroutable): // it is cheap and delays nothing else
 		o.breaker.release(notTried)
 		return &targetError{err}
 	case errors.Is(err, contract.ErrRefused), errors.Is(err, contract.ErrUnconfirmed) && timeout:
@@ -167,20 +168,19 @@ func (d *Delays) publishThrough(ctx context.Context, o *outlet, patience time.Du
 	return err
 }
 
-// targetError is a failure that the queue, not the connection, is the reason of.
+// targetError is a failure for which the queue is the reason, not the connection.
 type targetError struct{ reason error }
 
 func (e *targetError) Error() string { return e.reason.Error() }
 func (e *targetError) Unwrap() error { return e.reason }
 
-// EnsureTier declares the tier if that was not done yet.
+// EnsureTier declares the tier if this process has not done it yet.
 func (d *Delays) EnsureTier(ctx context.Context, t Tier) error { return d.tiers.ensure(ctx, t) }
 
-// IsMoving reports whether this process consumes due messages.
-func (d *Delays) IsMoving() bool { return d.watch.isConsuming() }
+// IsMoving reports whether this process consumes due events.
+func (d *Delays) IsMoving() bool { return d.monitor.isConsuming() }
 
-// AssumeDeclared makes d use the tier as it exists, and no other. It is for tests
-// of tiers that were declared with other arguments.
+// AssumeDeclared makes d take the tier as declared, and no other.
 func (d *Delays) AssumeDeclared(t Tier) {
 	d.tiers.mu.Lock()
 	defer d.tiers.mu.Unlock()

@@ -21,13 +21,13 @@ import (
 )
 
 const (
-	DuePrefetch = 512         // due messages that one process moves at the same time
-	dueAcks     = 16          // moved messages that are acknowledged together, at the latest after ackDelay
-	dueGrace    = time.Second // for those to be moved when the process stops
+	DuePrefetch = 512         // due messages that one process moves concurrently
+	dueAcks     = 16          // moved messages that are acknowledged together
+	dueGrace    = time.Second // for messages to be moved when the process stops
 )
 
-// consumeDue moves due messages that come over conn until ctx is done, or conn or
-// the consumer ends.
+// consumeDue moves due messages that arrive over conn, until ctx is done, or conn
+// or the consumer ends.
 func (d *Delays) consumeDue(ctx context.Context, conn *amqp.Connection) error {
 	consuming, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -42,32 +42,31 @@ func (d *Delays) consumeDue(ctx context.Context, conn *amqp.Connection) error {
 	return err
 }
 
-// checkConsumed ends the consumer, by cancel, when the broker says that the queue
-// has none, or the tiers are late. RabbitMQ 3.10 may neither cancel a consumer that
-// begins at the moment in which its queue is deleted and declared again, nor give
-// it anything.
+// checkConsumed cancels the consumer when the broker reports none for the queue, or
+// when monitorTiers requests it. A RabbitMQ 3.10 consumer that starts while its queue is
+// being deleted and declared again may receive nothing, without being canceled.
 func (d *Delays) checkConsumed(ctx context.Context, cancel context.CancelCauseFunc) {
 	tick := time.NewTicker(d.cfg.CheckInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-d.reconsume:
-			cancel(fmt.Errorf("nothing comes from queue %q: it is consumed again", d.cfg.Names.Due()))
+			cancel(fmt.Errorf("no deliveries from queue %q: it is consumed again", d.cfg.Names.Due()))
 			return
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 		q, err := d.cfg.Consume.InspectQueue(ctx, d.cfg.Names.Due())
-		if errors.Is(err, contract.ErrNotFound) || err == nil && q.Consumers == 0 && d.watch.isConsuming() {
+		if errors.Is(err, contract.ErrNotFound) || err == nil && q.Consumers == 0 && d.monitor.isConsuming() {
 			cancel(fmt.Errorf("the broker has lost the consumer of %q: its queue was deleted", d.cfg.Names.Due()))
 			return
 		}
 	}
 }
 
-// moveAll moves what is in the queue, which wanted declares. A message that is
-// not moved goes back.
+// moveAll moves the messages of a queue, which wanted declares, until ctx is done.
+// Messages that were not moved are requeued.
 func (d *Delays) moveAll(ctx context.Context, conn *amqp.Connection, queue string, wanted topology.Part) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -85,7 +84,7 @@ func (d *Delays) moveAll(ctx context.Context, conn *amqp.Connection, queue strin
 	if err != nil {
 		return fmt.Errorf("consume from %q: %w", queue, err)
 	}
-	defer d.watch.consuming()()
+	defer d.monitor.consuming()()
 	acks := channel.NewAcks(ch, dueAcks)
 	defer acks.Close()
 	moving, cut := context.WithCancel(context.WithoutCancel(ctx))
@@ -100,8 +99,8 @@ func (d *Delays) moveAll(ctx context.Context, conn *amqp.Connection, queue strin
 		cut()
 		return err
 	}
-	// The client closes deliveries once the broker has answered. Only then they
-	// go back, or the broker would send them here again.
+	// The client closes deliveries after the broker has confirmed the cancel. A
+	// message that is requeued earlier would be delivered here again.
 	moves.Go(func() { _ = ch.Cancel(tag, false) })
 	for m := range deliveries {
 		acks.Delivered(m.DeliveryTag)
@@ -110,15 +109,15 @@ func (d *Delays) moveAll(ctx context.Context, conn *amqp.Connection, queue strin
 	time.AfterFunc(dueGrace, cut)
 	moves.Wait()
 	acks.Flush()
-	_ = channel.SettleAcks(ch, queue) // it fails if ch has gone, and they with it
+	_ = channel.SettleAcks(ch, queue) // fails if ch is closed
 	return nil
 }
 
-// move moves m to where it belongs, for as long as it takes: to its target, to
-// another tier or to the dead letters. Only then it is acknowledged.
+// move moves m to its target, to another tier or to the dead letters, and then
+// acknowledges it. It retries until ctx is done.
 func (d *Delays) move(ctx context.Context, ch *amqp.Channel, acks *channel.Acks, m *amqp.Delivery) {
 	if t, ok := ParseTier(wire.String(m.Headers, wire.HeaderTier)); ok {
-		d.watch.arrived(t, wire.Int(m.Headers, wire.HeaderDue))
+		d.monitor.arrived(t, wire.Int(m.Headers, wire.HeaderDue))
 	}
 	d.moving.Add(1)
 	defer d.moving.Add(-1)
@@ -126,16 +125,16 @@ func (d *Delays) move(ctx context.Context, ch *amqp.Channel, acks *channel.Acks,
 	for {
 		err := d.moveOnce(ctx, m)
 		if err == nil {
-			acks.Done(m.DeliveryTag) // if ch has gone it is moved once more
+			acks.Done(m.DeliveryTag) // if ch is closed, it is delivered again
 			return
 		}
 		if ctx.Err() == nil {
-			log("cannot move a due event on yet", zap.String("queue", targetOf(d.cfg.Names, m)), zap.Error(err))
+			log("cannot move a due event yet", zap.String("queue", targetOf(d.cfg.Names, m)), zap.Error(err))
 			log = d.cfg.Log.Debug
 		}
 		again := pause.Wait(ctx)
 		switch {
-		case ch.IsClosed(): // the broker delivers it again by itself
+		case ch.IsClosed(): // the broker delivers it again
 			return
 		case !again:
 			acks.Requeue(m.DeliveryTag)
@@ -144,19 +143,19 @@ func (d *Delays) move(ctx context.Context, ch *amqp.Channel, acks *channel.Acks,
 	}
 }
 
-// moveOnce moves m, or says why it cannot be moved at present.
+// moveOnce moves m, or returns why that is not possible at present.
 func (d *Delays) moveOnce(ctx context.Context, m *amqp.Delivery) error {
 	target := targetOf(d.cfg.Names, m)
-	if target == d.cfg.Names.Due() { // a probe: it has done its work
+	if target == d.cfg.Names.Due() { // a probe, which has arrived
 		return nil
 	}
 	function, ok := strings.CutPrefix(target, d.cfg.Names.EventQueue(""))
 	if !ok {
-		d.cfg.Log.Warn("dropped a message that was delayed for a queue that is no event function's", zap.String("queue", target))
+		d.cfg.Log.Warn("dropped a delayed message whose target is not the queue of an event function", zap.String("queue", target))
 		return nil
 	}
 	if ms := wire.Int(m.Headers, wire.HeaderNotBefore); ms > 0 {
-		if wait := time.Until(time.UnixMilli(ms)); wait > 0 { // its tier was shorter than its delay
+		if wait := time.Until(time.UnixMilli(ms)); wait > 0 { // the tier was shorter than the delay
 			return d.Delay(ctx, target, wait, Precision, withHeaders(m, nil))
 		}
 	}
@@ -177,7 +176,7 @@ func (d *Delays) moveOnce(ctx context.Context, m *amqp.Delivery) error {
 		if gone, lookupErr := d.isMissing(ctx, k); lookupErr != nil || !gone {
 			return d.postpone(ctx, m, target, 0)
 		}
-		if d.isHosted(function) { // a worker will declare it again
+		if d.isHosted(function) { // a worker declares it again
 			return d.postpone(ctx, m, target, 0)
 		}
 		return d.bury(ctx, m, function, target)
@@ -191,23 +190,26 @@ func (d *Delays) moveOnce(ctx context.Context, m *amqp.Delivery) error {
 	return err
 }
 
-// overflowWait is how long a message waits more for whose queue too many wait already.
+// overflowWait is how long a message waits whose target has too many publishes in
+// flight.
 const overflowWait = 250 * time.Millisecond
 
-// postponeWaits are the waits of a message whose target did not take it.
+// postponeWaits are the waits after the first, second, … time that a target did not
+// accept a message.
 var postponeWaits = []time.Duration{
 	time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute,
 }
 
-// postpone lets m wait again, longer each time, and for least at least.
+// postpone publishes m to a tier again, for longer each time, and for at least that
+// long.
 func (d *Delays) postpone(ctx context.Context, m *amqp.Delivery, target string, least time.Duration) error {
 	n := max(0, wire.Int(m.Headers, wire.HeaderPutOff))
 	wait := max(least, postponeWaits[min(n, int64(len(postponeWaits)-1))])
 	return d.Delay(ctx, target, wait, time.Duration(RetrySlack*float64(wait)), withHeaders(m, amqp.Table{wire.HeaderPutOff: n + 1}))
 }
 
-// isMissing asks the broker whether the queue of k is missing. An unroutable publish
-// alone does not say so: a broker that starts may not have all queues yet.
+// isMissing looks up whether the queue of k is missing. An unroutable publish is
+// not sufficient: a broker that is starting may not have all queues yet.
 func (d *Delays) isMissing(ctx context.Context, k *breaker) (bool, error) {
 	if k.wasMissing() {
 		return true, nil
@@ -224,19 +226,19 @@ func (d *Delays) isMissing(ctx context.Context, k *breaker) (bool, error) {
 	return false, err
 }
 
-// isHosted reports whether a worker hosts the function, or may: at first this
-// process has not heard of all, nor hosts all that it will.
+// isHosted reports whether a worker hosts the function. It also returns true
+// shortly after the start of this process, when not all workers are known.
 func (d *Delays) isHosted(function string) bool {
 	live, ok := d.cfg.Directory.Find(function)
 	return ok && live.Kind == contract.KindEvent && len(live.Workers) > 0 || time.Since(d.started) < contract.AnnounceTimeout
 }
 
-// bury publishes the dead letter of an event whose function is no more.
+// bury publishes m as a dead letter, because its function no longer exists.
 func (d *Delays) bury(ctx context.Context, m *amqp.Delivery, function, target string) error {
 	clean := *m
 	clean.Headers, clean.Exchange, clean.RoutingKey = withoutDelay(m.Headers), "", target
 	e := wire.ToEvent(d.cfg.Names, &clean)
-	e.Attempt-- // the run to come does not
+	e.Attempt-- // the next run does not take place
 	now := time.Now()
 	first := now
 	if failed := wire.Int(m.Headers, wire.HeaderFirst); failed > 0 {
@@ -253,9 +255,9 @@ func (d *Delays) bury(ctx context.Context, m *amqp.Delivery, function, target st
 	return err
 }
 
-// targetOf is the queue that a delayed message goes to. A client that is not
-// Rabbet's publishes to a tier with the target as the routing key: the broker
-// keeps that in the first entry of x-death.
+// targetOf returns the target queue of a delayed message. Other clients publish to
+// a tier with the target as the routing key, which the broker keeps in the first
+// entry of x-death.
 func targetOf(n topology.Names, m *amqp.Delivery) string {
 	if target := wire.String(m.Headers, wire.HeaderTarget); target != "" {
 		return target
@@ -276,8 +278,8 @@ func targetOf(n topology.Names, m *amqp.Delivery) string {
 	return target
 }
 
-// withoutDelay is headers without those of a delay, and without what the broker
-// says of it.
+// withoutDelay returns the headers without those of a delay and those that the
+// broker has added.
 func withoutDelay(headers amqp.Table) amqp.Table {
 	kept := make(amqp.Table, len(headers)+4)
 	maps.Copy(kept, headers)
@@ -289,7 +291,7 @@ func withoutDelay(headers amqp.Table) amqp.Table {
 	return kept
 }
 
-// withHeaders is m as it goes on, with own on top of its headers.
+// withHeaders returns the message to publish for m, with own on top of its headers.
 func withHeaders(m *amqp.Delivery, own amqp.Table) amqp.Publishing {
 	headers := withoutDelay(m.Headers)
 	maps.Copy(headers, own)

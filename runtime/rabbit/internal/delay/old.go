@@ -10,19 +10,19 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// Earlier versions had other tiers (rabbet.delay.2s), which dead-letter to the
-// direct exchange rabbet.due, and so to the queues of functions that were bound
-// to it. Both stand as they were: what still waits there arrives as ever. Where
-// the function's queue is gone, or was declared by this version and has no such
-// binding, the exchange passes an event on to the queue rabbet.stranded. Events
-// are moved from there like those that are due. Once all old tiers are empty the
-// old exchanges and queues can be deleted: see infra/README.md.
+// Earlier versions had other tiers (rabbet.delay.2s). Those dead-letter to the
+// direct exchange rabbet.due, to which the queues of functions were bound. Both
+// still exist and work where they were declared. If the queue of the function was
+// deleted, or was declared by this version and has no such binding, the exchange
+// routes an event to the queue rabbet.stranded. Events are moved from there like
+// due events. Once all old tiers are empty, the old exchanges and queues can be
+// deleted: see infra/README.md.
 
-// oldLookup is how often the old queue is looked for: workers of an earlier
-// version may still declare it.
+// oldLookup is how often the old queue is looked up. Workers of an earlier version
+// may still declare it.
 const oldLookup = time.Minute
 
-// consumeOld moves what comes to the old queue, if there is one, until ctx is done.
+// consumeOld moves messages of the old queue, if it exists, until ctx is done.
 func (d *Delays) consumeOld(ctx context.Context) {
 	queue := d.cfg.Names.OldUnroutedQueue()
 	tick := time.NewTicker(oldLookup)

@@ -9,14 +9,14 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
 )
 
-// An outlet is how delayed messages get to one queue: a channel, and a circuit
-// breaker.
+// An outlet publishes delayed messages to one queue, over a channel of its own and
+// with a circuit breaker.
 //
-// Each queue has a channel of its own. RabbitMQ handles what is published over one
-// channel in order, and waits with the first message to a quorum queue that refuses
-// when it is full until the leader of that queue has answered, for 5 s or more when
-// it has none (rabbit_fifo_client, register_enqueuer). Over a shared channel, all
-// other queues would wait as well.
+// RabbitMQ handles the publishes of one channel in order. The first publish to a
+// quorum queue that rejects publishes when it is full waits until the leader of
+// that queue answers: 5 s or more if there is no leader (rabbit_fifo_client,
+// register_enqueuer). On a shared channel, the publishes to all other queues would
+// wait as well.
 type outlet struct {
 	breaker   breaker
 	publisher *publish.Publisher
@@ -25,10 +25,10 @@ type outlet struct {
 	stop context.CancelFunc
 }
 
-// outletIdle is how long an outlet is kept that is not used.
+// outletIdle is how long an unused outlet is kept.
 const outletIdle = time.Minute
 
-// outlets has the outlet of each queue that was used a moment ago.
+// outlets has the outlets by the name of their queue.
 type outlets struct {
 	connection *connection.Connection
 
@@ -38,7 +38,7 @@ type outlets struct {
 	live   sync.WaitGroup
 }
 
-// of returns the outlet of the queue, or of the exchange in front of a tier.
+// of returns the outlet of the queue, or of the exchange of a tier.
 func (s *outlets) of(name string) *outlet {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,8 +61,8 @@ func (s *outlets) of(name string) *outlet {
 	return o
 }
 
-// run closes outlets that are not used any more. Once ctx is done it closes all,
-// and waits for what is in flight, for a moment.
+// run closes unused outlets. When ctx is done, it closes all of them and waits for
+// what is in flight until the close deadline.
 func (s *outlets) run(ctx context.Context) {
 	tick := time.NewTicker(outletIdle / 4)
 	defer tick.Stop()

@@ -15,7 +15,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// probeAll sends a probe through each tier that there is: messages that are stuck
+// probeAll sends a probe through each tier that exists. Messages that are stuck
 // there may be older than this process.
 func (d *Delays) probeAll(ctx context.Context) {
 	for _, t := range Tiers {
@@ -23,7 +23,7 @@ func (d *Delays) probeAll(ctx context.Context) {
 		err := d.sendProbe(ctx, d.cfg.Names.Delay(t.Name()), p)
 		switch {
 		case err == nil:
-			d.watch.published(t, due)
+			d.monitor.published(t, due)
 		case ctx.Err() != nil:
 			return
 		case !errors.Is(err, contract.ErrUnroutable):
@@ -32,18 +32,19 @@ func (d *Delays) probeAll(ctx context.Context) {
 	}
 }
 
-// sendProbe publishes the probe p to the queue, and fails with contract.ErrUnroutable
-// if there is none. (RabbitMQ logs a passive declaration of a queue that is missing
-// as an error.)
+// sendProbe publishes the probe p to the queue. It fails with
+// contract.ErrUnroutable if the queue does not exist. (A passive declaration of a
+// missing queue would be logged by RabbitMQ as an error.)
 func (d *Delays) sendProbe(ctx context.Context, queue string, p amqp.Publishing) error {
 	return d.publishThrough(ctx, d.outlets.of("delay tier probes"), tierTimeout, func(ctx context.Context, by *publish.Publisher) error {
 		return by.Publish(ctx, "", queue, p)
 	})
 }
 
-// moveLate moves the messages at the head of the tier that are late by more than
-// tolerance to the queue due, and reports how many they were. A message that never
-// expires blocks the tier: quorum queues expire messages at their head only.
+// moveLate moves messages at the head of the tier that are overdue by more than
+// tolerance to the queue of due messages, and returns how many. It is needed for a
+// message that never expires: it blocks the tier, because quorum queues expire
+// messages only at their head.
 func (d *Delays) moveLate(ctx context.Context, t Tier, tolerance time.Duration) (moved int, err error) {
 	queue := d.cfg.Names.Delay(t.Name())
 	s := d.cfg.Consume.Await(ctx)
@@ -52,15 +53,15 @@ func (d *Delays) moveLate(ctx context.Context, t Tier, tolerance time.Duration) 
 	}
 	ch, err := s.AMQP.Channel()
 	if err != nil {
-		return 0, fmt.Errorf("open a channel to look into %q: %w", queue, err)
+		return 0, fmt.Errorf("open a channel to inspect %q: %w", queue, err)
 	}
-	// What is not acknowledged goes back to its place with the channel; after a
-	// nack, RabbitMQ 3.10 puts it elsewhere.
+	// Messages that are not acknowledged return to their places when the channel is
+	// closed. After a nack, RabbitMQ 3.10 requeues them elsewhere.
 	defer channel.Close(ch)
 	defer func() {
 		if moved > 0 {
 			_ = channel.SettleAcks(ch, queue)
-			d.cfg.Log.Warn("moved events by hand that a delay tier held for longer than its time: a message without an expiration blocked it",
+			d.cfg.Log.Warn("moved overdue events out of a delay tier: a message without an expiration blocked it",
 				zap.String("queue", queue), zap.Int("moved", moved))
 		}
 	}()
@@ -78,18 +79,18 @@ func (d *Delays) moveLate(ctx context.Context, t Tier, tolerance time.Duration) 
 		if err := d.publishThrough(ctx, d.outlets.of(d.cfg.Names.Due()), tierTimeout, func(ctx context.Context, by *publish.Publisher) error {
 			return by.Publish(ctx, "", d.cfg.Names.Due(), p)
 		}); err != nil {
-			return moved, fmt.Errorf("move a message of %q on: %w", queue, err)
+			return moved, fmt.Errorf("move a message of %q: %w", queue, err)
 		}
 		if err := m.Ack(false); err != nil {
-			return moved, fmt.Errorf("remove a message of %q that was moved on: %w", queue, err)
+			return moved, fmt.Errorf("remove a moved message of %q: %w", queue, err)
 		}
 		moved++
 	}
 	return moved, context.Cause(ctx)
 }
 
-// isLate reports whether a message in the tier was due before t. Of one that
-// another client has published only the timestamp, if it has any, tells.
+// isLate reports whether a message in the tier was due before that time. For a
+// message of another client only the timestamp is known, if it has one.
 func isLate(m *amqp.Delivery, t Tier, before time.Time) bool {
 	if due := wire.Int(m.Headers, wire.HeaderDue); due > 0 && wire.String(m.Headers, wire.HeaderTier) == t.Name() {
 		return time.UnixMilli(due).Before(before)

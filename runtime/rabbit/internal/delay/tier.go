@@ -16,13 +16,13 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// Tier is a queue in which messages wait for one length of time.
+// Tier is a queue in which messages wait, identified by the length of the wait.
 type Tier time.Duration
 
-// Tiers are the tiers, the shortest first. A longer or an odd wait is made
-// of several: a message that is due too early waits again. Those that most
-// retries use are a quarter apart (the series R10 of ISO 3), so that a retry
-// waits once: see retrySlack.
+// Tiers are all tiers, the shortest first. Other waits are made of several tiers: a
+// message that leaves a tier too early waits in another one. The tiers below 10 s
+// differ by a quarter (the series R10 of ISO 3), so that a retry waits in one tier:
+// see RetrySlack.
 var Tiers = []Tier{
 	ms(100), ms(125), ms(160), ms(200), ms(250), ms(315), ms(400), ms(500), ms(630), ms(800),
 	ms(1000), ms(1250), ms(1600), ms(2000), ms(2500), ms(3150), ms(4000), ms(5000), ms(6300), ms(8000), ms(10_000),
@@ -35,29 +35,27 @@ func ms(n int) Tier { return Tier(time.Duration(n) * time.Millisecond) }
 
 func (t Tier) Length() time.Duration { return time.Duration(t) }
 
-// Name is the length in milliseconds. Earlier versions had other tiers, whose
-// names end with a unit.
+// Name returns the length in milliseconds. (Tiers of earlier versions had names
+// that end with a unit.)
 func (t Tier) Name() string { return strconv.FormatInt(t.Length().Milliseconds(), 10) }
 
-// ParseTier reads a name; ok is false if there is no such tier.
+// ParseTier parses a name. ok is false if there is no such tier.
 func ParseTier(name string) (t Tier, ok bool) {
 	n, err := strconv.ParseInt(name, 10, 64)
 	t = Tier(time.Duration(n) * time.Millisecond)
 	return t, err == nil && slices.Contains(Tiers, t)
 }
 
-// RetrySlack is the share by which a retry may wait longer than its policy says:
-// that spares it a second wait, which costs the broker as much as the first.
+// RetrySlack is the fraction by which a retry may wait longer than its policy says.
+// It avoids a second wait, which would cost the broker as much as the first.
 const RetrySlack = 0.3
 
-// Precision is how late a delay may end, beside the time that the way from the last
-// tier to the function takes.
+// Precision is how late a delay may end, apart from the time to deliver the event.
 const Precision = 100 * time.Millisecond
 
-// TierFor picks the tier for a wait: the shortest that is long enough, if it is
-// too long by no more than slack, or else the longest that is not too long. A
-// wait below the shortest tier takes that one, which is too long by no more than
-// the grain.
+// TierFor returns the tier for a wait: the shortest one that is not shorter than
+// wait, if it is longer by at most slack, otherwise the longest one that is not
+// longer. For a wait below the shortest tier it returns that tier.
 func TierFor(wait, slack time.Duration) Tier {
 	best := Tiers[0]
 	for _, t := range Tiers {
@@ -72,8 +70,8 @@ func TierFor(wait, slack time.Duration) Tier {
 	return best
 }
 
-// tiersFor returns tierFor(wait, slack), and others for the case that it takes
-// nothing: first the shorter ones, after which the message waits again.
+// tiersFor returns TierFor(wait, slack) and others to try if that tier accepts
+// nothing: first shorter ones, after which the message waits again.
 func tiersFor(wait, slack time.Duration) []Tier {
 	i := slices.Index(Tiers, TierFor(wait, slack))
 	list := slices.Clone(Tiers[max(0, i-3) : i+1])
@@ -84,12 +82,12 @@ func tiersFor(wait, slack time.Duration) []Tier {
 	return list
 }
 
-// declarationPause is how long a tier is not tried again that RabbitMQ could not
-// declare.
+// declarationPause is how long a tier is not declared again after RabbitMQ failed
+// to declare it.
 const declarationPause = 10 * time.Second
 
-// tierRegister declares the tiers that are used, each of them once at a time. Other
-// processes may declare the same tier at the same moment: see delays.publishTo.
+// tierRegister declares tiers when they are first used. Other processes may declare
+// the same tier at the same moment: see Delays.delayIn.
 type tierRegister struct {
 	cfg   connection.Config
 	names topology.Names
@@ -98,9 +96,9 @@ type tierRegister struct {
 
 	connection struct {
 		sync.Mutex
-		link   *connection.Connection // nil while no tier is declared
-		unplug func()
-		users  int
+		conn  *connection.Connection // nil while no tier is declared
+		close func()
+		users int
 	}
 
 	mu       sync.Mutex
@@ -133,13 +131,13 @@ func (r *tierRegister) ensure(ctx context.Context, t Tier) error {
 	}
 }
 
-// declare declares the tier over a connection of its own. RabbitMQ whose
-// dead-letter workers have stopped answers with error 541 (internal error), which
+// declare declares the tier over a separate connection. If the dead-letter workers
+// of RabbitMQ have stopped, it answers with error 541 (internal error), which
 // closes the connection.
 func (r *tierRegister) declare(ctx context.Context, t Tier) error {
-	l, err := r.connect(ctx)
+	c, err := r.connect(ctx)
 	if err == nil {
-		err = l.Declare(ctx, r.names.DelayTier(t.Name(), t.Length()).Declare)
+		err = c.Declare(ctx, r.names.DelayTier(t.Name(), t.Length()).Declare)
 		r.disconnect()
 	}
 	if err != nil {
@@ -159,21 +157,21 @@ func (r *tierRegister) declare(ctx context.Context, t Tier) error {
 	return err
 }
 
-// connect returns the connection to declare tiers over. Declarations at the same
-// time share it. Each success needs a disconnect.
+// connect returns the connection to declare tiers over. Concurrent declarations
+// share it. The caller must call disconnect after a success.
 func (r *tierRegister) connect(ctx context.Context) (*connection.Connection, error) {
 	c := &r.connection
 	c.Lock()
 	defer c.Unlock()
-	if c.link == nil {
+	if c.conn == nil {
 		var err error
-		if c.link, c.unplug, err = connection.Open(ctx, r.cfg); err != nil {
-			c.link = nil
+		if c.conn, c.close, err = connection.Open(ctx, r.cfg); err != nil {
+			c.conn = nil
 			return nil, err
 		}
 	}
 	c.users++
-	return c.link, nil
+	return c.conn, nil
 }
 
 func (r *tierRegister) disconnect() {
@@ -181,8 +179,8 @@ func (r *tierRegister) disconnect() {
 	c.Lock()
 	defer c.Unlock()
 	if c.users--; c.users == 0 {
-		c.unplug()
-		c.link = nil
+		c.close()
+		c.conn = nil
 	}
 }
 
@@ -193,7 +191,7 @@ func (r *tierRegister) forget(t Tier) {
 	delete(r.declared, t)
 }
 
-// failure returns why RabbitMQ could not declare a tier, if that was a moment ago.
+// failure returns why RabbitMQ could not declare a tier recently, or nil.
 func (r *tierRegister) failure() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

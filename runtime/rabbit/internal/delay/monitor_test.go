@@ -12,15 +12,15 @@ func TestTierWatch(t *testing.T) {
 	one, ten := Tier(time.Second), Tier(10*time.Second)
 	began := time.Now()
 	at := func(seconds int) int64 { return began.Add(time.Duration(seconds) * time.Second).UnixMilli() }
-	late := func(w *tierWatch, seconds int, want ...Tier) {
+	late := func(w *tierMonitor, seconds int, want ...Tier) {
 		t.Helper()
 		if got := w.overdue(began.Add(time.Duration(seconds)*time.Second), tolerance); !slices.Equal(got, want) {
 			t.Errorf("after %d s: got %v, want %v", seconds, got, want)
 		}
 	}
 	told := make(chan []byte, 10)
-	here := &tierWatch{broadcast: func(_ string, body []byte) error { told <- body; return nil }}
-	elsewhere := &tierWatch{}
+	here := &tierMonitor{broadcast: func(_ string, body []byte) error { told <- body; return nil }}
+	elsewhere := &tierMonitor{}
 	here.published(one, at(1))
 	late(here, 100) // it consumes nothing: another process does
 	stop := here.consuming()
