@@ -1,9 +1,8 @@
-// Package rabbit carries events and calls over RabbitMQ: topology, confirmed
-// publishing, consuming with settlement, delays, dead letters, calls with
-// replies, and the announcements by which processes find each other.
+// Package rabbit is the broker over RabbitMQ: it publishes events, calls and hosts
+// functions, delays events, and keeps dead letters.
 //
-// It knows the functions it hosts as contract.Function values only: nothing of
-// what they do, of HTTP or of caches.
+// It wires the packages in internal, one for each role. It knows functions as
+// contract.Function values only, and nothing of HTTP or caches.
 package rabbit
 
 import (
@@ -26,9 +25,10 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// Broker is this process's place on RabbitMQ. It keeps two connections, one to
-// publish and one to consume, so that a broker that blocks publishers still
-// gets its acknowledgements. All its methods are safe for concurrent use.
+// Broker connects this process to RabbitMQ. It publishes and consumes over separate
+// connections, because RabbitMQ blocks connections that publish when it is short of
+// memory or disk, and acknowledgements must still pass. All its methods are safe
+// for concurrent use.
 type Broker struct {
 	cfg   Config
 	names topology.Names
@@ -36,8 +36,8 @@ type Broker struct {
 
 	publish *connection.Connection
 	consume *connection.Connection
-	calls   *connection.Connection // of callers: replies come in by it, so calls wait for no event
-	work    *connection.Connection // of request functions: a blocked one must not hold back the acks of consume
+	calls   *connection.Connection // calls and their replies, so that calls do not wait behind events
+	work    *connection.Connection // request functions, which publish replies: a block must not delay the acknowledgements on consume
 	all     []*connection.Connection
 
 	directory   contract.Directory
@@ -48,16 +48,15 @@ type Broker struct {
 	caller      *caller.Caller
 	presence    *presence.Presence
 
-	stop    context.CancelFunc // ends the parts
-	parts   sync.WaitGroup
-	unplug  context.CancelFunc // ends the links
-	links   sync.WaitGroup
-	closing sync.Once
+	stop        context.CancelFunc // ends the parts
+	parts       sync.WaitGroup
+	disconnect  context.CancelFunc // ends the connections
+	connections sync.WaitGroup
+	closing     sync.Once
 }
 
-// Open returns a Broker that connects in the background, and reconnects for as
-// long as it takes. It fails only on a configuration that cannot be used.
-// Whoever opens a Broker closes it.
+// Open returns a Broker that connects in the background, and reconnects until it is
+// closed. It fails only if cfg is invalid. The caller must close the Broker.
 func Open(cfg Config) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -87,15 +86,15 @@ func Open(cfg Config) (*Broker, error) {
 		DeadLetters: b.deadLetters, Broadcast: b.presence.Broadcast, Listen: b.presence.Listen,
 		CheckInterval: cfg.tierCheckInterval, Pace: cfg.copyPace, Log: cfg.Log,
 	})
-	plugged, unplug := context.WithCancel(context.Background())
-	b.unplug = unplug
+	connected, disconnect := context.WithCancel(context.Background())
+	b.disconnect = disconnect
 	b.all = []*connection.Connection{b.publish, b.consume, b.calls, b.work}
-	for _, l := range b.all {
-		l.OnMissingExchange = b.restore
-		b.links.Go(func() { l.Run(plugged) })
+	for _, c := range b.all {
+		c.OnMissingExchange = b.declareMissing
+		b.connections.Go(func() { c.Run(connected) })
 	}
 
-	running, stop := context.WithCancel(plugged)
+	running, stop := context.WithCancel(connected)
 	b.stop = stop
 	b.parts.Go(func() { b.publisher.Run(running) })
 	b.parts.Go(func() { b.delays.Run(running) })
@@ -104,33 +103,32 @@ func Open(cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-// Close ends what still runs, then the connections. Serve is to have returned
-// before: see its ctx.
+// Close ends all parts, then the connections. Serve must have returned before.
 func (b *Broker) Close() error {
 	b.closing.Do(func() {
 		by := time.Now().Add(channel.CloseTimeout)
 		if slices.ContainsFunc(b.all, (*connection.Connection).IsUnresponsive) {
-			by = time.Now() // it has had its time
+			by = time.Now() // the time to answer has passed
 		}
-		for _, l := range b.all {
-			l.SetCloseDeadline(by)
+		for _, c := range b.all {
+			c.SetCloseDeadline(by)
 		}
 		b.stop()
 		b.parts.Wait()
-		b.unplug()
-		b.links.Wait()
+		b.disconnect()
+		b.connections.Wait()
 	})
 	return nil
 }
 
-// Directory returns the functions that live on the namespace, as announced.
+// Directory returns the functions that workers of the namespace have announced.
 func (b *Broker) Directory() *contract.Directory { return &b.directory }
 
-// Ready waits until the broker can be used. When ctx ends first, the error
-// says what is in the way.
+// Ready waits until the broker can be used. When ctx is done first, the error says
+// what is wrong.
 func (b *Broker) Ready(ctx context.Context) error {
-	for _, l := range []*connection.Connection{b.publish, b.consume} {
-		if err := l.Ready(ctx); err != nil {
+	for _, c := range []*connection.Connection{b.publish, b.consume} {
+		if err := c.Ready(ctx); err != nil {
 			return fmt.Errorf("broker not ready: %w", err)
 		}
 	}
@@ -145,26 +143,33 @@ func (b *Broker) Ready(ctx context.Context) error {
 	}
 }
 
-// Publish returns nil once the broker has confirmed the event and did not
-// return it: it stands, safe, in every queue bound to its key. It fails with
-// ErrUnroutable (no queue is bound; where a live function listens to the key,
-// 0.3 s after the first try), ErrBlocked (the broker is short of memory
-// or disk), ErrUnavailable (no connection within 5 s, or ctx) or ErrInvalid; of
-// these nothing was taken. With ErrRefused a queue is full, and others may have
-// taken it, or the user may not publish there: its Executed says which. With
-// ErrUnconfirmed it may have been taken. Waiting ends with ctx always.
+// Publish returns nil once RabbitMQ has confirmed the event and did not return it:
+// it is stored in every queue that is bound to its key. The errors are:
+//
+//   - contract.ErrInvalid: AMQP cannot carry the event.
+//   - contract.ErrUnroutable: no queue is bound to the key. If a live function listens to
+//     it, Publish retries for 0.3 s before.
+//   - contract.ErrBlocked: RabbitMQ is short of memory or disk.
+//   - contract.ErrUnavailable: there was no connection for 5 s, or ctx was done first.
+//   - contract.ErrRefused: a queue is full, in which case other queues may have stored the
+//     event, or the broker user may not publish to the exchange. Its field Executed says
+//     which.
+//   - contract.ErrUnconfirmed: it is unknown whether RabbitMQ stored the event.
+//
+// After any of the first four, no queue has the event. Publish never waits longer
+// than ctx.
 func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
 	return b.events.Publish(ctx, e)
 }
 
-// Call calls the function that answers r's key and returns its reply. Every
-// error is an *contract.Error; see contract.Broker.
+// Call calls the function that serves the routing key of r, and returns its reply.
+// Every error is a *contract.Error; see contract.Broker.
 func (b *Broker) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
 	return b.caller.Call(ctx, r)
 }
 
-// Broadcast sends body to every process on the namespace that listens to the
-// topic, this one included. It is best effort: nothing is confirmed or kept.
+// Broadcast sends body to every process of the namespace that listens to the topic,
+// including this one. Broadcasts are neither confirmed nor stored.
 func (b *Broker) Broadcast(ctx context.Context, topic string, body []byte) error {
 	if err := ctx.Err(); err != nil {
 		return &contract.Error{Code: contract.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: contract.ExecutedNo}
@@ -173,23 +178,23 @@ func (b *Broker) Broadcast(ctx context.Context, topic string, body []byte) error
 }
 
 // Listen calls fn with the body of each broadcast on the topic, one at a time,
-// until stop is called. fn must be quick.
+// until stop is called. fn must not block.
 func (b *Broker) Listen(topic string, fn func(body []byte)) (stop func()) {
 	return b.presence.Listen(topic, fn)
 }
 
-// Health returns nil, or what is wrong now in one sentence.
+// Health returns nil, or what is wrong at present, in one sentence.
 func (b *Broker) Health() error {
-	for _, l := range []*connection.Connection{b.publish, b.consume, b.calls, b.work} {
-		if err := l.Health(); err != nil {
+	for _, c := range []*connection.Connection{b.publish, b.consume, b.calls, b.work} {
+		if err := c.Health(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// DeadLetterCounts lists the functions that have dead letters: of those that ever
-// had a queue for them, and of those in also.
+// DeadLetterCounts returns the functions that have dead letters. It knows the
+// functions that ever had a queue for them, and those in also.
 func (b *Broker) DeadLetterCounts(ctx context.Context, also ...string) ([]contract.DeadLetterCount, error) {
 	return b.deadLetters.Counts(ctx, also...)
 }

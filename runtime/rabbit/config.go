@@ -12,27 +12,27 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
-// Config says how a Broker is reached and what this process is called on it.
+// Config configures a Broker. Zero values mean the default in the comment.
 type Config struct {
-	URL       string            // amqp:// or amqps://; several, separated by commas, are tried in turn; required unless URLFrom is there
+	URL       string            // amqp:// or amqps://; several, separated by commas, are tried in turn; required unless URLFrom is set
 	Namespace string            // prefix of every exchange and queue; "rabbet"
-	Process   string            // unique id of this process, and so of its worker; a fresh one
-	NoBatch   bool              // send every call in a message of its own
-	NoDeclare bool              // the user may declare nothing: Apply has done it
-	Grace     time.Duration     // how long running work may take to finish on the way out; 25 s
-	Observe   contract.Observer // told of every run; nil: nobody watches
-	Log       *zap.Logger       // nil: nothing is logged
+	Process   string            // unique id of this process; a generated one
+	NoBatch   bool              // send each call in a separate message
+	NoDeclare bool              // declare nothing: Topology.Apply has declared everything
+	Grace     time.Duration     // how long runs may take to finish on shutdown; 25 s
+	Observe   contract.Observer // called after every run; none
+	Log       *zap.Logger       // no logs
 
-	// URLFrom, if it is there, says the URL in place of URL, and is asked again
-	// before each attempt to connect: rotated credentials take effect then.
+	// URLFrom, if set, returns the URL before each attempt to connect, so that
+	// rotated credentials take effect. URL is then ignored.
 	URLFrom func() (string, error)
 
-	pace              connection.Pace // of connecting again; 100 ms to 5 s
-	broadcastCheck    time.Duration   // how often to look whether broadcasts are heard; as often as workers announce themselves
+	pace              connection.Pace // of reconnecting; 100 ms to 5 s
+	broadcastCheck    time.Duration   // how often to check that own broadcasts arrive; contract.AnnounceInterval
 	redeclareInterval time.Duration   // how often to declare again what functions need; 10 s
-	tierCheckInterval time.Duration   // how often to look for delay tiers that hold events for too long; 5 s
-	copyPace          connection.Pace // of publishing a copy again that the broker did not take; 100 ms to 30 s
-	copyPatience      time.Duration   // how long a delivery is held whose copy the broker does not take; 10 min
+	tierCheckInterval time.Duration   // how often to check for overdue delay tiers; 5 s
+	copyPace          connection.Pace // of retries to publish a copy of an event; 100 ms to 30 s
+	copyPatience      time.Duration   // how long to retry that before the event is requeued; 10 min
 }
 
 func (c Config) withDefaults() Config {
@@ -54,7 +54,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// maxProcess keeps the names that a process id is part of within AMQP's 255 bytes.
+// maxProcess is the maximum length of Process, in bytes: names that contain it have
+// at most 255 bytes.
 const maxProcess = 100
 
 var namespacePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
@@ -73,12 +74,12 @@ func (c Config) validate() error {
 	return err
 }
 
-// VHost is the virtual host that the URL names.
+// VHost returns the virtual host that the URL names.
 func (c Config) VHost() (string, error) {
 	return c.connection().VHost()
 }
 
-// connection is the part of c that connections need.
+// connection returns the settings for connections.
 func (c Config) connection() connection.Config {
 	return connection.Config{
 		URL: c.URL, URLFrom: c.URLFrom, Namespace: c.Namespace, Process: c.Process, NoDeclare: c.NoDeclare, Pace: c.pace, Log: c.Log,

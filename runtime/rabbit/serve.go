@@ -17,10 +17,10 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
-// Serve hosts the functions until ctx is done, through any number of lost
-// connections. Then it takes in no more, lets what runs finish within the grace
-// period and gives the rest back to the broker, where no attempt is counted for
-// it. It returns nil after a clean drain, else which functions did not finish.
+// Serve hosts the functions until ctx is done, across any number of reconnects.
+// Then it accepts no further work, waits for runs within the grace period, and
+// requeues the rest without counting an attempt. It returns nil after a clean
+// drain, otherwise which functions did not finish.
 func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
 	h := b.presence.Host()
 	var serving sync.WaitGroup
@@ -33,32 +33,33 @@ func (b *Broker) Serve(ctx context.Context, fns []contract.Function) error {
 		serving.Go(func() { failures[i] = b.serve(ctx, fn, func() { b.presence.Add(h, fn.Descriptor) }) })
 	}
 	<-ctx.Done()
-	b.presence.Remove(h) // first of all, so that callers look elsewhere
+	b.presence.Remove(h) // first, so that callers use other workers
 	serving.Wait()
 	return errors.Join(failures...)
 }
 
-// restore is called when an exchange of the namespace is found missing: with
-// it went the bindings to it, of which nobody is told. So every worker is.
-func (b *Broker) restore(ctx context.Context) {
+// declareMissing is called when an exchange of the namespace was found missing. Its
+// bindings are gone as well, of which RabbitMQ notifies no client. Therefore all
+// workers are told to declare again.
+func (b *Broker) declareMissing(ctx context.Context) {
 	if b.names.Predeclared {
-		b.log.Warn("an exchange is missing: 'rabbet topology apply' makes it again")
+		b.log.Warn("an exchange is missing: 'rabbet topology apply' declares it")
 		return
 	}
 	if err := b.consume.Declare(ctx, b.names.Common().Declare); err != nil {
 		b.log.Warn("an exchange is missing and cannot be declared again", zap.Error(err))
 		return
 	}
-	b.log.Warn("an exchange was missing: it is declared again, and every worker is told to bind to it")
+	b.log.Warn("declared a missing exchange, and told every worker to bind to it")
 	if err := b.presence.Broadcast(presence.TopicDeclare, nil); err != nil {
 		b.log.Warn("workers could not be told to declare again what they need", zap.Error(err))
 	}
 }
 
-// keepDeclared declares again what fn needs, until ctx is done: whenever a
-// process of the namespace asks for it, and every now and then, for the broker
-// tells nobody when a binding is deleted. What it refuses is this process's
-// problem until it is mended: the function may get nothing meanwhile.
+// keepDeclared declares what fn needs until ctx is done: when a process of the
+// namespace asks for it, and at an interval, because RabbitMQ does not notify of
+// deleted bindings. While a declaration is refused the process is unhealthy,
+// because the function may receive nothing.
 func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 	asked := make(chan struct{}, 1)
 	defer b.Listen(presence.TopicDeclare, func([]byte) {
@@ -80,16 +81,16 @@ func (b *Broker) keepDeclared(ctx context.Context, fn *contract.Descriptor) {
 		case <-ticker.C:
 		}
 		if live, ok := b.directory.Find(fn.Name); ok && live.Version != fn.Version {
-			continue // a newer one knows better which keys it wants
+			continue // another version is newer and may want other keys
 		}
 		err := b.declareAgain(ctx, fn)
 		if refusal, ok := errors.AsType[*amqp.Error](err); err != nil && (!ok || !refusal.Server) {
-			continue // what is wrong with the connection shows elsewhere
+			continue // a problem of the connection is reported elsewhere
 		}
 		b.consume.SetProblem(user, err)
 		if err == nil {
 			last = ""
-		} else if err.Error() != last { // the same trouble over and over is one line
+		} else if err.Error() != last { // repeated errors are logged once
 			last = err.Error()
 			b.log.Warn("cannot declare again what a function needs", zap.String("function", fn.Name), zap.Error(err))
 		}
@@ -113,21 +114,21 @@ func (b *Broker) declareAgain(ctx context.Context, fn *contract.Descriptor) erro
 	return topology.CheckSource(ctx, b.consume, b.names, fn)
 }
 
-// serve hosts one function; live is told whenever it begins to consume.
-func (b *Broker) serve(ctx context.Context, fn contract.Function, live func()) error {
+// serve hosts one function. onConsuming is called whenever it begins to consume.
+func (b *Broker) serve(ctx context.Context, fn contract.Function, onConsuming func()) error {
 	if fn.Kind == contract.KindRequest {
 		return responder.New(responder.Config{
 			Names: b.names, Process: b.cfg.Process, Connection: b.work, Listen: b.presence.Listen,
 			Grace: b.cfg.Grace, Observe: b.cfg.Observe, Log: b.log,
-		}, fn, live).Serve(ctx)
+		}, fn, onConsuming).Serve(ctx)
 	}
-	return b.newConsumer(fn, live).Serve(ctx)
+	return b.newConsumer(fn, onConsuming).Serve(ctx)
 }
 
-func (b *Broker) newConsumer(fn contract.Function, live func()) *consumer.Consumer {
+func (b *Broker) newConsumer(fn contract.Function, onConsuming func()) *consumer.Consumer {
 	return consumer.New(consumer.Config{
 		Names: b.names, Connection: b.consume, Publisher: b.publisher, Delays: b.delays, DeadLetters: b.deadLetters,
 		Directory: &b.directory, Grace: b.cfg.Grace, CopyPace: b.cfg.copyPace, CopyPatience: b.cfg.copyPatience,
 		Observe: b.cfg.Observe, Log: b.log,
-	}, fn, live)
+	}, fn, onConsuming)
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// Tail calls fn with a copy of each event of the namespace that fits the
-// pattern, as it passes, until ctx is done. It takes nothing from anybody. When
-// fn is slow, and while the connection is down, events are missed.
+// Tail calls fn with a copy of each event of the namespace that matches the
+// pattern, until ctx is done. Other consumers are not affected. Events are missed
+// while fn is too slow, and while there is no connection.
 func (b *Broker) Tail(ctx context.Context, pattern string, fn func(contract.Event)) error {
 	if pattern == "" || len(pattern) > wire.MaxShort {
 		return contract.Errorf(contract.CodeInvalid, "pattern %.40q: AMQP allows 1 to %d bytes; # is every key", pattern, wire.MaxShort)

@@ -16,6 +16,9 @@ import (
 // until its deadline.
 type Topology struct{ plan provision.Plan }
 
+// Difference is one way in which the broker differs from a Topology.
+type Difference = provision.Difference
+
 // TopologyOf returns what the functions need, and what every process needs.
 func TopologyOf(namespace string, fns []contract.Descriptor) (Topology, error) {
 	cfg := Config{Namespace: namespace, URL: "amqp://localhost"}.withDefaults()
@@ -47,7 +50,7 @@ func (t Topology) Apply(ctx context.Context, cfg Config, report func(what string
 // bindings are not compared, of what differs only the first argument is known,
 // and the user of cfg needs permission to declare: unchecked then says what
 // could not be compared, and why.
-func (t Topology) Diff(ctx context.Context, cfg Config, management string) (differences []provision.Difference, unchecked []string, err error) {
+func (t Topology) Diff(ctx context.Context, cfg Config, management string) (differences []Difference, unchecked []string, err error) {
 	if management != "" {
 		vhost, err := cfg.VHost()
 		if err != nil {

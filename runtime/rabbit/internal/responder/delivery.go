@@ -11,19 +11,19 @@ import (
 type delivery struct {
 	session     *session
 	tag         uint64
-	firstTag    string // of its first call, as the caller knows it
+	firstTag    string // of its first call
 	replyTo     string
 	key         string
-	frames      bool // the caller takes several replies in one message
+	frames      bool // the caller understands frames
 	settle      ackTime
 	redelivered bool
 	arrived     time.Time
 
 	mu    sync.Mutex
-	begun bool // one of its calls has started
+	begun bool // a call has started
 	acked bool
-	lost  bool // the broker delivers it again: none of its calls may start
-	left  int  // calls without their reply sent
+	lost  bool // the broker delivers it again: no call may start
+	left  int  // calls whose reply was not sent yet
 }
 
 // ackTime is when a delivery is acknowledged.
@@ -35,10 +35,10 @@ const (
 	beforeRun                  // before the first of its calls starts
 )
 
-// ackTimeOf returns when a delivery of that many calls is acknowledged. Calls
-// of a function that is redelivered and writes are not batched by callers of
-// Rabbet: the acknowledgement of the first reply would take the other calls of
-// the message along.
+// ackTimeOf returns when a delivery of that many calls is acknowledged. Rabbet does
+// not batch calls of a function that writes and is redelivered, because the
+// acknowledgement of the first reply would cover the other calls of the message.
+// Another client may send such a batch: it is acknowledged before the run.
 func (r *Responder) ackTimeOf(redelivered bool, calls int) ackTime {
 	switch {
 	case redelivered || !r.fn.Redeliver:
@@ -51,9 +51,10 @@ func (r *Responder) ackTimeOf(redelivered bool, calls int) ackTime {
 	return beforeReply
 }
 
-// begin reports whether a call of d may start: not when its connection is gone
-// and the broker will deliver it again. The first one to start acknowledges d,
-// if that comes first. It tells the caller, unless the function only reads.
+// begin reports whether a call of d may start. It may not if the channel is closed
+// and the broker delivers the call again. The first call to start acknowledges d,
+// if that comes before the run, and tells the caller, unless the function is
+// read-only.
 func (d *delivery) begin(worker string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -68,14 +69,14 @@ func (d *delivery) begin(worker string) bool {
 	}
 	d.begun = !d.lost
 	if d.begun && d.settle != afterReply && d.frames && d.replyTo != "" {
-		// An error of the channel ends its session.
+		// If this fails, the channel is closed, which ends the session.
 		_ = d.session.ch.Publish("", d.replyTo, false, false, wire.TakenMessage(d.firstTag, worker, d.acked))
 	}
 	return d.begun
 }
 
-// answer prepares d for a reply to one of its calls. It returns false if there
-// must be none, because the broker delivers the call again.
+// answer prepares d for a reply to one of its calls. It returns false if no reply
+// may be sent because the broker delivers the call again.
 func (d *delivery) answer() bool {
 	if d.settle != beforeReply {
 		return true
@@ -89,8 +90,8 @@ func (d *delivery) answer() bool {
 	return !d.lost
 }
 
-// lose notes that the channel of d is gone. It returns true if the broker
-// delivers d again and a run of it should end.
+// lose notes that the channel of d is closed. It returns true if the broker
+// delivers d again, so that its run should be canceled.
 func (d *delivery) lose() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -101,14 +102,15 @@ func (d *delivery) lose() bool {
 	return true
 }
 
-// returnable reports whether d can go back to the queue as if it had never come.
+// returnable reports whether d may be requeued: no call has started, and it is not
+// acknowledged.
 func (d *delivery) returnable() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !d.begun && d.settle != beforeRun && !d.acked
 }
 
-// claimRequeue reports whether d is still to be given back; the first to ask does it.
+// claimRequeue reports whether the caller must requeue d. It returns true once.
 func (d *delivery) claimRequeue() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,7 +119,8 @@ func (d *delivery) claimRequeue() bool {
 	return first
 }
 
-// sent notes that one more call of d has its reply under way.
+// sent notes that the reply to one more call of d was sent. After the last one, d
+// is acknowledged.
 func (d *delivery) sent() {
 	d.mu.Lock()
 	d.left--

@@ -11,15 +11,14 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// sweepInterval is how often the jobs that wait are checked for deadlines that
-// have passed.
+// sweepInterval is how often waiting jobs are checked for expired deadlines.
 const sweepInterval = 10 * time.Millisecond
 
-// job is one call that a worker has accepted.
+// job is one call that was accepted.
 type job struct {
 	d        *delivery
 	call     *wire.Call
-	run      atomic.Pointer[contract.Run] // once it has started
+	run      atomic.Pointer[contract.Run] // set when it has started
 	canceled atomic.Bool                  // by its caller, or because its delivery is lost
 }
 
@@ -27,14 +26,14 @@ type job struct {
 type pool struct {
 	limit   int
 	run     func(*job)
-	expired func(*job) // called for a job whose deadline passed while it waited
+	expired func(*job) // called for a job that expired while it waited
 
 	mu      sync.Mutex
 	waiting []*job
 	running map[*job]struct{}
 	stopped bool
 	sweeper *time.Timer
-	swept   bool // the sweeper is armed
+	swept   bool // sweeper is set
 	workers sync.WaitGroup
 }
 
@@ -66,7 +65,7 @@ func (p *pool) add(jobs []job) {
 	}
 }
 
-// work runs j, and then what waits, until nothing does.
+// work runs j, and then waiting jobs until there are none.
 func (p *pool) work(j *job) {
 	for j != nil {
 		p.run(j)
@@ -74,13 +73,13 @@ func (p *pool) work(j *job) {
 	}
 }
 
-// next replaces the job that has ended by one that waits; nil if none does.
+// next replaces a job that has ended by a waiting one, or returns nil.
 func (p *pool) next(ended *job) *job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.running, ended)
 	if len(p.waiting) == 0 {
-		p.waiting = nil // its memory is not kept
+		p.waiting = nil // release the memory
 		return nil
 	}
 	j := p.waiting[0]
@@ -90,14 +89,14 @@ func (p *pool) next(ended *job) *job {
 	return j
 }
 
-// runs returns the jobs that run.
+// runs returns the running jobs.
 func (p *pool) runs() []*job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Collect(maps.Keys(p.running))
 }
 
-// sweep removes the jobs that have expired while they waited.
+// sweep removes the jobs that expired while they waited.
 func (p *pool) sweep() {
 	now := time.Now().UnixMilli()
 	for _, j := range p.remove(func(j *job) bool { return j.call.Deadline != 0 && j.call.Deadline <= now }) {
@@ -128,7 +127,8 @@ func (p *pool) remove(matches func(*job) bool) []*job {
 	return removed
 }
 
-// stop starts no more jobs; with wait, it returns after those that run have ended.
+// stop prevents further jobs from starting. If wait is set, it returns after the
+// running jobs have ended.
 func (p *pool) stop(wait bool) {
 	p.mu.Lock()
 	p.stopped, p.waiting = true, nil

@@ -14,30 +14,31 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// replyQueue holds replies that are ready to leave.
+// replyQueue holds replies to be sent.
 type replyQueue struct {
-	wake chan struct{} // holds one: there is something to send
+	wake chan struct{} // has capacity one; receives when pending is not empty
 
 	mu      sync.Mutex
 	pending []pendingReply
 }
 
-// pendingReply is a reply on its way, with the delivery that it answers a call of.
+// pendingReply is a reply to be sent to a call of d.
 type pendingReply struct {
 	d        *delivery
 	deadline int64 // unix milliseconds; 0 is none
 	reply    wire.Reply
 }
 
-// reply sends the answer to c, or puts it in the outbox: failed's, or done.
+// reply sends the reply to a call, or adds it to the queue of replies. The reply is
+// failed, or done if failed is nil.
 func (r *Responder) reply(d *delivery, c *wire.Call, done contract.Reply, failed *contract.Error, run time.Duration) {
 	reply := wire.Reply{Tag: c.Tag, Run: run, Session: done.Session, Body: done.Body}
 	if failed != nil {
 		reply.Code, reply.Session, reply.Body = failed.Code, nil, wire.EncodeFailure(failed)
 	}
-	if len(reply.Body) > contract.MaxReply { // a failure's: see contract.Run.Do
+	if len(reply.Body) > contract.MaxReply { // only an error can be so large: see contract.Run.Do
 		reply.Code, reply.Session, reply.Body = contract.CodePermanent, nil, wire.EncodeFailure(&contract.Error{
-			Detail: fmt.Sprintf("the function's error has %d bytes: a message takes %d at the most", len(reply.Body), contract.MaxReply),
+			Detail: fmt.Sprintf("the function's error has %d bytes: at most %d can be sent", len(reply.Body), contract.MaxReply),
 		})
 	}
 	if !d.answer() {
@@ -48,8 +49,9 @@ func (r *Responder) reply(d *delivery, c *wire.Call, done contract.Reply, failed
 		if r.sendOver(d.session, d, &reply) {
 			return
 		}
-		// The acknowledgement may have reached the broker: if the caller got the
-		// reply over another channel, the call could run after that.
+		// The broker may have received the acknowledgement. If the caller received the
+		// reply over another channel and the broker did not, the call would run again
+		// after its reply.
 		reply = wire.Reply{Tag: c.Tag, Code: errReplyLost.Code, Body: wire.EncodeFailure(errReplyLost)}
 	} else if r.sendImmediately(d, &reply) {
 		return
@@ -63,8 +65,8 @@ func (r *Responder) reply(d *delivery, c *wire.Call, done contract.Reply, failed
 	}
 }
 
-// sendImmediately sends a reply at once if no other call is under way here that it
-// could travel with. It does not wait: see bufferedConn.
+// sendImmediately sends a reply if there is no other call whose reply could be sent
+// with it. It does not block: the connection buffers writes.
 func (r *Responder) sendImmediately(d *delivery, reply *wire.Reply) bool {
 	r.mu.Lock()
 	s, alone := r.session, r.unanswered == 1
@@ -72,7 +74,7 @@ func (r *Responder) sendImmediately(d *delivery, reply *wire.Reply) bool {
 	return alone && s != nil && r.sendOver(s, d, reply)
 }
 
-// sendOver sends a reply over s at once; it returns false if it could not.
+// sendOver sends a reply over s. It returns false if the channel is closed.
 func (r *Responder) sendOver(s *session, d *delivery, reply *wire.Reply) bool {
 	if d.replyTo != "" && s.ch.Publish("", d.replyTo, false, false, r.replyMessage([]wire.Reply{*reply}, d.frames)) != nil {
 		return false
@@ -83,17 +85,17 @@ func (r *Responder) sendOver(s *session, d *delivery, reply *wire.Reply) bool {
 	return true
 }
 
-// maxSent is how many replies a session remembers. It covers what may be in
-// the buffers of a connection when it is lost, at some 10,000 replies a second.
+// maxSent is how many replies a session remembers: more than the buffers of a
+// connection may hold when it is lost, at about 10,000 replies a second.
 const maxSent = 1024
 
-// sentReply names a reply that was sent behind the acknowledgement of its call.
+// sentReply identifies a reply that was sent after its call was acknowledged.
 type sentReply struct {
 	replyTo, tag string
 	frames       bool
 }
 
-// recordSent remembers a reply that is lost with its connection, because the
+// recordSent remembers a reply that would be lost with its connection, because the
 // broker does not deliver its call again.
 func (r *Responder) recordSent(s *session, d *delivery, tag string) {
 	if d.settle == afterReply || d.replyTo == "" {
@@ -110,7 +112,7 @@ func (r *Responder) recordSent(s *session, d *delivery, tag string) {
 	s.next = (s.next + 1) % maxSent
 }
 
-// lastSent returns what noteSent has remembered, once.
+// lastSent returns what recordSent has remembered, and forgets it.
 func (s *session) lastSent() []sentReply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,8 +121,8 @@ func (s *session) lastSent() []sentReply {
 	return sent
 }
 
-// sendReplies sends what is in the outbox, until ctx is done. While there is no
-// connection, replies wait for the next one: their callers may still be there.
+// sendReplies sends queued replies until ctx is done. Without a connection, replies
+// wait for the next one: their callers may still be waiting.
 func (r *Responder) sendReplies(ctx context.Context) {
 	var spare []pendingReply
 	for {
@@ -139,7 +141,7 @@ func (r *Responder) sendReplies(ctx context.Context) {
 	}
 }
 
-// sendAll sends replies, those to one caller together.
+// sendAll sends replies, in one message for each caller where possible.
 func (r *Responder) sendAll(ctx context.Context, replies []pendingReply) {
 	slices.SortStableFunc(replies, func(a, b pendingReply) int { return strings.Compare(a.d.replyTo, b.d.replyTo) })
 	var frame []wire.Reply
@@ -167,11 +169,11 @@ func (r *Responder) sendAll(ctx context.Context, replies []pendingReply) {
 	}
 }
 
-// frameMaxReplies bounds the replies in a message.
+// frameMaxReplies is the maximum number of replies in a message.
 const frameMaxReplies = 256
 
-// sendFrame sends the replies in one message, over the next connection if
-// this one fails. It reports false when ctx was done first.
+// sendFrame sends the replies in one message, over the next connection if this one
+// fails. It returns false if ctx was done first.
 func (r *Responder) sendFrame(ctx context.Context, replyTo string, frame []wire.Reply, replies []pendingReply) bool {
 	if replyTo == "" {
 		return true
@@ -212,13 +214,13 @@ func (r *Responder) replyMessage(frame []wire.Reply, frames bool) amqp.Publishin
 	return p
 }
 
-// allExpired reports whether nobody waits for any of the replies any more.
+// allExpired reports whether the callers of all replies have stopped waiting.
 func allExpired(replies []pendingReply) bool {
 	now := time.Now().Add(-wire.ExpiryGrace).UnixMilli()
 	return !slices.ContainsFunc(replies, func(p pendingReply) bool { return p.deadline == 0 || p.deadline > now })
 }
 
-// nextSession returns the living session, and waits for one; nil when ctx is done.
+// nextSession returns the current session, or waits for one; nil when ctx is done.
 func (r *Responder) nextSession(ctx context.Context) *session {
 	for {
 		r.mu.Lock()
@@ -235,8 +237,8 @@ func (r *Responder) nextSession(ctx context.Context) *session {
 	}
 }
 
-// sessionAfter waits until s is not the living session any more; it reports
-// false when ctx is done first.
+// sessionAfter waits until s is no longer the current session. It returns false if
+// ctx was done first.
 func (r *Responder) sessionAfter(ctx context.Context, s *session) bool {
 	for {
 		r.mu.Lock()

@@ -18,55 +18,53 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// Responder is the answering side of requests: it hosts one request function.
+// Responder answers the calls of one request function.
 //
-// Deliveries, replies and acknowledgements go over one channel, in order. A call
-// that has been answered never runs again, with one exception: a call of a
-// function that only reads. When a delivery is acknowledged depends on the
-// function:
+// Deliveries, replies and acknowledgements use one channel, and are therefore in
+// order. A call that was answered never runs again, unless its function is
+// read-only. When a delivery is acknowledged depends on the function:
 //
 //   - ReadOnly: some time after the reply, together with others.
-//   - Redeliver: immediately before the reply. If the broker does not get the
-//     acknowledgement, it does not get the reply either, and delivers the call
-//     again. The lost run is canceled, and its reply is not sent over another
-//     channel.
-//   - any other: before the run. The caller is told which worker took it, so
-//     that the loss of the worker ends the call.
+//   - Redeliver: immediately before the reply. If the broker does not receive the
+//     acknowledgement, it does not receive the reply either, and delivers the call
+//     again. The lost run is canceled, and its reply is not sent over another channel.
+//   - otherwise: before the run. The caller learns which worker has acknowledged it, so
+//     that the call fails as soon as that worker is lost.
 //
-// A call that is delivered again is acknowledged before the run in any case:
-// one that kills its workers kills two of them. A function without Redeliver
-// does not run it, because it may have run; its caller is told so.
+// A call that is delivered again is always acknowledged before the run, so that a
+// call that kills its workers kills at most two. A function without Redeliver does
+// not run such a call, because it may have run before; its caller learns that.
 type Responder struct {
 	cfg         Config
 	fn          contract.Function
-	onConsuming func()          // told whenever it begins to consume
-	base        context.Context // of all runs; ends when the grace period is over
+	onConsuming func()          // called whenever it begins to consume
+	base        context.Context // of all runs; done when the grace period is over
 
 	mu          sync.Mutex
 	session     *session      // nil while there is no connection
 	changed     chan struct{} // closed when session changes
-	draining    bool          // the intake is to stop
-	closed      bool          // the intake has stopped
-	unanswered  int           // calls taken on and not yet answered
-	allAnswered chan struct{} // closed when load comes to zero after the intake has stopped
+	draining    bool          // no further calls are accepted, but the intake may still run
+	closed      bool          // the intake has ended
+	unanswered  int           // number of accepted calls
+	allAnswered chan struct{} // closed when unanswered is zero and the intake has ended
 
 	pool    *pool
 	replies replyQueue
 }
 
-// session is the answering side's life on one connection.
+// session answers calls over one connection.
 type session struct {
 	ch     *amqp.Channel
 	acks   *channel.Acks
-	intake chan struct{} // closed when no more deliveries come
-	cancel func() error  // stops the intake
+	intake chan struct{} // closed after the last delivery
+	cancel func() error  // ends the intake
 
 	mu   sync.Mutex
-	sent []sentReply // the last ones, see noteSent
-	next int         // index in sent of the oldest one, once it is full
+	sent []sentReply // the last replies, see recordSent
+	next int         // index of the oldest reply in sent, once it is full
 }
 
-// Config says what a responder needs.
+// Config is what a Responder needs. All fields are required.
 type Config struct {
 	Names      topology.Names
 	Process    string
@@ -77,16 +75,18 @@ type Config struct {
 	Log        *zap.Logger
 }
 
-// New answers fn's calls; live is told whenever it begins to consume.
-func New(cfg Config, fn contract.Function, live func()) *Responder {
-	r := &Responder{cfg: cfg, fn: fn, onConsuming: live, changed: make(chan struct{}), allAnswered: make(chan struct{})}
+// New returns the Responder of a request function. onConsuming is called whenever
+// it begins to consume.
+func New(cfg Config, fn contract.Function, onConsuming func()) *Responder {
+	r := &Responder{cfg: cfg, fn: fn, onConsuming: onConsuming, changed: make(chan struct{}), allAnswered: make(chan struct{})}
 	r.pool = newPool(fn.Concurrency, r.run, r.answerExpired)
 	r.replies.wake = make(chan struct{}, 1)
 	return r
 }
 
-// Serve answers calls until ctx is done. Then it takes no more, finishes what
-// has begun, within the grace period, and gives the rest back.
+// Serve answers calls until ctx is done. Then it accepts no further calls, finishes
+// those that have started within the grace period, and requeues the others. The
+// error says how many calls were not finished.
 func (r *Responder) Serve(ctx context.Context) error {
 	var cut context.CancelFunc
 	r.base, cut = context.WithCancel(context.WithoutCancel(ctx))
@@ -110,8 +110,8 @@ func (r *Responder) Serve(ctx context.Context) error {
 	return err
 }
 
-// drain stops the intake and waits, for the grace period at most, until all
-// that was taken on is answered.
+// drain stops the intake and waits for the grace period at most until all accepted
+// calls are answered.
 func (r *Responder) drain() error {
 	grace := time.NewTimer(r.cfg.Grace)
 	defer grace.Stop()
@@ -147,20 +147,21 @@ func (r *Responder) drain() error {
 	}
 }
 
-// afterGrace is how long a function has to return once its ctx is canceled
-// because the grace period is over. Its caller is then told that the outcome is
+// cancelGrace is how long a run may take to return after its context is canceled
+// because the grace period is over. Its caller then learns that the outcome is
 // unknown.
-const afterGrace = time.Second
+const cancelGrace = time.Second
 
-// awaitCanceled waits until all that was taken on is answered, for afterGrace at most.
+// awaitCanceled waits until all accepted calls are answered, for cancelGrace at
+// most.
 func (r *Responder) awaitCanceled() {
 	r.mu.Lock()
 	closed := r.closed
 	r.mu.Unlock()
-	if !closed { // the intake did not stop: there may always be more
+	if !closed { // the intake has not ended: there may be further calls
 		return
 	}
-	patience := time.NewTimer(afterGrace)
+	patience := time.NewTimer(cancelGrace)
 	defer patience.Stop()
 	select {
 	case <-r.allAnswered:
@@ -168,7 +169,8 @@ func (r *Responder) awaitCanceled() {
 	}
 }
 
-// unfinished is the error of a drain whose time is over; nil if all is answered.
+// unfinished returns the error of a drain that exceeds the grace period; nil if all
+// calls are answered.
 func (r *Responder) unfinished() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -178,7 +180,8 @@ func (r *Responder) unfinished() error {
 	return fmt.Errorf("function %q: %d calls were not finished within the grace period of %v", r.fn.Name, r.unanswered, r.cfg.Grace)
 }
 
-// requeueUnstarted returns the calls that have not begun and may come again to the queue.
+// requeueUnstarted requeues the calls that have not started and may be delivered
+// again.
 func (r *Responder) requeueUnstarted() {
 	for _, j := range r.pool.remove(func(j *job) bool { return j.d.returnable() }) {
 		if j.d.claimRequeue() {
@@ -188,7 +191,7 @@ func (r *Responder) requeueUnstarted() {
 	}
 }
 
-// serveConnection answers calls over conn, until ctx is done or conn fails.
+// serveConnection answers calls over conn until ctx is done or conn fails.
 func (r *Responder) serveConnection(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -214,7 +217,7 @@ func (r *Responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 
 	var deliveries <-chan amqp.Delivery
 	s.cancel = func() error { return nil }
-	if r.isDraining() { // replies are still to be sent
+	if r.isDraining() { // there may be replies to send
 		close(s.intake)
 	} else {
 		consumer := contract.NewID()
@@ -228,7 +231,7 @@ func (r *Responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	defer r.setSession(nil)
 	if deliveries != nil {
 		r.onConsuming()
-		if r.isDraining() { // since a moment, and without knowing of this session
+		if r.isDraining() { // drain may not have seen this session
 			if err := s.cancel(); err != nil {
 				return fmt.Errorf("end the consumer: %w", err)
 			}
@@ -247,15 +250,15 @@ func (r *Responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	}
 }
 
-// prefetchFor is how many messages the broker sends ahead: no more than can run
-// at once, since what waits here could run elsewhere, and those that have run
-// and wait to be acknowledged together.
+// prefetchFor returns the prefetch: as many messages as can run at once, because
+// others could run elsewhere, and those that have run and wait to be acknowledged
+// together.
 func prefetchFor(concurrency int) int {
 	return min(concurrency+ackBatch(concurrency)-1, channel.MaxPrefetch)
 }
 
-// ackBatch is how many finished deliveries are acknowledged without waiting for
-// more of them.
+// ackBatch returns how many finished deliveries are acknowledged without waiting
+// for more.
 func ackBatch(concurrency int) int { return max(1, concurrency/4) }
 
 func (r *Responder) setSession(s *session) {
@@ -292,7 +295,7 @@ func (r *Responder) accept(s *session, m *amqp.Delivery) {
 	if m.ContentType == wire.ContentTypeCalls {
 		var err error
 		if calls, err = wire.DecodeCalls(m.Body); err != nil {
-			r.cfg.Log.Warn("calls that cannot be read are dropped", zap.String("function", r.fn.Name), zap.Error(err))
+			r.cfg.Log.Warn("dropped a message of calls that cannot be decoded", zap.String("function", r.fn.Name), zap.Error(err))
 			s.acks.AckNow(d.tag)
 			return
 		}
@@ -300,7 +303,7 @@ func (r *Responder) accept(s *session, m *amqp.Delivery) {
 		calls = []wire.Call{wire.ParseCall(m, now)}
 	}
 	if d.replyTo == "" {
-		r.cfg.Log.Debug("a call that wants no reply", zap.String("function", r.fn.Name), zap.String("id", calls[0].ID))
+		r.cfg.Log.Debug("received a call without reply-to", zap.String("function", r.fn.Name), zap.String("id", calls[0].ID))
 	}
 	d.firstTag = calls[0].Tag
 	d.settle = r.ackTimeOf(m.Redelivered, len(calls))
@@ -330,12 +333,12 @@ func (r *Responder) accept(s *session, m *amqp.Delivery) {
 	r.pool.add(jobs)
 }
 
-// answered counts one call off.
+// answered notes that one accepted call needs no further work.
 func (r *Responder) answered() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.unanswered--
 	if r.unanswered == 0 && r.closed {
-		close(r.allAnswered) // once: nothing is taken on any more
+		close(r.allAnswered) // no further calls are accepted
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
-// run runs one call and puts its reply in the outbox.
+// run runs one call and sends its reply.
 func (r *Responder) run(j *job) {
 	d, c := j.d, j.call
 	var deadline time.Time
@@ -19,7 +19,7 @@ func (r *Responder) run(j *job) {
 		}
 	}
 	if !d.begin(r.cfg.Process) {
-		r.answered() // the broker still has it, and delivers it again
+		r.answered() // the broker delivers it again
 		return
 	}
 	attempt := 1
@@ -49,7 +49,7 @@ func (r *Responder) run(j *job) {
 	}
 	failed := contract.AsError(err)
 	if failed != nil && failed.Code == contract.CodeExpired && j.canceled.Load() {
-		failed = wire.Canceled(contract.ExecutedUnknown) // it was its caller who ended it, not its deadline
+		failed = wire.Canceled(contract.ExecutedUnknown) // the caller has canceled it; its deadline has not passed
 	}
 	i := contract.Invocation{
 		Function: r.fn.Name, Kind: contract.KindRequest, Key: d.key, ID: c.ID, Trace: c.Trace, Attempt: attempt,
@@ -62,8 +62,8 @@ func (r *Responder) run(j *job) {
 	r.cfg.Observe(i)
 }
 
-// answerExpired answers a call that was not started here. Of one that is
-// delivered again nothing is known.
+// answerExpired answers a call that expired before it was started here. If it is
+// delivered again, it may have been started elsewhere.
 func (r *Responder) answerExpired(j *job) {
 	executed := contract.ExecutedNo
 	if j.d.redelivered {
@@ -72,8 +72,8 @@ func (r *Responder) answerExpired(j *job) {
 	r.reply(j.d, j.call, contract.Reply{}, contract.Expired(executed), 0)
 }
 
-// cancelCall takes a cancel broadcast in: it ends the call's run, or keeps it
-// from starting.
+// cancelCall handles a cancel broadcast: it cancels the run of the call, or
+// prevents it from starting.
 func (r *Responder) cancelCall(body []byte) {
 	replyTo, tag, ok := wire.ParseCancel(body)
 	if !ok {
@@ -90,10 +90,10 @@ func (r *Responder) cancelCall(body []byte) {
 	}
 }
 
-// onConnectionLost ends what was under way over s, whose channel is gone. The broker
-// delivers again what was not acknowledged. The replies that were sent last may
-// have been lost behind their acknowledgements; callers that got one of them
-// ignore what they are told here.
+// onConnectionLost handles the end of the channel of s. The broker delivers again
+// what was not acknowledged. The replies that were sent last may be lost although
+// their calls were acknowledged: their callers are told so. Those that have
+// received the reply ignore this.
 func (r *Responder) onConnectionLost(s *session) {
 	s.acks.Close()
 	for _, j := range r.pool.runs() {
@@ -104,7 +104,7 @@ func (r *Responder) onConnectionLost(s *session) {
 	lost := s.lastSent()
 	r.mu.Lock()
 	if r.closed {
-		lost = nil // nothing sends them any more
+		lost = nil // sendReplies may have ended
 	}
 	r.unanswered += len(lost)
 	r.mu.Unlock()
@@ -114,19 +114,21 @@ func (r *Responder) onConnectionLost(s *session) {
 	}
 }
 
-// errReplyLost is the outcome of a call whose reply may not have reached the broker.
+// errReplyLost is the outcome of a call whose reply may not have reached the
+// broker.
 var errReplyLost = &contract.Error{
 	Code: contract.CodeLost, Executed: contract.ExecutedUnknown,
 	Detail: "the worker lost its connection to the message broker while it answered; the call may have run and is not run again",
 }
 
-// drop settles a call that was not started and whose caller has gone.
+// drop settles a call that was canceled before it started.
 func (r *Responder) drop(j *job) {
 	j.d.sent()
 	r.answered()
 }
 
-// start lets j be canceled by ending its run; false if it was canceled before.
+// start allows j to be canceled by canceling its run. It returns false if j was
+// canceled before.
 func (j *job) start(run *contract.Run) bool {
 	j.run.Store(run)
 	return !j.canceled.Load()
