@@ -12,7 +12,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
-	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/caller"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/publish"
 )
 
@@ -118,26 +117,4 @@ func TestUnconfirmedBytesAreBounded(t *testing.T) {
 		t.Errorf("the heap has grown by %d MiB, want at most about the %d MiB that may be under way", grown>>20, publish.MaxUnconfirmed>>20)
 	}
 	p.hole()
-}
-
-// What waits for its reply is bounded in calls and in bytes; one more fails at
-// once, and may come again soon.
-func TestWaitingCallsAreBounded(t *testing.T) {
-	b := startCaller(t, requestConfig(t, false))
-	refused := func(what string) {
-		t.Helper()
-		began := time.Now()
-		_, err := b.Call(t.Context(), contract.Call{Key: "nobody", Body: []byte("{}")})
-		if e := wantError(t, err, contract.CodeUnavailable, contract.ExecutedNo); e.After <= 0 || time.Since(began) > time.Second {
-			t.Errorf("%s: got %v with After %v after %v, want it at once", what, e, e.After, time.Since(began))
-		}
-	}
-	set := b.caller.FillForTest
-	set(caller.MaxPending, 0)
-	refused("calls")
-	set(0, caller.MaxPendingBytes)
-	refused("bytes")
-	set(0, 0)
-	_, err := b.Call(t.Context(), contract.Call{Key: "nobody", Body: []byte("{}")})
-	wantError(t, err, contract.CodeUnroutable, contract.ExecutedNo)
 }

@@ -22,8 +22,8 @@ import (
 
 // Limits of a caller.
 const (
-	MaxPending      = 50_000    // calls without their reply
-	MaxPendingBytes = 256 << 20 // bytes of their bodies
+	maxPending      = 50_000    // calls without their reply
+	maxPendingBytes = 256 << 20 // bytes of their bodies
 	MaxCallBody     = 15 << 20  // bytes; with a frame it is below wire.MaxBody, like contract.MaxReply
 )
 
@@ -201,7 +201,7 @@ func (c *Caller) refusal(s *session, p *pendingCall) *contract.Error {
 		return c.unavailable()
 	case s.blocked != "":
 		return blockedError(s.blocked)
-	case len(c.pending) >= MaxPending || c.bytes+p.size > MaxPendingBytes:
+	case len(c.pending) >= maxPending || c.bytes+p.size > maxPendingBytes:
 		return &contract.Error{
 			Code: contract.CodeUnavailable, Executed: contract.ExecutedNo, After: time.Second,
 			Detail: fmt.Sprintf("%d calls of this process, of %d bytes, are already waiting for their replies", len(c.pending), c.bytes),
@@ -323,16 +323,4 @@ func blockedError(reason string) *contract.Error {
 		Code: contract.CodeBlocked, Executed: contract.ExecutedNo, After: 5 * time.Second,
 		Detail: "the message broker blocks publishers at present (" + cmp.Or(reason, "no reason given") + ")",
 	}
-}
-
-// FillForTest replaces the pending calls by as many that get no reply, with
-// bodies of that many bytes in all.
-func (c *Caller) FillForTest(calls, bytes int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.pending)
-	for i := range calls {
-		c.pending[fmt.Sprint("filler ", i)] = &pendingCall{outcome: make(chan outcome, 1)}
-	}
-	c.bytes = bytes
 }

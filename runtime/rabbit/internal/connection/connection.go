@@ -67,7 +67,7 @@ var errNotYet = errors.New("not connected to RabbitMQ yet")
 func New(cfg Config, role string) *Connection {
 	return &Connection{
 		role: role, namespace: cfg.Namespace, noDeclare: cfg.NoDeclare, Name: cfg.Namespace + " " + role + " " + cfg.Process,
-		source: cfg.addresses, pace: cfg.Pace, log: cfg.Log.With(zap.String("link", role)),
+		source: cfg.addresses, pace: cfg.Pace, log: cfg.Log.With(zap.String("connection", role)),
 		changed: make(chan struct{}), problems: map[string]error{},
 		problem: errNotYet,
 	}
@@ -97,16 +97,16 @@ func (c *Connection) Use(ctx context.Context, name string, fn func(ctx context.C
 	pause := Backoff{Pace: c.pace}
 	var last string
 	for {
-		s := c.Await(ctx)
-		if s == nil {
+		t := c.Await(ctx)
+		if t == nil {
 			return
 		}
 		began := time.Now()
-		err := c.UseOn(ctx, s, name, fn)
+		err := c.UseOn(ctx, t, name, fn)
 		if ctx.Err() != nil {
 			return
 		}
-		if s.IsClosed() {
+		if t.IsClosed() {
 			last = ""
 			continue
 		}
@@ -136,20 +136,20 @@ func (c *Connection) Use(ctx context.Context, name string, fn func(ctx context.C
 
 // UseOn runs fn until it returns. When ctx is done, it waits for fn until the close
 // deadline: an fn that waits for an unresponsive broker ends with the transport.
-func (c *Connection) UseOn(ctx context.Context, s *Transport, name string, fn func(context.Context, *amqp.Connection) error) error {
+func (c *Connection) UseOn(ctx context.Context, t *Transport, name string, fn func(context.Context, *amqp.Connection) error) error {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
 	c.mu.Lock()
-	if c.transport == s {
-		c.users.Go(func() { done <- fn(running, s.AMQP) })
+	if c.transport == t {
+		c.users.Go(func() { done <- fn(running, t.AMQP) })
 	} else {
 		done <- nil
 	}
 	c.mu.Unlock()
 	settled := time.AfterFunc(settleTime, func() { c.SetProblem(name, nil) })
 	defer settled.Stop()
-	over := s.Closed
+	over := t.Closed
 	for {
 		select {
 		case err := <-done:
@@ -164,7 +164,7 @@ func (c *Connection) UseOn(ctx context.Context, s *Transport, name string, fn fu
 			case err := <-done:
 				return err
 			case <-patience.C:
-				s.unanswered.Store(1 + s.raw.reads.Load())
+				t.unanswered.Store(1 + t.raw.reads.Load())
 				return ctx.Err()
 			}
 		}
@@ -210,29 +210,29 @@ func (c *Connection) Run(ctx context.Context) {
 // error says why there was none.
 func (c *Connection) connect(ctx context.Context, a address) (time.Duration, error) {
 	c.awaiting(a)
-	s, err := c.dial(ctx, a)
+	t, err := c.dial(ctx, a)
 	if err != nil {
 		return 0, explainDial(a, err)
 	}
-	c.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", s.AMQP.Properties["version"]))
+	c.log.Info("connected to the broker", zap.Stringer("address", a), zap.Any("version", t.AMQP.Properties["version"]))
 	began := time.Now()
-	c.keep(ctx, a, s)
+	c.keep(ctx, a, t)
 	return time.Since(began), nil
 }
 
-// keep serves s until it is lost or ctx is done.
-func (c *Connection) keep(ctx context.Context, a address, s *Transport) {
-	closed := s.AMQP.NotifyClose(make(chan *amqp.Error, 1))
-	blocked := s.AMQP.NotifyBlocked(make(chan amqp.Blocking, 8))
-	c.up(s)
-	defer close(s.Closed)
-	defer s.watch()()
+// keep serves t until it is lost or ctx is done.
+func (c *Connection) keep(ctx context.Context, a address, t *Transport) {
+	closed := t.AMQP.NotifyClose(make(chan *amqp.Error, 1))
+	blocked := t.AMQP.NotifyBlocked(make(chan amqp.Blocking, 8))
+	c.up(t)
+	defer close(t.Closed)
+	defer t.watch()()
 	for {
 		select {
 		case <-ctx.Done():
 			// The client's Close waits forever on a blocked connection; CloseDeadline
 			// does not.
-			_ = s.AMQP.CloseDeadline(c.CloseDeadline())
+			_ = t.AMQP.CloseDeadline(c.CloseDeadline())
 			c.down(errors.New("the connection to RabbitMQ is closed"))
 			return
 		case b, ok := <-blocked:
@@ -256,8 +256,8 @@ func (c *Connection) keep(ctx context.Context, a address, s *Transport) {
 // watch closes the connection when its peer is silent for too long, until stop is
 // called. The client does the same, but only after it has read something since the
 // handshake: it would never notice a peer that is lost before.
-func (s *Transport) watch() (stop func()) {
-	interval := s.AMQP.Config.Heartbeat
+func (t *Transport) watch() (stop func()) {
+	interval := t.AMQP.Config.Heartbeat
 	if interval <= 0 {
 		return func() {}
 	}
@@ -266,17 +266,17 @@ func (s *Transport) watch() (stop func()) {
 	watching.Go(func() {
 		ticker := time.NewTicker(interval)
 		defer ticker.Stop()
-		last, silent := s.raw.reads.Load(), 0
+		last, silent := t.raw.reads.Load(), 0
 		for {
 			select {
 			case <-stopped:
 				return
 			case <-ticker.C:
 			}
-			if reads := s.raw.reads.Load(); reads != last {
+			if reads := t.raw.reads.Load(); reads != last {
 				last, silent = reads, 0
 			} else if silent++; silent >= silentHeartbeats {
-				s.raw.giveUp()
+				t.raw.giveUp()
 			}
 		}
 	})
@@ -322,13 +322,13 @@ func (c *Connection) dial(ctx context.Context, a address) (*Transport, error) {
 func (c *Connection) Await(ctx context.Context) *Transport {
 	for {
 		c.mu.Lock()
-		s, changed := c.transport, c.changed
+		t, changed := c.transport, c.changed
 		c.mu.Unlock()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if s != nil && !s.IsClosed() {
-			return s
+		if t != nil && !t.IsClosed() {
+			return t
 		}
 		select {
 		case <-ctx.Done():
@@ -338,11 +338,11 @@ func (c *Connection) Await(ctx context.Context) *Transport {
 	}
 }
 
-func (s *Transport) IsClosed() bool {
+func (t *Transport) IsClosed() bool {
 	select {
-	case <-s.Closed:
+	case <-t.Closed:
 		return true
 	default:
-		return s.AMQP.IsClosed()
+		return t.AMQP.IsClosed()
 	}
 }

@@ -15,11 +15,11 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/channel"
 )
 
-// up makes s the transport.
-func (c *Connection) up(s *Transport) {
+// up makes t the transport.
+func (c *Connection) up(t *Transport) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.transport, c.problem = s, nil
+	c.transport, c.problem = t, nil
 	c.announce()
 }
 
