@@ -104,9 +104,9 @@ func openSQLite(path string) (*DB, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("sqlite://%s: make its folder: %w", path, err)
 	}
-	connect := func(patience time.Duration) (*sql.DB, error) {
+	connect := func(timeout time.Duration) (*sql.DB, error) {
 		options := url.Values{
-			"_pragma": {fmt.Sprintf("busy_timeout(%d)", patience.Milliseconds()), "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(1)"},
+			"_pragma": {fmt.Sprintf("busy_timeout(%d)", timeout.Milliseconds()), "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(1)"},
 			// A transaction that begins as a reader and becomes a writer cannot wait for the lock; this one can.
 			"_txlock": {"immediate"},
 		}

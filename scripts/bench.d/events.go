@@ -32,7 +32,7 @@ var (
 // publishOne returns when the broker has confirmed one event.
 type publishOne func(context.Context) error
 
-// comparePublish: confirmed publishes to a quorum queue that nobody consumes.
+// comparePublish: confirmed publishes to a quorum queue without consumers.
 func comparePublish(ctx context.Context, s settings, name string, t *table) (err error) {
 	processes, err := eventProcesses(s)
 	if err != nil {
@@ -51,7 +51,7 @@ func comparePublish(ctx context.Context, s settings, name string, t *table) (err
 	if err := declareFunction(ctx, s.amqp); err != nil {
 		return err
 	}
-	defer func() { // what it holds is nobody's
+	defer func() { // its messages are not needed
 		_, deleteErr := raw.ch.QueueDelete(sinkQueue, false, false, false)
 		err = errors.Join(err, deleteErr)
 	}()

@@ -22,7 +22,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
 
-// baselineMap answers each request out of a map that nobody changes.
+// baselineMap answers each request from a map that does not change.
 func baselineMap(ctx context.Context) error {
 	value, err := json.Marshal(echo{ID: "42"})
 	if err != nil {
@@ -149,7 +149,7 @@ func invalidations(ctx context.Context, s settings, url string, n int) (returned
 					return nil, nil, err
 				}
 				if time.Now().After(deadline) {
-					return nil, nil, errors.New("the in-process level stays off: broadcasts are not heard")
+					return nil, nil, errors.New("the in-process level stays off: broadcasts are not received")
 				}
 			}
 		}

@@ -88,7 +88,7 @@ func compare(ctx context.Context, s settings, c comparison, t *table) error {
 		rounds := make([]round, s.rounds)
 		for i := range rounds {
 			fmt.Fprintf(os.Stderr, "bench: %s, %d at once, round %d of %d\n", c.name, connections, i+1, s.rounds)
-			// Who goes first takes turns, so that a machine that slows down favours nobody.
+			// The sides take turns in going first, so that a machine that slows down favours none.
 			order := []struct {
 				side   side
 				result *result

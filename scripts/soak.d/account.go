@@ -12,7 +12,7 @@ type account struct {
 	accepted  int    // the broker has confirmed them
 	processed int    // a function has
 	dead      int    // they are dead letters
-	early     int    // processed or dead, and not accepted: nobody has heard the confirmation yet
+	early     int    // processed or dead, and not accepted: its confirmation was not reported yet
 	missing   int    // accepted, and neither processed nor dead
 	again     int    // processed once more than needed
 	deadAgain int

@@ -15,17 +15,17 @@ import (
 // child is a process of ours that is started again when it dies, until it is
 // to end. It dies with this process.
 type child struct {
-	name    string
-	verb    string
-	url     string
-	heard   func(id uint32)    // called with each id that it reports
-	started func(in io.Writer) // called with each stdin of it; nil if it reads nothing
-	failed  func(err error)    // called when it cannot be started
-	mu      sync.Mutex
-	cmd     *exec.Cmd // nil while there is none
-	in      io.Closer // its stdin
-	ending  bool
-	over    sync.WaitGroup
+	name     string
+	verb     string
+	url      string
+	reported func(id uint32)    // called with each id that it reports
+	started  func(in io.Writer) // called with each stdin of it; nil if it reads nothing
+	failed   func(err error)    // called when it cannot be started
+	mu       sync.Mutex
+	cmd      *exec.Cmd // nil while there is none
+	in       io.Closer // its stdin
+	ending   bool
+	over     sync.WaitGroup
 }
 
 // run keeps it running until end.
@@ -66,7 +66,7 @@ func (c *child) once() error {
 	if c.started != nil {
 		c.started(in)
 	}
-	readIDs(out, c.heard) // ends with the process, and not before all is read
+	readIDs(out, c.reported) // ends with the process, and not before all is read
 	c.set(nil, nil)
 	_ = cmd.Wait()
 	return nil

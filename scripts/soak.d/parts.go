@@ -44,7 +44,7 @@ func readIDs(from io.Reader, each func(id uint32)) {
 }
 
 // report tells the parent of id. Once it has returned the parent will hear of
-// it, whatever happens to this process: so short a write to a pipe is whole.
+// it, whatever happens to this process: a write to a pipe that is this short is atomic.
 func report(id uint32) error {
 	_, err := os.Stdout.Write(binary.LittleEndian.AppendUint32(nil, id))
 	return err
@@ -85,7 +85,7 @@ func publishOne(ctx context.Context, b *rabbit.Broker, id uint32) {
 		err := b.Publish(within, e)
 		cancel()
 		if err == nil {
-			_ = report(id) // without a parent there is nobody to tell
+			_ = report(id) // without a parent there is no receiver
 			return
 		}
 		select {

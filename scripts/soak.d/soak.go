@@ -16,8 +16,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/brokertest/rabbitmq"
 )
 
-// patience is how long nothing may change before what is missing is lost.
-const patience = 2 * time.Minute
+// timeout is how long nothing may change before what is missing is lost.
+const timeout = 2 * time.Minute
 
 // system is all that runs.
 type system struct {
@@ -105,13 +105,13 @@ func newSystem(s settings, node *rabbitmq.Node, fail func(error)) (*system, erro
 	})
 	through := *broker
 	through.Host = p.Addr().String()
-	r.publisher = &child{name: "the publisher", verb: "publish", url: through.String(), started: r.feed.to, failed: fail, heard: func(id uint32) {
+	r.publisher = &child{name: "the publisher", verb: "publish", url: through.String(), started: r.feed.to, failed: fail, reported: func(id uint32) {
 		r.account.accept(id)
 		r.feed.accepted(id)
 	}}
 	for i := range s.workers {
 		r.workers = append(r.workers, &child{
-			name: fmt.Sprintf("worker %d", i+1), verb: "work", url: through.String(), heard: r.account.process, failed: fail,
+			name: fmt.Sprintf("worker %d", i+1), verb: "work", url: through.String(), reported: r.account.process, failed: fail,
 		})
 	}
 	return r, nil
@@ -131,7 +131,7 @@ const fullBacklog = 900_000
 
 // fill publishes everything, or as much as is safe, while no worker runs.
 func (s *system) fill(ctx context.Context) error {
-	first := &child{name: "a worker", verb: "work", url: s.node.URL(), heard: s.account.process, failed: s.workers[0].failed}
+	first := &child{name: "a worker", verb: "work", url: s.node.URL(), reported: s.account.process, failed: s.workers[0].failed}
 	first.run()
 	err := s.await(ctx, s.hasQueue) // which the worker declares
 	first.end()
@@ -182,8 +182,8 @@ func (s *system) settle(ctx context.Context) error {
 		if accepted+settled != last {
 			last, at = accepted+settled, time.Now()
 		}
-		if time.Since(at) > patience {
-			fmt.Fprintf(os.Stderr, "soak: nothing has changed for %v\n", patience)
+		if time.Since(at) > timeout {
+			fmt.Fprintf(os.Stderr, "soak: nothing has changed for %v\n", timeout)
 			return nil
 		}
 		select {

@@ -78,10 +78,10 @@ func (n *node) deleteOnReplicas(ctx context.Context, key string) error {
 	if replicas == 0 {
 		return nil
 	}
-	patience := n.timeout / 2
-	reached, err := conn.Wait(ctx, replicas, patience).Result()
+	timeout := n.timeout / 2
+	reached, err := conn.Wait(ctx, replicas, timeout).Result()
 	if err == nil && int(reached) < replicas {
-		err = fmt.Errorf("%d of %d replicas have taken it within %v", reached, replicas, patience)
+		err = fmt.Errorf("%d of %d replicas have taken it within %v", reached, replicas, timeout)
 	}
 	return err
 }

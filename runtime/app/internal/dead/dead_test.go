@@ -256,7 +256,7 @@ func TestDeadShow(t *testing.T) {
 	text = show(showCommand{IDs: []string{"b"}, Function: []string{"bill"}})
 	wantText(t, "b of an unknown function", text, contract.Redacted)
 	wantNoText(t, "b of an unknown function", text, "customer\"")
-	wantText(t, "notes", g.notes.String(), "nobody knows the function")
+	wantText(t, "notes", g.notes.String(), "no worker hosts the function")
 }
 
 // withoutFunctions knows of dead letters, and not of functions.

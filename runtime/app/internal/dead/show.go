@@ -112,7 +112,7 @@ func (d *console) showBody(l *contract.DeadLetter, body []byte) error {
 	if err == nil && !bytes.Equal(body, l.Event.Body) && bytes.Contains(body, []byte(contract.Redacted)) {
 		why := "some of it is sensitive"
 		if d.descriptor(l.Function) == nil {
-			why = "nobody knows the function any more, nor which fields are sensitive"
+			why = "no worker hosts the function any more, so it is unknown which fields are sensitive"
 		}
 		fmt.Fprintf(d.notes, "%s: --reveal shows all\n", why)
 	}

@@ -170,7 +170,7 @@ func printStats(w io.Writer, all []cache.Stats) error {
 			local = fmt.Sprint(s.Local)
 			kept = fmt.Sprintf("%s of %s", size(s.LocalBytes), size(s.LocalSize))
 			if !s.LocalOn {
-				kept += ", off: broadcasts are not heard"
+				kept += ", off: broadcasts are not received"
 			}
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n",

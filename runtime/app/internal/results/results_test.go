@@ -60,7 +60,7 @@ func TestPrintStats(t *testing.T) {
 		"PROCESS HITS RATE STALE MISSES COLLAPSED BYPASSES FILLS INVALIDATED ERRORS READ WRITTEN HITS IN PROCESS KEPT IN PROCESS",
 		"a 2 67% 0 1 0 0 0 0 0 1023 B 1.5 MiB - -",
 		"b 9 100% 0 0 0 0 0 0 0 0 B 0 B 7 1.0 KiB of 64.0 MiB",
-		"c 0 - 0 0 0 0 0 0 0 0 B 0 B 0 0 B of 64.0 MiB, off: broadcasts are not heard",
+		"c 0 - 0 0 0 0 0 0 0 0 B 0 B 0 0 B of 64.0 MiB, off: broadcasts are not received",
 	} {
 		if got := strings.Join(strings.Fields(lines[i]), " "); got != want {
 			t.Errorf("line %d: got %q, want %q", i+1, got, want)

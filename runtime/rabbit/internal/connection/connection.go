@@ -158,12 +158,12 @@ func (c *Connection) UseOn(ctx context.Context, t *Transport, name string, fn fu
 			over = nil
 			cancel()
 		case <-ctx.Done():
-			patience := time.NewTimer(time.Until(c.CloseDeadline()))
-			defer patience.Stop()
+			timeout := time.NewTimer(time.Until(c.CloseDeadline()))
+			defer timeout.Stop()
 			select {
 			case err := <-done:
 				return err
-			case <-patience.C:
+			case <-timeout.C:
 				t.unanswered.Store(1 + t.raw.reads.Load())
 				return ctx.Err()
 			}

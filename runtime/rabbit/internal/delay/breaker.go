@@ -59,11 +59,11 @@ func (e *openError) Error() string {
 
 // acquire reserves one of maxInFlight publishes. It waits while others are being
 // confirmed, and fails with an *openError if none was confirmed for longer than
-// patience returns, or when ctx is done. The caller must call release after a
+// timeout returns, or when ctx is done. The caller must call release after a
 // success.
-func (k *breaker) acquire(ctx context.Context, patience func() time.Duration) error {
+func (k *breaker) acquire(ctx context.Context, timeout func() time.Duration) error {
 	for {
-		stalled := patience()
+		stalled := timeout()
 		k.mu.Lock()
 		now := time.Now()
 		limit := maxInFlight

@@ -138,28 +138,28 @@ func (d *Delays) delayIn(m *amqp.Publishing, t Tier, target string) (due int64) 
 
 // publishThrough calls publish with the publisher of the outlet, unless its circuit
 // breaker is open, and reports the outcome to the breaker. publish must fail within
-// patience. A failure of the connection does not count as a failure of the queue.
-func (d *Delays) publishThrough(ctx context.Context, o *outlet, patience time.Duration, publish func(ctx context.Context, p *publish.Publisher) error) error {
+// timeout. A failure of the connection does not count as a failure of the queue.
+func (d *Delays) publishThrough(ctx context.Context, o *outlet, timeout time.Duration, publish func(ctx context.Context, p *publish.Publisher) error) error {
 	if err := o.breaker.acquire(ctx, func() time.Duration {
-		if patience == targetTimeout && d.moving.Load() > DuePrefetch/2 {
+		if timeout == targetTimeout && d.moving.Load() > DuePrefetch/2 {
 			return busyTimeout
 		}
-		return patience
+		return timeout
 	}); err != nil {
 		return err
 	}
 	began := time.Now()
-	limited, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := publish(limited, o.publisher)
-	timeout := limited.Err() != nil && ctx.Err() == nil && !o.publisher.BlockedSince(began)
+	timedOut := limited.Err() != nil && ctx.Err() == nil && !o.publisher.BlockedSince(began)
 	switch {
 	case err == nil:
 		o.breaker.release(succeeded)
 	case errors.Is(err, contract.ErrUnroutable): // it is cheap and delays nothing else
 		o.breaker.release(notTried)
 		return &targetError{err}
-	case errors.Is(err, contract.ErrRefused), errors.Is(err, contract.ErrUnconfirmed) && timeout:
+	case errors.Is(err, contract.ErrRefused), errors.Is(err, contract.ErrUnconfirmed) && timedOut:
 		o.breaker.release(failed)
 		return &targetError{err}
 	default:

@@ -151,14 +151,14 @@ func (m *tierMonitor) forget(t Tier) {
 // report broadcasts what has left the tiers since the last time.
 func (m *tierMonitor) report() {
 	m.mu.Lock()
-	news := m.unreported
+	arrivals := m.unreported
 	m.unreported = nil
 	m.mu.Unlock()
-	if len(news) == 0 {
+	if len(arrivals) == 0 {
 		return
 	}
-	byName := make(map[string]int64, len(news))
-	for t, due := range news {
+	byName := make(map[string]int64, len(arrivals))
+	for t, due := range arrivals {
 		byName[t.Name()] = due
 	}
 	body, err := json.Marshal(byName)
@@ -170,11 +170,11 @@ func (m *tierMonitor) report() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	maps.DeleteFunc(news, func(t Tier, due int64) bool { return m.unreported[t] >= due })
+	maps.DeleteFunc(arrivals, func(t Tier, due int64) bool { return m.unreported[t] >= due })
 	if m.unreported == nil {
 		m.unreported = map[Tier]int64{}
 	}
-	maps.Copy(m.unreported, news)
+	maps.Copy(m.unreported, arrivals)
 }
 
 // receiveReport handles the report of another process.

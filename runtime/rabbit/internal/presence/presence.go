@@ -147,7 +147,7 @@ func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 	}
 	silence := time.NewTicker(s.cfg.CheckInterval)
 	defer silence.Stop()
-	heard, asked := true, 0
+	received, asked := true, 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -158,17 +158,17 @@ func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 			}
 			_ = d.Ack(false)
 			if d.AppId == s.cfg.Process {
-				heard, asked = true, 0
+				received, asked = true, 0
 			}
 			s.dispatch(d.RoutingKey, d.Body)
 		case <-silence.C:
 			// The broker does not notify of a deleted exchange or binding, but own
 			// broadcasts must arrive. Also, the broker notifies only a connection that
 			// publishes that it is blocked, and Expire must know that in time.
-			if !heard && s.Broadcast(topicProbe, nil) == nil {
+			if !received && s.Broadcast(topicProbe, nil) == nil {
 				asked++
 			}
-			if heard = false; asked > maxMissed {
+			if received = false; asked > maxMissed {
 				s.lostSubscription = true
 				return errors.New("this process does not receive its own broadcasts: its queue is declared and bound again")
 			}
@@ -181,9 +181,9 @@ func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 func (s *Presence) discover() {
 	err := s.Broadcast(topicDiscover, nil)
 	s.mu.Lock()
-	hears := !s.receivingSince.IsZero()
+	receiving := !s.receivingSince.IsZero()
 	s.mu.Unlock()
-	if hears && (err == nil || errors.Is(err, contract.ErrBlocked)) {
+	if receiving && (err == nil || errors.Is(err, contract.ErrBlocked)) {
 		time.AfterFunc(discoveryWindow, func() { s.discoverOnce.Do(func() { close(s.Discovered) }) })
 	}
 }

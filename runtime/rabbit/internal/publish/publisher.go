@@ -58,9 +58,9 @@ func (p *Publisher) Run(ctx context.Context) {
 	g.Go(func() { p.cfg.Connection.Use(serving, p.cfg.Name, p.useConnection) })
 	<-ctx.Done()
 	p.Close()
-	patience, done := context.WithDeadline(serving, p.cfg.Connection.CloseDeadline())
+	closing, done := context.WithDeadline(serving, p.cfg.Connection.CloseDeadline())
 	defer done()
-	if p.room.Acquire(patience, MaxUnconfirmed) == nil { // all of it: nothing is in flight
+	if p.room.Acquire(closing, MaxUnconfirmed) == nil { // all of it: nothing is in flight
 		p.room.Release(MaxUnconfirmed) // a later publish fails because p is closed
 	}
 	stop()
@@ -136,7 +136,7 @@ func (u *Pending) Confirmed(ctx context.Context) error {
 // waits for ReconnectPatience while there is no connection, and until ctx is done
 // while the broker blocks publishers.
 func (p *Publisher) usable(ctx context.Context) (*session, error) {
-	var patience <-chan time.Time
+	var timeout <-chan time.Time
 	for {
 		p.mu.Lock()
 		s, changed, over := p.session, p.changed, p.closed
@@ -146,18 +146,18 @@ func (p *Publisher) usable(ctx context.Context) (*session, error) {
 		case over:
 			return nil, errClosed
 		case unblocked != nil:
-			patience = nil
+			timeout = nil
 		case s != nil:
 			return s, nil
-		case patience == nil:
+		case timeout == nil:
 			t := time.NewTimer(connection.ReconnectPatience)
 			defer t.Stop()
-			patience = t.C
+			timeout = t.C
 		}
 		select {
 		case <-unblocked:
 		case <-changed:
-		case <-patience:
+		case <-timeout:
 			return nil, p.notTaken(ctx)
 		case <-ctx.Done():
 			return nil, p.notTaken(ctx)

@@ -161,11 +161,11 @@ func (r *Responder) awaitCanceled() {
 	if !closed { // the intake has not ended: there may be further calls
 		return
 	}
-	patience := time.NewTimer(cancelGrace)
-	defer patience.Stop()
+	timeout := time.NewTimer(cancelGrace)
+	defer timeout.Stop()
 	select {
 	case <-r.allAnswered:
-	case <-patience.C:
+	case <-timeout.C:
 	}
 }
 

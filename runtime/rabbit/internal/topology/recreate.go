@@ -31,18 +31,18 @@ func RecreateUnreachable(ctx context.Context, conn *amqp.Connection, t Part, log
 		}
 		declared := make(chan error, 1)
 		go func() { declared <- q.declareAlone(conn) }() // ends with the connection at the latest
-		patience := time.NewTimer(declareTimeout)
+		timeout := time.NewTimer(declareTimeout)
 		select {
 		case err := <-declared:
-			patience.Stop()
+			timeout.Stop()
 			if err != nil {
 				return err
 			}
 			continue
 		case <-ctx.Done():
-			patience.Stop()
+			timeout.Stop()
 			return ctx.Err()
-		case <-patience.C:
+		case <-timeout.C:
 		}
 		// A queue with consumers is not deleted: its node is only slow.
 		if err := q.deleteUnused(conn); err != nil {
