@@ -338,6 +338,7 @@ func (c *Connection) Await(ctx context.Context) *Transport {
 	}
 }
 
+// IsClosed reports whether the connection is lost.
 func (t *Transport) IsClosed() bool {
 	select {
 	case <-t.Closed:

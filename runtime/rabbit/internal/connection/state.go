@@ -73,6 +73,7 @@ func (c *Connection) awaiting(a address) {
 	}
 }
 
+// SetBlocked notes that the broker blocks publishers, or no longer does.
 func (c *Connection) SetBlocked(b amqp.Blocking) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,19 +15,21 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/connection"
 )
 
+// FirstWindow is the number of messages in the first window of a browser.
+const FirstWindow = 100
+
+// WindowsPerChannel is the number of consumers that a channel gets. The broker
+// requeues the messages of a channel in the order of its consumers, as long as the
+// channel has at most 32.
+const WindowsPerChannel = 16
+
 const (
-	FirstWindow   = 100      // messages of the first window
-	windowBudget  = 32 << 20 // bytes of a window, approximately
-	maxBrowseTime = 5 * time.Minute
+	windowBudget  = 32 << 20    // bytes of a window, approximately
 	maxRemovals   = FirstWindow // that run concurrently
-
-	// The broker requeues the messages of a channel in the order of its consumers, as
-	// long as the channel has at most 32.
-	WindowsPerChannel = 16
-
-	stallCheck  = time.Second     // without a message, before the broker is asked whether there are more
-	idleTimeout = 5 * time.Second // for another browser to end
-	idlePoll    = 20 * time.Millisecond
+	maxBrowseTime = 5 * time.Minute
+	stallCheck    = time.Second     // without a message, before the broker is asked whether there are more
+	idleTimeout   = 5 * time.Second // for another browser to end
+	idlePoll      = 20 * time.Millisecond
 )
 
 // Browser reads the messages of a quorum queue and removes only those that it is

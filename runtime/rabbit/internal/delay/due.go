@@ -20,10 +20,12 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
 
+// DuePrefetch is how many due messages one process moves concurrently.
+const DuePrefetch = 512
+
 const (
-	DuePrefetch = 512         // due messages that one process moves concurrently
-	dueAcks     = 16          // moved messages that are acknowledged together
-	dueGrace    = time.Second // for messages to be moved when the process stops
+	dueAcks  = 16          // moved messages that are acknowledged together
+	dueGrace = time.Second // for messages to be moved when the process stops
 )
 
 // consumeDue moves due messages that arrive over conn, until ctx is done, or conn

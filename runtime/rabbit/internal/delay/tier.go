@@ -33,6 +33,7 @@ var Tiers = []Tier{
 
 func ms(n int) Tier { return Tier(time.Duration(n) * time.Millisecond) }
 
+// Length returns how long messages wait in the tier.
 func (t Tier) Length() time.Duration { return time.Duration(t) }
 
 // Name returns the length in milliseconds. (Tiers of earlier versions had names

@@ -51,7 +51,7 @@ type Presence struct {
 
 	mu        sync.Mutex
 	listeners map[string][]*listener
-	hosted    map[*hosting]bool
+	hosted    map[*Hosting]bool
 
 	Discovered     chan struct{} // closed after the first discovery
 	discoverOnce   sync.Once
@@ -61,9 +61,9 @@ type Presence struct {
 type listener struct{ fn func(body []byte) }
 
 // Hosting is the functions of one Serve. A function is added once it consumes.
-type hosting struct{ functions []contract.Descriptor }
+type Hosting struct{ functions []contract.Descriptor }
 
-// Config says what a system needs.
+// Config is what a Presence needs. All fields are required.
 type Config struct {
 	Names         topology.Names
 	Process       string
@@ -76,37 +76,38 @@ type Config struct {
 	Log           *zap.Logger
 }
 
+// New returns the Presence of a process. It works while Run runs.
 func New(cfg Config) *Presence {
 	host, _ := os.Hostname()
-	s := &Presence{
+	p := &Presence{
 		cfg: cfg, started: time.Now(), host: host, Discovered: make(chan struct{}),
-		listeners: map[string][]*listener{}, hosted: map[*hosting]bool{},
+		listeners: map[string][]*listener{}, hosted: map[*Hosting]bool{},
 	}
-	s.Listen(topicAnnounce, s.receiveAnnouncement)
-	s.Listen(topicDiscover, func([]byte) { s.announce(false) })
-	return s
+	p.Listen(topicAnnounce, p.receiveAnnouncement)
+	p.Listen(topicDiscover, func([]byte) { p.announce(false) })
+	return p
 }
 
 // Run receives broadcasts, announces this process, and removes workers that
 // stopped announcing themselves, until ctx is done. Then it announces that this
-// process leaves.
-func (s *Presence) Run(ctx context.Context) {
+// process stops.
+func (p *Presence) Run(ctx context.Context) {
 	var parts sync.WaitGroup
-	parts.Go(func() { s.cfg.Consume.Use(ctx, "system", s.receive) })
+	parts.Go(func() { p.cfg.Consume.Use(ctx, "system", p.receive) })
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	parts.Go(func() { s.cfg.Publish.Use(sending, "broadcast", s.openSender) })
+	parts.Go(func() { p.cfg.Publish.Use(sending, "broadcast", p.openSender) })
 	ticker := time.NewTicker(contract.AnnounceInterval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case now := <-ticker.C:
-			s.announce(false)
-			s.Expire(now)
+			p.announce(false)
+			p.Expire(now)
 		}
 	}
-	s.announce(true)
+	p.announce(true)
 	stop()
 	parts.Wait()
 }
@@ -114,38 +115,38 @@ func (s *Presence) Run(ctx context.Context) {
 // Expire removes workers that stopped announcing themselves. It does nothing
 // while this process receives no broadcasts or the broker blocks publishers, and
 // shortly after that.
-func (s *Presence) Expire(now time.Time) {
-	s.mu.Lock()
-	since := s.receivingSince
-	s.mu.Unlock()
-	deaf := since.IsZero() || now.Sub(since) <= contract.AnnounceInterval
-	if !deaf && !s.cfg.Publish.BlockedSince(now.Add(-contract.AnnounceTimeout)) {
-		s.cfg.OnWorkersLost(s.cfg.Directory.Expire(now))
+func (p *Presence) Expire(now time.Time) {
+	p.mu.Lock()
+	since := p.receivingSince
+	p.mu.Unlock()
+	missing := since.IsZero() || now.Sub(since) <= contract.AnnounceInterval
+	if !missing && !p.cfg.Publish.BlockedSince(now.Add(-contract.AnnounceTimeout)) {
+		p.cfg.OnWorkersLost(p.cfg.Directory.Expire(now))
 	}
 }
 
 // receive receives broadcasts over conn.
-func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
+func (p *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
 		return fmt.Errorf("open a channel to receive broadcasts: %w", err)
 	}
 	defer ch.Close()
-	if err := s.cfg.Names.Common().Declare(ch); err != nil {
+	if err := p.cfg.Names.Common().Declare(ch); err != nil {
 		return err
 	}
-	deliveries, err := s.cfg.Names.ConsumeOwnQueue(ch, s.cfg.Names.System(), "#")
+	deliveries, err := p.cfg.Names.ConsumeOwnQueue(ch, p.cfg.Names.System(), "#")
 	if err != nil {
 		return err
 	}
-	s.setReceivingSince(time.Now())
-	defer s.setReceivingSince(time.Time{})
-	s.discover()
-	if s.lostSubscription { // it may have missed a request to declare
-		s.lostSubscription = false
-		s.dispatch(TopicDeclare, nil)
+	p.setReceivingSince(time.Now())
+	defer p.setReceivingSince(time.Time{})
+	p.discover()
+	if p.lostSubscription { // it may have missed a request to declare
+		p.lostSubscription = false
+		p.dispatch(TopicDeclare, nil)
 	}
-	silence := time.NewTicker(s.cfg.CheckInterval)
+	silence := time.NewTicker(p.cfg.CheckInterval)
 	defer silence.Stop()
 	received, asked := true, 0
 	for {
@@ -157,19 +158,19 @@ func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 				return errors.New("the broker ended the consumer of broadcasts")
 			}
 			_ = d.Ack(false)
-			if d.AppId == s.cfg.Process {
+			if d.AppId == p.cfg.Process {
 				received, asked = true, 0
 			}
-			s.dispatch(d.RoutingKey, d.Body)
+			p.dispatch(d.RoutingKey, d.Body)
 		case <-silence.C:
 			// The broker does not notify of a deleted exchange or binding, but own
 			// broadcasts must arrive. Also, the broker notifies only a connection that
 			// publishes that it is blocked, and Expire must know that in time.
-			if !received && s.Broadcast(topicProbe, nil) == nil {
+			if !received && p.Broadcast(topicProbe, nil) == nil {
 				asked++
 			}
 			if received = false; asked > maxMissed {
-				s.lostSubscription = true
+				p.lostSubscription = true
 				return errors.New("this process does not receive its own broadcasts: its queue is declared and bound again")
 			}
 		}
@@ -178,58 +179,60 @@ func (s *Presence) receive(ctx context.Context, conn *amqp.Connection) error {
 
 // discover asks every worker to announce itself. Discovered is closed when they
 // have had the time to answer, or the broker blocks publishers.
-func (s *Presence) discover() {
-	err := s.Broadcast(topicDiscover, nil)
-	s.mu.Lock()
-	receiving := !s.receivingSince.IsZero()
-	s.mu.Unlock()
+func (p *Presence) discover() {
+	err := p.Broadcast(topicDiscover, nil)
+	p.mu.Lock()
+	receiving := !p.receivingSince.IsZero()
+	p.mu.Unlock()
 	if receiving && (err == nil || errors.Is(err, contract.ErrBlocked)) {
-		time.AfterFunc(discoveryWindow, func() { s.discoverOnce.Do(func() { close(s.Discovered) }) })
+		time.AfterFunc(discoveryWindow, func() { p.discoverOnce.Do(func() { close(p.Discovered) }) })
 	}
 }
 
-func (s *Presence) setReceivingSince(since time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.receivingSince = since
+func (p *Presence) setReceivingSince(since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.receivingSince = since
 }
 
-func (s *Presence) dispatch(topic string, body []byte) {
-	s.mu.Lock()
-	listeners := slices.Clone(s.listeners[topic])
-	s.mu.Unlock()
+func (p *Presence) dispatch(topic string, body []byte) {
+	p.mu.Lock()
+	listeners := slices.Clone(p.listeners[topic])
+	p.mu.Unlock()
 	for _, l := range listeners {
 		l.fn(body)
 	}
 }
 
-func (s *Presence) Listen(topic string, fn func(body []byte)) (stop func()) {
+// Listen calls fn with the body of each broadcast on the topic, one at a time, until
+// stop is called. fn must not block.
+func (p *Presence) Listen(topic string, fn func(body []byte)) (stop func()) {
 	l := &listener{fn}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.listeners[topic] = append(s.listeners[topic], l)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listeners[topic] = append(p.listeners[topic], l)
 	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.listeners[topic] = slices.DeleteFunc(slices.Clone(s.listeners[topic]), func(o *listener) bool { return o == l })
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.listeners[topic] = slices.DeleteFunc(slices.Clone(p.listeners[topic]), func(o *listener) bool { return o == l })
 	}
 }
 
 // openSender opens the channel to send broadcasts over.
-func (s *Presence) openSender(ctx context.Context, conn *amqp.Connection) error {
+func (p *Presence) openSender(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
 		return fmt.Errorf("open a channel to broadcast on: %w", err)
 	}
 	defer channel.Close(ch)
-	if err := s.cfg.Names.Common().Declare(ch); err != nil {
+	if err := p.cfg.Names.Common().Declare(ch); err != nil {
 		return err
 	}
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
-	s.setChannel(ch)
-	defer s.setChannel(nil)
-	s.announce(false)
-	s.discover() // with whichever of the two connections is established last
+	p.setChannel(ch)
+	defer p.setChannel(nil)
+	p.announce(false)
+	p.discover() // with whichever of the two connections is established last
 	select {
 	case <-ctx.Done():
 		return nil
@@ -241,23 +244,23 @@ func (s *Presence) openSender(ctx context.Context, conn *amqp.Connection) error 
 	}
 }
 
-func (s *Presence) setChannel(ch *amqp.Channel) {
-	s.sending.Lock()
-	defer s.sending.Unlock()
-	s.channel = ch
+func (p *Presence) setChannel(ch *amqp.Channel) {
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	p.channel = ch
 }
 
 // Broadcast sends body to every process, or fails immediately.
-func (s *Presence) Broadcast(topic string, body []byte) error {
-	s.sending.Lock()
-	defer s.sending.Unlock()
-	if reason, blocked := s.cfg.Publish.Blocked(); blocked != nil {
+func (p *Presence) Broadcast(topic string, body []byte) error {
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	if reason, blocked := p.cfg.Publish.Blocked(); blocked != nil {
 		return &contract.Error{Code: contract.CodeBlocked, Detail: "RabbitMQ takes no messages at present (" + reason + ")", Executed: contract.ExecutedNo}
 	}
-	if s.channel == nil {
-		return &contract.Error{Code: contract.CodeUnavailable, Detail: "there is no connection to the broker", Cause: s.cfg.Publish.Health(), Executed: contract.ExecutedNo}
+	if p.channel == nil {
+		return &contract.Error{Code: contract.CodeUnavailable, Detail: "there is no connection to the broker", Cause: p.cfg.Publish.Health(), Executed: contract.ExecutedNo}
 	}
-	err := s.channel.Publish(s.cfg.Names.System(), topic, false, false, amqp.Publishing{Body: body, AppId: s.cfg.Process})
+	err := p.channel.Publish(p.cfg.Names.System(), topic, false, false, amqp.Publishing{Body: body, AppId: p.cfg.Process})
 	if err != nil {
 		return &contract.Error{Code: contract.CodeUnavailable, Detail: "the broadcast was not sent", Cause: err, Executed: contract.ExecutedNo}
 	}
@@ -265,75 +268,75 @@ func (s *Presence) Broadcast(topic string, body []byte) error {
 }
 
 // receiveAnnouncement updates the directory by a worker's announcement.
-func (s *Presence) receiveAnnouncement(body []byte) {
+func (p *Presence) receiveAnnouncement(body []byte) {
 	var a contract.Announcement
 	if err := json.Unmarshal(body, &a); err != nil || a.Worker == "" {
-		s.cfg.Log.Debug("cannot decode an announcement", zap.Error(err))
+		p.cfg.Log.Debug("cannot decode an announcement", zap.Error(err))
 		return
 	}
-	s.cfg.Directory.Update(a, time.Now())
+	p.cfg.Directory.Update(a, time.Now())
 }
 
 // announce sends what this process hosts, if it hosts anything.
-func (s *Presence) announce(leaving bool) {
-	s.mu.Lock()
-	hosts := len(s.hosted) > 0
+func (p *Presence) announce(stopping bool) {
+	p.mu.Lock()
+	hosts := len(p.hosted) > 0
 	var functions []contract.Descriptor
-	for h := range s.hosted {
+	for h := range p.hosted {
 		functions = append(functions, h.functions...)
 	}
-	s.mu.Unlock()
+	p.mu.Unlock()
 	if !hosts {
 		return
 	}
 	slices.SortFunc(functions, func(a, b contract.Descriptor) int { return cmp.Compare(a.Name, b.Name) })
-	s.sendAnnouncement(functions, leaving)
+	p.sendAnnouncement(functions, stopping)
 }
 
-func (s *Presence) sendAnnouncement(functions []contract.Descriptor, leaving bool) {
+func (p *Presence) sendAnnouncement(functions []contract.Descriptor, stopping bool) {
 	a := contract.Announcement{
-		Worker: s.cfg.Process, Host: s.host, PID: os.Getpid(), Started: s.started,
-		Functions: functions, Batch: !s.cfg.NoBatch, Leaving: leaving,
+		Worker: p.cfg.Process, Host: p.host, PID: os.Getpid(), Started: p.started,
+		Functions: functions, Batch: !p.cfg.NoBatch, Leaving: stopping,
 	}
 	body, err := json.Marshal(a)
 	if err != nil {
-		s.cfg.Log.Error("cannot announce", zap.Error(err))
+		p.cfg.Log.Error("cannot announce", zap.Error(err))
 		return
 	}
-	_ = s.Broadcast(topicAnnounce, body) // repeated with the next tick
+	_ = p.Broadcast(topicAnnounce, body) // repeated with the next tick
 }
 
 // Host returns a new Hosting: from now on this process is a worker.
-func (s *Presence) Host() *hosting {
-	h := &hosting{}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hosted[h] = true
+func (p *Presence) Host() *Hosting {
+	h := &Hosting{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hosted[h] = true
 	return h
 }
 
 // Add adds a function that consumes, and announces it.
-func (s *Presence) Add(h *hosting, d contract.Descriptor) {
-	s.mu.Lock()
+func (p *Presence) Add(h *Hosting, d contract.Descriptor) {
+	p.mu.Lock()
 	known := slices.ContainsFunc(h.functions, func(o contract.Descriptor) bool { return o.Name == d.Name })
 	if !known {
 		h.functions = append(slices.Clone(h.functions), d)
 	}
-	s.mu.Unlock()
+	p.mu.Unlock()
 	if !known {
-		s.announce(false)
+		p.announce(false)
 	}
 }
 
 // Remove removes h, and announces that.
-func (s *Presence) Remove(h *hosting) {
-	s.mu.Lock()
-	delete(s.hosted, h)
-	last := len(s.hosted) == 0
-	s.mu.Unlock()
+func (p *Presence) Remove(h *Hosting) {
+	p.mu.Lock()
+	delete(p.hosted, h)
+	last := len(p.hosted) == 0
+	p.mu.Unlock()
 	if last {
-		s.sendAnnouncement(nil, true)
+		p.sendAnnouncement(nil, true)
 		return
 	}
-	s.announce(false)
+	p.announce(false)
 }

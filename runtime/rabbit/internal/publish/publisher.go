@@ -17,9 +17,11 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/topology"
 )
 
+// MaxUnconfirmed is how many bytes a Publisher has in flight at most.
+const MaxUnconfirmed = 64 << 20
+
 const (
-	MaxUnconfirmed = 64 << 20 // bytes in flight
-	minShare       = 32 << 10 // bytes that a publish counts at least: at most 2048 are in flight
+	minShare = 32 << 10 // bytes that a publish counts at least: at most 2048 are in flight
 
 	// A channel is replaced if it has not confirmed a publish for this long when
 	// its caller gives up.
@@ -45,6 +47,7 @@ type Config struct {
 	Needs      topology.Part // declared before the first publish
 }
 
+// New returns a Publisher that publishes while Run runs.
 func New(cfg Config) *Publisher {
 	return &Publisher{cfg: cfg, room: semaphore.NewWeighted(MaxUnconfirmed), changed: make(chan struct{})}
 }
@@ -196,6 +199,7 @@ func (p *Publisher) replaceChannel(s *session) {
 	s.retire.Do(func() { close(s.retired) })
 }
 
+// Close makes later publishes fail.
 func (p *Publisher) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -32,6 +32,7 @@ func (t Part) Declare(ch *amqp.Channel) error {
 	return nil
 }
 
+// BindQueue binds a queue to an exchange. An error closes ch.
 func BindQueue(ch *amqp.Channel, queue, key, exchange string) error {
 	if err := ch.QueueBind(queue, key, exchange, false, nil); err != nil {
 		return explainDeclare(Binding{queue, key, exchange}.String(), err)

@@ -12,19 +12,22 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
+// Limits of queues.
 const (
-	requestQueueExpiry = 60 * time.Second // of a request queue without a worker
-	RequestQueueLength = 10_000
-	expiredQueueExpiry = 60 * time.Second // of the queue of expired calls without a caller
-	expiredQueueLength = 100_000
-	EventQueueLength   = 1_000_000
-	DeliveryLimit      = 20 // redeliveries after which a message is dead-lettered
+	RequestQueueLength = 10_000    // calls
+	EventQueueLength   = 1_000_000 // events
+	expiredQueueLength = 100_000   // calls
+	DeliveryLimit      = 20        // redeliveries after which an event is dead-lettered
 
-	// Up to RabbitMQ 4.2, each delivery that is requeued counts. Without a limit,
-	// RabbitMQ 4 drops a message after 20 deliveries, and 3.10 requeues it at the
-	// end of the queue. -1 disables the limit on RabbitMQ 4 only.
-	noDeliveryLimit = math.MaxInt32
+	requestQueueExpiry = 60 * time.Second // of a request queue without a worker
+	expiredQueueExpiry = 60 * time.Second // of the queue of expired calls without a caller
 )
+
+// noDeliveryLimit is the delivery limit of queues from which messages are requeued.
+// Before RabbitMQ 4.3, each delivery that is requeued counts. Without a limit,
+// RabbitMQ 4 drops a message after 20 deliveries, and 3.10 requeues it at the end of
+// the queue. -1 disables the limit on RabbitMQ 4 only.
+const noDeliveryLimit = math.MaxInt32
 
 // Names are the names of exchanges and queues in one namespace.
 type Names struct {
@@ -35,17 +38,38 @@ type Names struct {
 	Predeclared bool
 }
 
-func (n Names) Requests() string              { return n.Namespace + ".requests" }
-func (n Names) Events() string                { return n.Namespace + ".events" }
-func (n Names) Dead() string                  { return n.Namespace + ".dead" }
-func (n Names) System() string                { return n.Namespace + ".system" }
-func (n Names) Expired() string               { return n.Namespace + ".expired" } // an exchange and a queue
-func (n Names) Due() string                   { return n.Namespace + ".due" }     // a queue
+// Requests is the direct exchange of calls.
+func (n Names) Requests() string { return n.Namespace + ".requests" }
+
+// Events is the topic exchange of events.
+func (n Names) Events() string { return n.Namespace + ".events" }
+
+// Dead is the direct exchange of dead letters, by function.
+func (n Names) Dead() string { return n.Namespace + ".dead" }
+
+// System is the topic exchange of broadcasts.
+func (n Names) System() string { return n.Namespace + ".system" }
+
+// Expired is the exchange and the queue of calls that their queue did not keep.
+func (n Names) Expired() string { return n.Namespace + ".expired" }
+
+// Due is the queue of due events.
+func (n Names) Due() string { return n.Namespace + ".due" }
+
+// DeadFunctions is the queue of functions that have a queue of dead letters.
+func (n Names) DeadFunctions() string { return n.Namespace + ".dead-functions" }
+
+// RequestQueue is the queue of a request function.
 func (n Names) RequestQueue(fn string) string { return n.Namespace + ".request." + fn }
-func (n Names) DeadFunctions() string         { return n.Namespace + ".dead-functions" } // a queue
-func (n Names) EventQueue(fn string) string   { return n.Namespace + ".event." + fn }
-func (n Names) DeadQueue(fn string) string    { return n.Namespace + ".dead." + fn }
-func (n Names) Delay(tier string) string      { return n.Namespace + ".delay." + tier } // an exchange and a queue
+
+// EventQueue is the queue of an event function.
+func (n Names) EventQueue(fn string) string { return n.Namespace + ".event." + fn }
+
+// DeadQueue is the queue of dead letters of a function.
+func (n Names) DeadQueue(fn string) string { return n.Namespace + ".dead." + fn }
+
+// Delay is the exchange and the queue of a delay tier.
+func (n Names) Delay(tier string) string { return n.Namespace + ".delay." + tier }
 
 // OldDueExchange is the dead-letter exchange of the tiers of earlier versions.
 func (n Names) OldDueExchange() string { return n.Namespace + ".due" }
@@ -67,12 +91,14 @@ type Part struct {
 	Bindings    []Binding
 }
 
+// Exchange is a durable exchange.
 type Exchange struct {
 	Name, Kind string
 	Alternate  string // alternate exchange; "" for none
 	Foreign    bool   // used as it is, whatever its kind
 }
 
+// Arguments returns the arguments to declare the exchange with.
 func (x Exchange) Arguments() amqp.Table {
 	if x.Alternate == "" {
 		return amqp.Table{} // RabbitMQ does not import null
@@ -80,13 +106,16 @@ func (x Exchange) Arguments() amqp.Table {
 	return amqp.Table{ArgumentAlternate: x.Alternate}
 }
 
+// ArgumentAlternate is the argument that names the alternate exchange.
 const ArgumentAlternate = "alternate-exchange"
 
+// Queue is a durable queue.
 type Queue struct {
 	Name      string
 	Arguments amqp.Table
 }
 
+// Binding binds a queue to an exchange by a routing key.
 type Binding struct{ Queue, Key, Exchange string }
 
 // Common has the exchanges that every process needs.
@@ -167,6 +196,7 @@ func (n Names) EventFunction(d *contract.Descriptor, source string) Part {
 	return t
 }
 
+// DeadLetters has the queue of dead letters of a function.
 func (n Names) DeadLetters(fn string) Part {
 	name := n.DeadQueue(fn)
 	return Part{

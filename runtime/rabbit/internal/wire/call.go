@@ -28,8 +28,10 @@ const (
 	HeaderRun   = "rabbet-run"   // how long the function ran, in microseconds
 )
 
+// ContentTypeJSON is the content type of bodies, unless another is given.
 const ContentTypeJSON = "application/json"
 
+// ContentTypeOr returns t, or ContentTypeJSON if it is empty.
 func ContentTypeOr(t string) string { return cmp.Or(t, ContentTypeJSON) }
 
 // CallHeaders returns the headers of a message with the single call c.

@@ -6,6 +6,7 @@ import "strings"
 // the reply queue of the call, a space, and its tag.
 const TopicCancel = "cancel"
 
+// CancelBody returns the body of a cancel broadcast.
 func CancelBody(replyTo, tag string) string { return replyTo + " " + tag }
 
 // ParseCancel parses the body of a cancel broadcast.

@@ -39,10 +39,11 @@ const (
 	CloudEventsPrefix = "cloudEvents_"
 )
 
+// Limits of messages, in bytes.
 const (
 	maxBody    = 16 << 20 // the default maximum of RabbitMQ 4
-	MaxHeaders = 64 << 10 // they must fit into one frame of 128 KiB
-	MaxShort   = 255      // bytes of an AMQP short string
+	MaxHeaders = 64 << 10 // of all headers; they must fit into one frame of 128 KiB
+	MaxShort   = 255      // of an AMQP short string
 )
 
 // isReserved reports whether a header is reserved for the broker or for Rabbet:
@@ -189,6 +190,7 @@ func setTrace(headers amqp.Table, t contract.Trace) {
 // then never ends early.
 func UnixMilliCeil(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
 
+// String returns a header that is a string; "" for anything else.
 func String(t amqp.Table, name string) string {
 	s, _ := t[name].(string)
 	return s

@@ -32,6 +32,8 @@ const (
 // delivered again. It has no correlation id, so that it answers no call.
 const ContentTypeTaken = "application/vnd.rabbet.taken+v1"
 
+// TypeAcked is the type of a ContentTypeTaken message about calls that are not
+// delivered again.
 const TypeAcked = "acked"
 
 // Call is one call, in a message of its own or in a frame.
