@@ -336,3 +336,34 @@ func TestCallerLearnsThatItsReplyIsLost(t *testing.T) {
 		})
 	}
 }
+
+// A call whose caller is told that it was not executed has not run, even if its
+// worker received it and lost its connection.
+func TestExpiredCallHasNotRunOnALostWorker(t *testing.T) {
+	withAndWithoutBatches(t, func(t *testing.T, cfg Config) {
+		caller := startCaller(t, cfg)
+		p, url := startProxy(t, cfg.URL)
+		cfg.URL = url
+		ran := make(chan struct{}, 1)
+		startWorker(t, cfg, []*Broker{caller}, function("write", func(context.Context, *contract.Event) ([]byte, error) {
+			ran <- struct{}{}
+			return nil, nil
+		}))
+		p.hole(upstream) // the worker receives the call, but the broker not its acknowledgement
+		failed := make(chan error, 1)
+		go func() {
+			_, err := caller.Call(t.Context(), contract.Call{Key: "write", Deadline: time.Now().Add(2 * time.Second)})
+			failed <- err
+		}()
+		time.Sleep(500 * time.Millisecond) // for the worker to receive the call
+		p.down()                           // the call returns to its queue, and expires there
+		err := receive(t, "the outcome of the call", failed)
+		wantError(t, err, contract.CodeExpired, contract.ExecutedNo)
+		p.up(t)
+		select {
+		case <-ran:
+			t.Error("it ran")
+		case <-time.After(200 * time.Millisecond):
+		}
+	})
+}

@@ -16,8 +16,8 @@ import (
 )
 
 // forwardExpired answers the calls, of any process, that expired in their queue or
-// found it full: they were not executed. A caller learns that at its deadline, or
-// at once if the queue was full. Other calls cost nothing more for it.
+// found it full. A caller learns that at its deadline, or at once if the queue was
+// full. Other calls cost nothing more for it.
 func (c *Caller) forwardExpired(ctx context.Context, conn *amqp.Connection) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -45,17 +45,29 @@ func (c *Caller) forwardExpired(ctx context.Context, conn *amqp.Connection) erro
 		return fmt.Errorf("consume from %q: %w", c.cfg.Names.Expired(), err)
 	}
 	return channel.EachDelivery(ctx, c.cfg.Names.Expired(), expired, func(d *amqp.Delivery) {
-		if err := answerExpired(ch, d); err != nil {
+		if err := answerExpired(ch, d, c.executedOf(d.RoutingKey)); err != nil {
 			c.cfg.Log.Debug("cannot answer an expired call", zap.String("id", d.MessageId), zap.Error(err))
 		}
 	})
 }
 
-func answerExpired(ch *amqp.Channel, d *amqp.Delivery) error {
+// executedOf returns what is known of a call with that routing key that expired in
+// its queue. Usually it was never started. But a call that is redelivered may have
+// run on a worker that was lost; a function that only reads does no harm by that.
+func (c *Caller) executedOf(key string) contract.Executed {
+	for _, f := range c.cfg.Directory.Functions() {
+		if f.Kind == contract.KindRequest && f.Keys[0] == key && f.Redeliver && !f.ReadOnly {
+			return contract.ExecutedUnknown
+		}
+	}
+	return contract.ExecutedNo
+}
+
+func answerExpired(ch *amqp.Channel, d *amqp.Delivery, executed contract.Executed) error {
 	if d.ReplyTo == "" {
 		return nil
 	}
-	failed := contract.Expired(contract.ExecutedNo)
+	failed := contract.Expired(executed)
 	if wire.Text(d.Headers, "x-first-death-reason") == "maxlen" {
 		failed = &contract.Error{
 			Code: contract.CodeRefused, Executed: contract.ExecutedNo, After: time.Second,

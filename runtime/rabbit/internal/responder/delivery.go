@@ -1,8 +1,11 @@
 package responder
 
 import (
+	"context"
 	"sync"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rabbet-fn/rabbet/runtime/rabbit/internal/wire"
 )
@@ -19,11 +22,12 @@ type delivery struct {
 	redelivered bool
 	arrived     time.Time
 
-	mu    sync.Mutex
-	begun bool // a call has started
-	acked bool
-	lost  bool // the broker delivers it again: no call may start
-	left  int  // calls whose reply was not sent yet
+	mu      sync.Mutex
+	begun   bool // a call has started
+	acked   bool
+	confirm *amqp.DeferredConfirmation // of the message after the acknowledgement before the run; nil without one
+	lost    bool                       // the broker delivers it again: no call may start
+	left    int                        // calls whose reply was not sent yet
 }
 
 // ackTime is when a delivery is acknowledged.
@@ -51,16 +55,35 @@ func (r *Responder) ackTimeOf(redelivered bool, calls int) ackTime {
 	return beforeReply
 }
 
-// begin reports whether a call of d may start. It may not if the channel is closed
-// and the broker delivers the call again. The first call to start acknowledges d,
-// if that comes before the run, and tells the caller, unless the function is
-// read-only.
-func (d *delivery) begin(worker string) bool {
+// begin prepares a call of d to start. The first call acknowledges d, if that comes
+// before the run, and tells the caller, unless the function is read-only. ok is false
+// if the call may not start, because the channel is closed or ctx is done. again then
+// says whether the broker delivers the call again.
+//
+// After an acknowledgement before the run, begin waits until the broker has it: the
+// broker confirms a message after it has handled what the channel sent before. If
+// the acknowledgement of a running call were lost, the call could expire in its queue,
+// and its caller would be told that it was not executed.
+func (d *delivery) begin(ctx context.Context, worker string) (ok, again bool) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.lost || d.begun {
-		return !d.lost
+	if !d.lost && !d.begun {
+		d.start(worker)
 	}
+	lost, acked, confirm := d.lost, d.acked, d.confirm
+	d.mu.Unlock()
+	if lost || confirm == nil {
+		return !lost, !acked
+	}
+	select {
+	case <-confirm.Done():
+		return confirm.Acked(), false
+	case <-ctx.Done():
+		return false, false
+	}
+}
+
+// start is the part of begin for the first call of d. The caller must hold d.mu.
+func (d *delivery) start(worker string) {
 	if d.settle == beforeRun {
 		d.acked = d.session.acks.AckNow(d.tag)
 		d.lost = !d.acked
@@ -68,11 +91,18 @@ func (d *delivery) begin(worker string) bool {
 		d.lost = d.session.acks.IsClosed()
 	}
 	d.begun = !d.lost
-	if d.begun && d.settle != afterReply && d.frames && d.replyTo != "" {
-		// If this fails, the channel is closed, which ends the session.
-		_ = d.session.ch.Publish("", d.replyTo, false, false, wire.TakenMessage(d.firstTag, worker, d.acked))
+	if d.lost || d.settle == afterReply {
+		return
 	}
-	return d.begun
+	queue := d.replyTo
+	if !d.frames || queue == "" { // the caller does not understand the message
+		if !d.session.confirms {
+			return
+		}
+		queue = "" // there is no such queue: only the confirm is needed
+	}
+	confirm, err := d.session.ch.PublishWithDeferredConfirm("", queue, false, false, wire.TakenMessage(d.firstTag, worker, d.acked))
+	d.confirm, d.lost = confirm, err != nil
 }
 
 // answer prepares d for a reply to one of its calls. It returns false if no reply

@@ -28,8 +28,9 @@ import (
 //   - Redeliver: immediately before the reply. If the broker does not receive the
 //     acknowledgement, it does not receive the reply either, and delivers the call
 //     again. The lost run is canceled, and its reply is not sent over another channel.
-//   - otherwise: before the run. The caller learns which worker has acknowledged it, so
-//     that the call fails as soon as that worker is lost.
+//   - otherwise: before the run, which waits until the broker has the
+//     acknowledgement. The caller learns which worker has acknowledged it, so that
+//     the call fails as soon as that worker is lost.
 //
 // A call that is delivered again is always acknowledged before the run, so that a
 // call that kills its workers kills at most two. A function without Redeliver does
@@ -54,10 +55,11 @@ type Responder struct {
 
 // session answers calls over one connection.
 type session struct {
-	ch     *amqp.Channel
-	acks   *channel.Acks
-	intake chan struct{} // closed after the last delivery
-	cancel func() error  // ends the intake
+	ch       *amqp.Channel
+	acks     *channel.Acks
+	confirms bool          // ch has publisher confirms; see delivery.begin
+	intake   chan struct{} // closed after the last delivery
+	cancel   func() error  // ends the intake
 
 	mu   sync.Mutex
 	sent []sentReply // the last replies, see recordSent
@@ -211,7 +213,12 @@ func (r *Responder) serveConnection(ctx context.Context, conn *amqp.Connection) 
 	if err := ch.Qos(prefetch, 0, false); err != nil {
 		return fmt.Errorf("set the prefetch: %w", err)
 	}
-	s := &session{ch: ch, acks: channel.NewAcks(ch, ackBatch(r.fn.Concurrency)), intake: make(chan struct{})}
+	if !r.fn.Redeliver {
+		if err := ch.Confirm(false); err != nil {
+			return fmt.Errorf("ask for confirms: %w", err)
+		}
+	}
+	s := &session{ch: ch, acks: channel.NewAcks(ch, ackBatch(r.fn.Concurrency)), confirms: !r.fn.Redeliver, intake: make(chan struct{})}
 	defer r.onConnectionLost(s)
 	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 

@@ -18,8 +18,16 @@ func (r *Responder) run(j *job) {
 			return
 		}
 	}
-	if !d.begin(r.cfg.Process) {
-		r.answered() // the broker delivers it again
+	if ok, again := d.begin(r.base, r.cfg.Process); !ok {
+		if again {
+			r.answered()
+		} else {
+			r.reply(d, c, contract.Reply{}, wire.ErrLost, 0)
+		}
+		return
+	}
+	if c.Deadline != 0 && !time.Now().Before(deadline) { // begin has waited
+		r.answerExpired(j)
 		return
 	}
 	attempt := 1
