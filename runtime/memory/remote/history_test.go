@@ -1,4 +1,4 @@
-package memory
+package remote
 
 import (
 	"context"
@@ -22,7 +22,7 @@ const workerEnv = "RABBET_TEST_WORKER"
 
 // serveHistory hosts the functions of a history over a connection of its own,
 // until ctx is done or the connection is lost.
-func serveHistory(ctx context.Context, r *Remote, registers string) error {
+func serveHistory(ctx context.Context, r *Broker, registers string) error {
 	fns, done, err := brokertest.RegisterFunctions(registers)
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func disturbConnection(ctx context.Context, t *testing.T, broker, registers stri
 			_ = serveHistory(ctx, r, registers) // its connection is closed
 		}()
 		pause(ctx, 2*time.Second)
-		_ = r.conn.Close()
+		r.conn.Close()
 		<-served
 		_ = r.Close()
 	}
