@@ -97,7 +97,7 @@ func TestGraceEnds(t *testing.T) {
 	}
 }
 
-func TestStubbornFunctionIsLeftBehind(t *testing.T) {
+func TestDrainEndsWithoutFunctionThatIgnoresItsContext(t *testing.T) {
 	b := open(t, Config{Grace: time.Millisecond})
 	started, release := make(chan struct{}), make(chan struct{})
 	stop := memorytest.Serve(t, b, 1, memorytest.Request(t, func(context.Context) error {
@@ -118,9 +118,9 @@ func TestStubbornFunctionIsLeftBehind(t *testing.T) {
 	close(release)
 }
 
-// Calls that wait while the only worker leaves are answered at once, and so
-// are those that come later.
-func TestLastWorkerLeaves(t *testing.T) {
+// Calls that wait when the only worker stops its deliveries fail at once, and so do
+// later calls.
+func TestLastWorkerStops(t *testing.T) {
 	b := open(t, Config{})
 	started, release := make(chan struct{}, 1), make(chan struct{})
 	stop := memorytest.Serve(t, b, 1, memorytest.Request(t, func(context.Context) error {
@@ -175,36 +175,36 @@ func TestForget(t *testing.T) {
 	stop := memorytest.Serve(t, b, 1, slices.Concat(answer, react))
 	b.Forget("answer", "react")
 	if _, err := b.Call(t.Context(), contract.Call{Key: "ask"}); err != nil {
-		t.Errorf("a call of what is hosted: %v", err)
+		t.Errorf("a call of a hosted function: %v", err)
 	}
 	publish := func(id string) error { return b.Publish(t.Context(), contract.Event{Key: "x", ID: id}) }
 	if err := publish("dead"); err != nil {
-		t.Errorf("an event for what is hosted: %v", err)
+		t.Errorf("an event for a hosted function: %v", err)
 	}
 	memorytest.Receive(t, started)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	if err := publish("waits"); err != nil {
-		t.Errorf("an event for what may come back: %v", err)
+		t.Errorf("an event for a function that may be hosted again: %v", err)
 	}
 
 	b.Forget("answer", "react")
 	if list := b.Directory().Functions(); len(list) > 0 {
-		t.Errorf("got %v, want nothing known", list)
+		t.Errorf("got %v, want none", list)
 	}
 	if err := publish("late"); !errors.Is(err, contract.ErrUnroutable) {
-		t.Errorf("an event for what is gone: got %v, want contract.ErrUnroutable", err)
+		t.Errorf("an event for a forgotten function: got %v, want contract.ErrUnroutable", err)
 	}
 	replay := func() error {
 		return b.VisitDeadLetters(t.Context(), "react", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionReplay, nil })
 	}
 	if err := replay(); !errors.Is(err, contract.ErrUnroutable) {
-		t.Errorf("replay for what is gone: got %v, want contract.ErrUnroutable", err)
+		t.Errorf("replay for a forgotten function: got %v, want contract.ErrUnroutable", err)
 	}
 	memorytest.Serve(t, b, 1, react)
 	if err := replay(); err != nil {
-		t.Errorf("replay for what is back: %v", err)
+		t.Errorf("replay for a function that is hosted again: %v", err)
 	}
 	if id := memorytest.Receive(t, started); id != "dead" {
 		t.Errorf("got the event %q, want the one that was replayed", id)
@@ -238,7 +238,7 @@ func TestVersionsWithDifferentKeys(t *testing.T) {
 	}
 }
 
-// Goexit is what t.FailNow does in a function that a test made.
+// A function that a test has written may call t.FailNow, which is a Goexit.
 func TestGoexit(t *testing.T) {
 	b := open(t, Config{})
 	fns := memorytest.Request(t, nil)
@@ -256,7 +256,7 @@ func TestGoexit(t *testing.T) {
 	}
 }
 
-func TestServeRefusesTwins(t *testing.T) {
+func TestServeRefusesDuplicateName(t *testing.T) {
 	f := memorytest.Request(t, nil)[0]
 	if err := open(t, Config{}).Serve(t.Context(), []contract.Function{f, f}); err == nil {
 		t.Error("two functions with one name: got nil")

@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// shared is a broker, and the path at which it is shared until the test ends.
+// shared returns a broker, and the path at which it is shared until the test ends.
 func shared(t *testing.T) (*memory.Broker, string) {
 	t.Helper()
 	b := memory.New(memory.Config{})
@@ -72,7 +72,7 @@ func TestDeadProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		memorytest.Receive(t, started)
-		dying.conn.Close() // as if it was killed
+		dying.conn.Close() // like kill -9 of its process
 		if err := stop(); !errors.Is(err, contract.ErrUnavailable) {
 			t.Errorf("Serve without its broker: got %v, want contract.ErrUnavailable", err)
 		}
@@ -90,7 +90,7 @@ func TestDeadProcess(t *testing.T) {
 			t.Errorf("got %v, want the other worker's reply", err)
 		}
 	})
-	t.Run("an idempotent call that nobody else can take is lost", func(t *testing.T) {
+	t.Run("an idempotent call without another worker is lost", func(t *testing.T) {
 		memorytest.WantLost(t, callUnderDeath(t, 0, faas.Idempotent()))
 	})
 	t.Run("its other calls are lost", func(t *testing.T) {
@@ -98,7 +98,8 @@ func TestDeadProcess(t *testing.T) {
 	})
 }
 
-// callUnderDeath makes a call whose worker dies under it, with some others left.
+// callUnderDeath makes a call, and closes the connection of its worker while it
+// runs. By then, as many other workers as others says host the function. It returns the error of the call.
 func callUnderDeath(t *testing.T, others int, options ...faas.Option) error {
 	b, path := shared(t)
 	dying, caller := dial(t, path), dial(t, path)
@@ -122,7 +123,7 @@ func callUnderDeath(t *testing.T, others int, options ...faas.Option) error {
 	return memorytest.Receive(t, failed)
 }
 
-func TestBrokerGoesAway(t *testing.T) {
+func TestLostConnection(t *testing.T) {
 	b, path := shared(t)
 	r := dial(t, path)
 	started := make(chan struct{}, 1)
@@ -140,7 +141,7 @@ func TestBrokerGoesAway(t *testing.T) {
 	memorytest.Receive(t, started)
 	r.conn.Close()
 	if e := contract.AsError(memorytest.Receive(t, failed)); e == nil || e.Code != contract.CodeUnconfirmed || e.Executed != contract.ExecutedUnknown {
-		t.Errorf("the call under way: got %v, want unconfirmed with executed unknown", e)
+		t.Errorf("the call in flight: got %v, want unconfirmed with executed unknown", e)
 	}
 	if err := r.Publish(t.Context(), contract.Event{Key: "x"}); !errors.Is(err, contract.ErrUnavailable) {
 		t.Errorf("publish: got %v, want contract.ErrUnavailable", err)
@@ -151,10 +152,10 @@ func TestBrokerGoesAway(t *testing.T) {
 	memorytest.AwaitWorkers(t, r.Directory(), "answer", 0)
 }
 
-func TestDialSaysWhatIsWrong(t *testing.T) {
+func TestDialErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	if _, err := Dial(path, Config{}); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "rabbet dev") {
-		t.Errorf("nobody there: got %v", err)
+		t.Errorf("no broker at the path: got %v", err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
