@@ -98,8 +98,9 @@ func TestDeadProcess(t *testing.T) {
 	})
 }
 
-// callUnderDeath makes a call, and closes the connection of its worker while it
-// runs. By then, as many other workers as others says host the function. It returns the error of the call.
+// callUnderDeath makes a call and closes the connection of its worker while it
+// runs, when the given number of other workers hosts the function. It returns the
+// error of the call.
 func callUnderDeath(t *testing.T, others int, options ...faas.Option) error {
 	b, path := shared(t)
 	dying, caller := dial(t, path), dial(t, path)
