@@ -1,6 +1,19 @@
-// Package brokertest says what a broker must do, as tests that every make of
-// it has to pass. Each case asserts what a user would notice; none knows how a
-// broker works inside. They wait for events, for up to 10 s, and never for time.
+// Package brokertest tests whether a broker does what package contract promises.
+// Every broker must pass Run, and RunHistory if it can lose a worker:
+//
+//	func TestConformance(t *testing.T) {
+//		brokers := map[*testing.T]*memory.Broker{}
+//		brokertest.Run(t, func(t *testing.T) brokertest.Broker {
+//			if brokers[t] == nil {
+//				brokers[t] = memory.New(memory.Config{})
+//				t.Cleanup(func() { brokers[t].Close() })
+//			}
+//			return brokers[t]
+//		})
+//	}
+//
+// Each case asserts what a user would notice, and knows nothing of how the broker
+// works. Cases wait for events, for up to 10 s, and not for time to pass.
 package brokertest
 
 import (
@@ -14,7 +27,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// Broker is what a make of the contract offers.
+// A Broker has the methods that the cases call. For what they must do, see
+// memory.Broker.
 type Broker interface {
 	contract.Broker
 	contract.DeadLetters
@@ -31,11 +45,11 @@ type Broker interface {
 // limit is how long a case waits for an event before it fails.
 const limit = 10 * time.Second
 
-// Run runs every case as a subtest. open returns a broker as one process has
-// it and closes it in t.Cleanup; called again with the same t it returns
-// another process's view of the same system (or the same broker, if that is
-// all there is), and with another t, another system. With prefixes, only the
-// cases run whose names begin with one of them.
+// Run runs every case as a subtest. open must return a broker and close it in
+// t.Cleanup. When it is called again with the same t, it must return the broker
+// of another process of the same system, or the same broker if a system has only
+// one. With another t, it must return a broker of another system. If there are
+// prefixes, Run runs only the cases whose names begin with one of them.
 func Run(t *testing.T, open func(t *testing.T) Broker, prefixes ...string) {
 	for _, c := range []struct {
 		name string
@@ -96,23 +110,23 @@ func Run(t *testing.T, open func(t *testing.T) Broker, prefixes ...string) {
 		{"System/Close", closed},
 		{"System/CloseAtOnce", closedAtOnce},
 	} {
-		meant := func(prefix string) bool { return strings.HasPrefix(c.name, prefix) }
-		if len(prefixes) > 0 && !slices.ContainsFunc(prefixes, meant) {
+		hasPrefix := func(prefix string) bool { return strings.HasPrefix(c.name, prefix) }
+		if len(prefixes) > 0 && !slices.ContainsFunc(prefixes, hasPrefix) {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) { c.run(&system{T: t, open: open, live: map[string]int{}}) })
 	}
 }
 
-// system is one case's brokers and workers.
+// A system has the brokers and workers of one case.
 type system struct {
 	*testing.T
 	open    func(t *testing.T) Broker
 	brokers []Broker
-	live    map[string]int // workers by function
+	live    map[string]int // number of workers, by function
 }
 
-// broker opens another process's view and waits until it is ready.
+// broker opens a broker of another process and waits until it is ready.
 func (s *system) broker() Broker {
 	s.Helper()
 	b := s.open(s.T)
@@ -123,15 +137,15 @@ func (s *system) broker() Broker {
 	return b
 }
 
-// within is a ctx for whatever must be over in time.
+// within returns a ctx that is done after limit.
 func (s *system) within() context.Context {
 	ctx, cancel := context.WithTimeout(s.Context(), limit)
 	s.Cleanup(cancel)
 	return ctx
 }
 
-// serve hosts fns in a process of their own, until stop is called or the case
-// ends, and waits until every broker of the case knows of it.
+// serve hosts fns in another process, until stop is called or the case ends. It
+// waits until every broker of the case has the worker in its directory.
 func (s *system) serve(fns ...contract.Function) *server {
 	s.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -141,12 +155,13 @@ func (s *system) serve(fns ...contract.Function) *server {
 	for _, f := range fns {
 		s.live[f.Name]++
 	}
-	s.settle(fns)
+	s.awaitDirectories(fns)
 	return v
 }
 
-// settle waits until every directory of the case counts the workers of fns right.
-func (s *system) settle(fns []contract.Function) {
+// awaitDirectories waits until every directory of the case has the right number of
+// workers of each function.
+func (s *system) awaitDirectories(fns []contract.Function) {
 	s.Helper()
 	timeout := time.After(limit)
 	for _, b := range s.brokers {
@@ -160,36 +175,30 @@ func (s *system) settle(fns []contract.Function) {
 				select {
 				case <-changed:
 				case <-timeout:
-					s.Fatalf("the directory counts %d workers of %s, want %d", len(live.Workers), f.Name, s.live[f.Name])
+					s.Fatalf("the directory has %d workers of %s, want %d", len(live.Workers), f.Name, s.live[f.Name])
 				}
 			}
 		}
 	}
 }
 
-// server is one running Serve.
+// A server is one running Serve.
 type server struct {
 	*system
 	fns     []contract.Function
 	broker  Broker
 	cancel  context.CancelFunc
 	done    chan error
-	leaving bool
+	ending  bool
 	stopped bool
 }
 
-// leave ends the intake and waits until that is known.
-func (v *server) leave() {
+// startStop ends the deliveries to the worker, and waits until every directory
+// shows it. The worker has not drained yet.
+func (v *server) startStop() {
 	v.Helper()
-	if v.leaving {
-		return
-	}
-	v.leaving = true
-	v.cancel()
-	for _, f := range v.fns {
-		v.live[f.Name]--
-	}
-	v.settle(v.fns)
+	v.end()
+	v.awaitDirectories(v.fns)
 }
 
 // stop ends the worker and waits until it has drained.
@@ -199,19 +208,25 @@ func (v *server) stop() {
 		return
 	}
 	v.stopped = true
-	if !v.leaving {
-		v.leaving = true
-		v.cancel()
-		for _, f := range v.fns {
-			v.live[f.Name]--
-		}
-	}
+	v.end()
 	if err := receive(v.T, v.done, "the end of Serve"); err != nil {
 		v.Errorf("Serve: got %v, want nil after a clean drain", err)
 	}
 }
 
-// publish publishes, and fails the case if that fails.
+// end ends Serve without waiting for it.
+func (v *server) end() {
+	if v.ending {
+		return
+	}
+	v.ending = true
+	v.cancel()
+	for _, f := range v.fns {
+		v.live[f.Name]--
+	}
+}
+
+// publish publishes events, and fails the case if that fails.
 func (s *system) publish(b Broker, events ...contract.Event) {
 	s.Helper()
 	for _, e := range events {
@@ -221,62 +236,63 @@ func (s *system) publish(b Broker, events ...contract.Event) {
 	}
 }
 
-// receive returns the next value of ch.
+// receive returns the next value of ch, and fails the test if there is none within
+// limit. what describes the value.
 func receive[T any](t *testing.T, ch <-chan T, what string) T {
 	t.Helper()
 	select {
 	case v := <-ch:
 		return v
 	case <-time.After(limit):
-		t.Fatalf("%s did not come within %v", what, limit)
+		t.Fatalf("%s did not arrive within %v", what, limit)
 		panic("unreachable")
 	}
 }
 
-// none is what the functions of the cases depend on.
+// none is what the functions of the cases depend on: nothing.
 type none struct{}
 
-// onEvent makes an event function of fn.
+// onEvent returns an event function that calls fn.
 func onEvent(name string, fn func(context.Context, contract.Event) error, options ...faas.Option) contract.Function {
 	var set faas.Set[none]
 	faas.OnEvent(&set, name, func(ctx context.Context, _ *none, e contract.Event) error { return fn(ctx, e) }, options...)
 	return only(&set)
 }
 
-// ask is what the request functions of the cases are called with.
+// ask is the input of the request functions of the cases.
 type ask struct {
 	ID string `json:"id"`
 }
 
 func (ask) RoutingKey() string { return "thing.ask" }
 
-// told is what they answer.
-type told struct {
+// An answer is their output.
+type answer struct {
 	ID string `json:"id"`
 	By string `json:"by"`
 }
 
-// onAsk makes a request function of fn.
-func onAsk(name string, fn func(context.Context, ask) (told, error), options ...faas.Option) contract.Function {
+// onAsk returns a request function that calls fn.
+func onAsk(name string, fn func(context.Context, ask) (answer, error), options ...faas.Option) contract.Function {
 	var set faas.Set[none]
-	faas.OnRequest(&set, name, func(ctx context.Context, _ *none, in ask) (told, error) { return fn(ctx, in) }, options...)
+	faas.OnRequest(&set, name, func(ctx context.Context, _ *none, in ask) (answer, error) { return fn(ctx, in) }, options...)
 	return only(&set)
 }
 
 func only(set *faas.Set[none]) contract.Function {
 	fns, err := set.With(&none{})
 	if err != nil || len(fns) != 1 {
-		panic("brokertest: a set of one function has it")
+		panic("brokertest: the set must have one function")
 	}
 	return fns[0]
 }
 
-// asking is a call of ask.
+// asking returns a call with the input ask.
 func asking(id string) contract.Call {
 	return contract.Call{Key: ask{}.RoutingKey(), Body: []byte(`{"id":"` + id + `"}`)}
 }
 
-// into makes a function that sends what it gets to ch.
+// into returns a function that sends the events that it receives to ch.
 func into(ch chan<- contract.Event) func(context.Context, contract.Event) error {
 	return func(_ context.Context, e contract.Event) error {
 		ch <- e

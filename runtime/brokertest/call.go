@@ -14,11 +14,13 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
+// echo returns a request function that answers with the id that it received, and
+// with by.
 func echo(by string) contract.Function {
-	return onAsk("echo", func(_ context.Context, in ask) (told, error) { return told{in.ID, by}, nil })
+	return onAsk("echo", func(_ context.Context, in ask) (answer, error) { return answer{in.ID, by}, nil })
 }
 
-// errorOf is what a failed call failed with.
+// errorOf makes a call that must fail, and returns its error.
 func (s *system) errorOf(ctx context.Context, b Broker, r contract.Call) *contract.Error {
 	s.Helper()
 	reply, err := b.Call(ctx, r)
@@ -29,6 +31,7 @@ func (s *system) errorOf(ctx context.Context, b Broker, r contract.Call) *contra
 	return e
 }
 
+// wantError checks the code of e, and that its Executed is one of those.
 func (s *system) wantError(e *contract.Error, code contract.Code, executed ...contract.Executed) {
 	s.Helper()
 	if e.Code != code {
@@ -51,25 +54,25 @@ func callReply(s *system) {
 	if len(live.Workers) != 1 || reply.Worker != live.Workers[0] {
 		s.Errorf("got a reply of worker %q, want one of %q", reply.Worker, live.Workers)
 	}
-	out, err := faas.Call[told](s.within(), faas.NewBus(b), ask{"43"})
+	out, err := faas.Call[answer](s.within(), faas.NewBus(b), ask{"43"})
 	if err != nil || out.ID != "43" {
 		s.Errorf("faas.Call: got %v, %v", out, err)
 	}
 }
 
 func sharedByWorkers(s *system) {
-	// Each worker has one run at a time and holds it until the other has one
-	// too: only if both get calls does either answer.
+	// Each worker has one run at a time, which does not end before the other worker
+	// has one, too: neither answers unless both have a call.
 	met := make(chan string)
 	f := func(by string) contract.Function {
-		return onAsk("meet", func(ctx context.Context, in ask) (told, error) {
+		return onAsk("meet", func(ctx context.Context, in ask) (answer, error) {
 			select {
 			case met <- by:
 			case <-met:
 			case <-ctx.Done():
-				return told{}, ctx.Err()
+				return answer{}, ctx.Err()
 			}
-			return told{in.ID, by}, nil
+			return answer{in.ID, by}, nil
 		}, faas.Concurrency(1))
 	}
 	s.serve(f("one"))
@@ -78,7 +81,7 @@ func sharedByWorkers(s *system) {
 	by := make(chan string, 2)
 	for i := range 2 {
 		go func() {
-			out, err := faas.Call[told](s.within(), faas.NewBus(b), ask{fmt.Sprint(i)})
+			out, err := faas.Call[answer](s.within(), faas.NewBus(b), ask{fmt.Sprint(i)})
 			if err != nil {
 				s.Errorf("call: %v", err)
 			}
@@ -91,22 +94,22 @@ func sharedByWorkers(s *system) {
 }
 
 func callErrors(s *system) {
-	s.serve(onAsk("fail", func(_ context.Context, in ask) (told, error) {
+	s.serve(onAsk("fail", func(_ context.Context, in ask) (answer, error) {
 		switch in.ID {
 		case "fields":
-			return told{}, faas.InvalidField("/id", "no such %s", "thing")
+			return answer{}, faas.InvalidField("/id", "no such %s", "thing")
 		case "notfound":
-			return told{}, fmt.Errorf("look it up: %w", faas.NotFound("no thing %q", "x"))
+			return answer{}, fmt.Errorf("look it up: %w", faas.NotFound("no thing %q", "x"))
 		case "later":
-			return told{}, faas.RetryAfter(7*time.Second, errors.New("secret inside"))
+			return answer{}, faas.RetryAfter(7*time.Second, errors.New("secret inside"))
 		case "plain":
-			return told{}, errors.New("secret inside")
+			return answer{}, errors.New("secret inside")
 		case "panic":
 			panic("secret inside")
 		case "large":
 			in.ID = strings.Repeat("x", contract.MaxReply)
 		}
-		return told{ID: in.ID}, nil
+		return answer{ID: in.ID}, nil
 	}))
 	b := s.broker()
 	ran := []contract.Executed{contract.ExecutedYes, ""}
@@ -149,7 +152,7 @@ func callErrors(s *system) {
 }
 
 func unroutableCall(s *system) {
-	e := s.errorOf(s.within(), s.broker(), contract.Call{Key: "nobody.answers", Body: []byte(`{}`)})
+	e := s.errorOf(s.within(), s.broker(), contract.Call{Key: "unroutable.key", Body: []byte(`{}`)})
 	s.wantError(e, contract.CodeUnroutable, contract.ExecutedNo)
 }
 
@@ -161,8 +164,8 @@ func unroutableAfterTheLast(s *system) {
 		s.Errorf("call with one of two workers gone: %v", err)
 	}
 	second.stop()
-	// RabbitMQ keeps the queue for a while, in case a worker comes back: then
-	// the call waits. It never runs, and its caller is told so.
+	// RabbitMQ keeps the queue for some time, in case a worker returns. Until then
+	// the call waits. It never runs, and its error says so.
 	ctx, cancel := context.WithTimeout(s.Context(), 300*time.Millisecond)
 	defer cancel()
 	e := s.errorOf(ctx, b, asking("2"))
@@ -173,12 +176,12 @@ func unroutableAfterTheLast(s *system) {
 
 func expiredNeverStarts(s *system) {
 	started, release := make(chan string, 10), make(chan struct{})
-	s.serve(onAsk("busy", func(ctx context.Context, in ask) (told, error) {
+	s.serve(onAsk("busy", func(ctx context.Context, in ask) (answer, error) {
 		started <- in.ID
 		if in.ID == "first" {
 			<-release
 		}
-		return told{ID: in.ID}, nil
+		return answer{ID: in.ID}, nil
 	}, faas.Concurrency(1)))
 	b := s.broker()
 	first := make(chan error, 1)
@@ -206,14 +209,14 @@ func expiredNeverStarts(s *system) {
 	}
 }
 
-// waiting makes a request function that runs until its ctx is done, and says
-// that it started and why it ended.
+// waiting returns a request function that runs until its ctx is done. It sends to
+// started when it starts, and the error of its ctx to ended.
 func waiting(started chan<- struct{}, ended chan<- error) contract.Function {
-	return onAsk("wait", func(ctx context.Context, _ ask) (told, error) {
+	return onAsk("wait", func(ctx context.Context, _ ask) (answer, error) {
 		started <- struct{}{}
 		<-ctx.Done()
 		ended <- ctx.Err()
-		return told{}, ctx.Err()
+		return answer{}, ctx.Err()
 	})
 }
 
@@ -261,7 +264,7 @@ func metadata(s *system) {
 			if err := bus.Publish(ctx, contract.Event{Key: "followed"}); err != nil {
 				return err
 			}
-			_, err := faas.Call[told](ctx, bus, ask{"1"})
+			_, err := faas.Call[answer](ctx, bus, ask{"1"})
 			return err
 		}),
 	)
@@ -280,10 +283,11 @@ func metadata(s *system) {
 	}
 }
 
+// echoMeta returns a request function that sends the metadata of its call to ch.
 func echoMeta(ch chan<- contract.Meta) contract.Function {
-	return onAsk("echo", func(ctx context.Context, in ask) (told, error) {
+	return onAsk("echo", func(ctx context.Context, in ask) (answer, error) {
 		ch <- contract.MetaOf(ctx)
-		return told{ID: in.ID}, nil
+		return answer{ID: in.ID}, nil
 	})
 }
 
@@ -291,34 +295,35 @@ type outer struct{}
 
 func (outer) RoutingKey() string { return "thing.outer" }
 
+// onOuter returns a request function that calls fn, with the input outer.
 func onOuter(fn func(context.Context) error, options ...faas.Option) contract.Function {
 	var set faas.Set[none]
 	faas.OnRequest(&set, "outer", func(ctx context.Context, _ *none, _ outer) (struct{}, error) { return struct{}{}, fn(ctx) }, options...)
 	return only(&set)
 }
 
-// session: the values reach the function, and what it changed its caller;
-// nothing of it reaches the functions that it calls.
+// session checks that the session reaches the function and its changes reach the
+// caller, and that functions which it calls receive nothing of it.
 func session(s *system) {
 	b := s.broker()
 	bus := faas.NewBus(b)
 	s.serve(
-		onAsk("use-session", func(ctx context.Context, in ask) (told, error) {
+		onAsk("use-session", func(ctx context.Context, in ask) (answer, error) {
 			session, user := faas.Session(ctx), ""
 			if _, err := session.Get("user", &user); err != nil {
-				return told{}, err
+				return answer{}, err
 			}
 			switch in.ID {
 			case "login":
 				session.Renew()
-				return told{ID: in.ID, By: user}, session.Set("user", "ada")
+				return answer{ID: in.ID, By: user}, session.Set("user", "ada")
 			case "fail":
-				return told{}, errors.Join(session.Set("user", "eve"), faas.NotFound("no"))
+				return answer{}, errors.Join(session.Set("user", "eve"), faas.NotFound("no"))
 			}
-			return told{ID: in.ID, By: user}, nil
+			return answer{ID: in.ID, By: user}, nil
 		}, faas.UsesSession()),
 		onOuter(func(ctx context.Context) error {
-			out, err := faas.Call[told](ctx, bus, ask{"read"})
+			out, err := faas.Call[answer](ctx, bus, ask{"read"})
 			if err == nil && out.By != "" {
 				err = faas.Permanent("the inner function found the user %q", out.By)
 			}
@@ -336,12 +341,12 @@ func session(s *system) {
 		if c.values != "" {
 			r.Session = []byte(c.values)
 		}
-		// Several at once may travel in one message.
+		// Several calls at once may be sent in one message.
 		var calls sync.WaitGroup
 		for range 8 {
 			calls.Go(func() {
 				reply, err := b.Call(s.within(), r)
-				var out told
+				var out answer
 				if err == nil {
 					err = json.Unmarshal(reply.Body, &out)
 				}
@@ -357,7 +362,7 @@ func session(s *system) {
 	if reply, err := b.Call(s.within(), failing); !errors.Is(err, contract.ErrNotFound) || reply.Session != nil {
 		s.Errorf("a call that fails: got %v and the change %s", err, reply.Session)
 	}
-	// One that changes it without a session is told so.
+	// A function that changes a session which does not exist fails.
 	if e := s.errorOf(s.within(), b, asking("login")); !strings.Contains(e.Detail, "over HTTP") {
 		s.Errorf("a change without a session: got %v", e)
 	}

@@ -19,28 +19,32 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// The promise that a history of calls is checked for:
-//
-//   - No read sees a value that was overwritten before it began: if a write was
-//     answered, a later write of the same register was answered after that, and
-//     the read began after both, then it does not return the value of the first.
-//   - A call that has been answered is not delivered again.
-//   - A call whose caller was told that it was not executed has not run.
-//   - A call of a function that is not redelivered runs once at most.
-//
-// A write whose outcome is unknown may take effect at any time, or never.
-
-// History is what RunHistory needs of a broker.
+// A History says how RunHistory uses a broker. All fields are required.
 type History struct {
-	Operations int                     // reads and writes
-	Broker     func(*testing.T) Broker // a caller's
-	// Workers starts workers that host RegisterFunctions(socket), and disturbs
-	// them until ctx is done. It returns once none of them runs any more.
+	Operations int // number of reads and writes
+
+	// Broker returns a broker for a caller, and closes it in t.Cleanup. It is
+	// called twice.
+	Broker func(t *testing.T) Broker
+
+	// Workers starts workers that host RegisterFunctions(socket), and kills, pauses
+	// and disconnects them as it likes, until ctx is done. It returns when no worker
+	// runs any more.
 	Workers func(ctx context.Context, socket string)
 }
 
-// RunHistory lets many clients read and write few registers at once while
-// workers are lost, and fails the test if what they saw breaks the promise.
+// RunHistory checks what callers see while workers are lost. 128 clients read and
+// write the same few registers at the same time. The test fails unless
+//
+//   - no read returns a value that was overwritten before the read began: if a
+//     write was answered, a second write of the same register began after that and
+//     was answered, and the read began after both, then the read does not return
+//     the value of the first write;
+//   - a call that has been answered is not delivered again;
+//   - a call whose error says that it was not executed has not run;
+//   - a call of a function that is not redelivered runs at most once.
+//
+// A write whose outcome is unknown may take effect at any time, or never.
 func RunHistory(t *testing.T, h History) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "registers")
@@ -55,9 +59,9 @@ func RunHistory(t *testing.T, h History) {
 		r.serve(l)
 	}()
 	ctx, stop := context.WithCancel(context.Background())
-	disturbed := make(chan struct{})
+	stopped := make(chan struct{})
 	go func() {
-		defer close(disturbed)
+		defer close(stopped)
 		h.Workers(ctx, socket)
 	}()
 	callers := [2]Broker{h.Broker(t), h.Broker(t)}
@@ -67,7 +71,7 @@ func RunHistory(t *testing.T, h History) {
 	history := recordHistory(t.Context(), callers, h.Operations)
 	took := time.Since(began)
 	stop()
-	<-disturbed
+	<-stopped
 	_ = l.Close()
 	<-served
 
@@ -80,11 +84,12 @@ func RunHistory(t *testing.T, h History) {
 		len(history), took.Round(time.Millisecond), counts[answered], counts[notExecuted], counts[unknown], len(found))
 	for i, anomaly := range found {
 		if t.Error(anomaly); i == 20 {
-			t.Fatal("and more")
+			t.Fatal("there are more anomalies")
 		}
 	}
 }
 
+// awaitRegisters waits until the callers have all functions in their directory.
 func awaitRegisters(t *testing.T, callers []Broker) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -106,6 +111,7 @@ func awaitRegisters(t *testing.T, callers []Broker) {
 	}
 }
 
+// An outcome is how an operation ended.
 type outcome int
 
 const (
@@ -114,26 +120,26 @@ const (
 	unknown
 )
 
-// operation is one read or write of a history.
+// An operation is one read or write.
 type operation struct {
 	register    string
 	write, once bool   // once: the function is not redelivered
-	value       string // of a write it names the operation
+	value       string // that of a write is unique
 	start, end  time.Time
 	outcome     outcome
 	err         error
 }
 
-// Of a history.
+// How a history is recorded.
 const (
 	historyClients   = 128
 	historyRegisters = 12
-	historyPatience  = 2 * time.Second // of a client for one call
+	historyTimeout   = 2 * time.Second // of one call
 )
 
-// recordHistory reads and writes until that many operations have ended. Half of
-// the registers are written by a function that is redelivered; since the lost
-// run of such a write may undo a later one, its values are not read.
+// recordHistory makes the given number of operations and returns them. Half of
+// the registers are written by a function that is redelivered. They are not read:
+// the lost run of such a write may overwrite a later write.
 func recordHistory(ctx context.Context, callers [2]Broker, operations int) []operation {
 	var made atomic.Int64
 	var clients sync.WaitGroup
@@ -165,12 +171,13 @@ func recordHistory(ctx context.Context, callers [2]Broker, operations int) []ope
 	return slices.Concat(histories...)
 }
 
+// call makes the call of o and sets what is known afterwards.
 func (o *operation) call(ctx context.Context, b Broker, key string, in map[string]string) {
 	body, err := json.Marshal(in)
 	if err != nil {
-		panic(err) // never: it is a map of strings
+		panic(err) // cannot happen: it is a map of strings
 	}
-	reply, err := b.Call(ctx, contract.Call{Key: key, Body: body, Deadline: o.start.Add(historyPatience)})
+	reply, err := b.Call(ctx, contract.Call{Key: key, Body: body, Deadline: o.start.Add(historyTimeout)})
 	o.end, o.err = time.Now(), err
 	e, _ := errors.AsType[*contract.Error](err)
 	switch {
@@ -186,9 +193,9 @@ func (o *operation) call(ctx context.Context, b Broker, key string, in map[strin
 	}
 }
 
-// lastRun returns when the last run of a write began. The first run of a function
-// that is redelivered does not count if there was another one: its worker may
-// have lost the delivery and not know it yet.
+// lastRun returns when the last run of a write began. If a function that is
+// redelivered ran more than once, first attempts do not count: the worker may have
+// lost the delivery without having noticed it.
 func (o *operation) lastRun(runs []run) (last time.Time) {
 	for _, r := range runs {
 		if r.began.After(last) && (o.once || r.attempt > 1 || len(runs) == 1) {
@@ -198,8 +205,8 @@ func (o *operation) lastRun(runs []run) (last time.Time) {
 	return last
 }
 
-// checkHistory returns what in the history breaks the promise. begun says when
-// runs of the writes began, by their value.
+// checkHistory returns the anomalies in a history, in words. begun has the runs of
+// each write, by its value.
 func checkHistory(history []operation, begun map[string][]run) (anomalies []string) {
 	writes := map[string]*operation{} // by value
 	byRegister := map[string][]*operation{}
@@ -216,7 +223,7 @@ func checkHistory(history []operation, begun map[string][]run) (anomalies []stri
 		case o.outcome == answered && o.lastRun(runs).After(o.end):
 			anomalies = append(anomalies, fmt.Sprintf("write %s ran again %v after its answer", o.value, o.lastRun(runs).Sub(o.end)))
 		case o.outcome == notExecuted && len(runs) > 0:
-			anomalies = append(anomalies, fmt.Sprintf("write %s ran, and its caller was told that it did not: %v", o.value, o.err))
+			anomalies = append(anomalies, fmt.Sprintf("write %s ran, but its error says that it did not: %v", o.value, o.err))
 		}
 		if o.once && len(runs) > 1 {
 			anomalies = append(anomalies, fmt.Sprintf("write %s ran %d times", o.value, len(runs)))
@@ -225,7 +232,7 @@ func checkHistory(history []operation, begun map[string][]run) (anomalies []stri
 			byRegister[o.register] = append(byRegister[o.register], o)
 		}
 	}
-	latest := map[string][]*operation{} // by register: of the writes up to each end, the one that began last
+	latest := map[string][]*operation{} // by register: of byRegister[register][:i+1], the write that began last
 	for register, list := range byRegister {
 		slices.SortFunc(list, func(a, b *operation) int { return a.end.Compare(b.end) })
 		last := slices.Clone(list)
@@ -244,13 +251,13 @@ func checkHistory(history []operation, begun map[string][]run) (anomalies []stri
 		n, _ := slices.BinarySearchFunc(list, o.start, func(w *operation, t time.Time) int { return cmp.Compare(w.end.Sub(t), 0) })
 		switch {
 		case w == nil && o.value != "":
-			anomalies = append(anomalies, fmt.Sprintf("a read of %s saw %q, which was never written", o.register, o.value))
+			anomalies = append(anomalies, fmt.Sprintf("a read of %s returned %q, which was never written", o.register, o.value))
 		case n == 0:
 		case w == nil:
-			anomalies = append(anomalies, fmt.Sprintf("a read of %s saw nothing after a write was answered", o.register))
+			anomalies = append(anomalies, fmt.Sprintf("a read of %s returned nothing after a write was answered", o.register))
 		case w.outcome == answered && w.end.Before(latest[o.register][n-1].start):
 			newer := latest[o.register][n-1]
-			anomalies = append(anomalies, fmt.Sprintf("a read of %s saw %s, answered %v before the write of %s began, which was answered %v before the read began",
+			anomalies = append(anomalies, fmt.Sprintf("a read of %s returned %s, answered %v before the write of %s began, which was answered %v before the read began",
 				o.register, o.value, newer.start.Sub(w.end), newer.value, o.start.Sub(newer.end)))
 		case strings.HasPrefix(o.value, "no value"):
 			anomalies = append(anomalies, o.value)

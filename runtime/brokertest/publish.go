@@ -37,7 +37,8 @@ func everyFunctionOnce(s *system) {
 	s.exactly(got, want)
 }
 
-// exactly waits until as much as wanted came, and fails unless it is that.
+// exactly waits for as many values as want has, and fails unless they are the same
+// in any order.
 func (s *system) exactly(got <-chan string, want []string) {
 	s.Helper()
 	var all []string
@@ -128,17 +129,17 @@ func rawEvent(s *system) {
 func filledIn(s *system) {
 	got := make(chan contract.Event, 1)
 	s.serve(onEvent("bare", into(got), faas.Keys("bare")))
-	before := time.Now().Add(-2 * time.Second) // AMQP's timestamps have whole seconds
+	before := time.Now().Add(-2 * time.Second) // AMQP timestamps have whole seconds
 	s.publish(s.broker(), contract.Event{Key: "bare", Body: []byte(`{}`)})
 	e := receive(s.T, got, "the event")
 	if e.ID == "" || e.ContentType != "application/json" || e.Time.Before(before) {
-		s.Errorf("got id %q, content type %q, time %v; want an id, application/json and the present", e.ID, e.ContentType, e.Time)
+		s.Errorf("got id %q, content type %q, time %v; want an id, application/json and the current time", e.ID, e.ContentType, e.Time)
 	}
 }
 
 func unroutablePublish(s *system) {
 	s.serve(onEvent("some", func(context.Context, contract.Event) error { return nil }, faas.Keys("order.*")))
-	err := s.broker().Publish(s.within(), contract.Event{Key: "nobody.listens"})
+	err := s.broker().Publish(s.within(), contract.Event{Key: "unroutable.key"})
 	if !errors.Is(err, contract.ErrUnroutable) {
 		s.Errorf("got %v, want contract.ErrUnroutable", err)
 	}
@@ -236,7 +237,7 @@ func tooFarAhead(s *system) {
 	for ahead, ok := range map[time.Duration]bool{contract.MaxDelay - time.Minute: true, contract.MaxDelay + time.Minute: false} {
 		err := b.Publish(s.within(), contract.Event{Key: "x", NotBefore: time.Now().Add(ahead)})
 		if ok && err != nil || !ok && !errors.Is(err, contract.ErrInvalid) {
-			s.Errorf("publish for %v from now: got %v, want it taken: %v", ahead, err, ok)
+			s.Errorf("publish for %v from now: got %v, want it accepted: %v", ahead, err, ok)
 		}
 	}
 }
@@ -247,7 +248,7 @@ func ordered(s *system) {
 	var running atomic.Int32
 	f := onEvent("ordered", func(_ context.Context, e contract.Event) error {
 		if running.Add(1) > 1 {
-			s.Errorf("%s runs beside another event", e.ID)
+			s.Errorf("%s runs at the same time as another event", e.ID)
 		}
 		got <- e.ID
 		running.Add(-1)
@@ -266,8 +267,8 @@ func ordered(s *system) {
 	}
 }
 
-// orderedThroughReplacement replaces the worker of an ordered function again
-// and again while events wait.
+// orderedThroughReplacement replaces the worker of an ordered function several
+// times while events wait.
 func orderedThroughReplacement(s *system) {
 	const n = 60
 	got := make(chan string, 2*n)
@@ -302,7 +303,7 @@ func orderedThroughReplacement(s *system) {
 func severalAtOnce(s *system) {
 	const workers, events = 50, 500
 	got := make(chan string, 2*events)
-	f := onEvent("crowd", func(_ context.Context, e contract.Event) error { got <- e.ID; return nil }, faas.Keys("x"), faas.Concurrency(1))
+	f := onEvent("many-workers", func(_ context.Context, e contract.Event) error { got <- e.ID; return nil }, faas.Keys("x"), faas.Concurrency(1))
 	b := s.broker()
 	host := s.serve(f).broker
 	ctx, cancel := context.WithCancel(context.Background())
@@ -338,7 +339,7 @@ func idsOf(publisher, n int) (list []string) {
 	return list
 }
 
-// reopened takes the worker away in the middle and brings another.
+// reopened replaces the worker while events are published, with a pause.
 func reopened(s *system) {
 	const n = 20
 	got := make(chan string, 2*n)
@@ -357,11 +358,11 @@ func reopened(s *system) {
 	s.exactly(got, want)
 }
 
-// goesOn fails every second event, and none of the others notices.
+// goesOn checks that events succeed whose predecessors fail.
 func goesOn(s *system) {
 	const n = 20
 	got := make(chan string, 2*n)
-	f := onEvent("grumpy", func(_ context.Context, e contract.Event) error {
+	f := onEvent("half-failing", func(_ context.Context, e contract.Event) error {
 		if len(e.Body) > 2 {
 			return faas.Permanent("never")
 		}
@@ -378,7 +379,8 @@ func goesOn(s *system) {
 	s.exactly(got, want)
 }
 
-// oneAtATime delivers nothing while an earlier event is not settled.
+// oneAtATime checks that a function with concurrency 1 receives no event before the
+// previous one is settled.
 func oneAtATime(s *system) {
 	const n = 10
 	started, release := make(chan string, n), make(chan struct{})
@@ -397,7 +399,7 @@ func oneAtATime(s *system) {
 		}
 		select {
 		case id := <-started:
-			s.Fatalf("%s started beside another", id)
+			s.Fatalf("%s started before the previous event was settled", id)
 		case <-time.After(20 * time.Millisecond):
 		}
 		release <- struct{}{}

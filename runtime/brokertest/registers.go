@@ -16,15 +16,16 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// registers is what the functions of a history read and write: values by name.
-// It serves them on a socket, so that they outlive the workers.
+// registers are the values that the functions of a history read and write. They
+// are served on a socket, because they must outlive the workers. A request is one
+// line of words, and so is the reply: see do.
 type registers struct {
 	mu     sync.Mutex
-	values map[string]string
-	begun  map[string][]run // by the value that a run is going to write
+	values map[string]string // by name
+	begun  map[string][]run  // by the value that a run will write
 }
 
-// serve answers the workers until l is closed and they have gone.
+// serve answers workers until l is closed and all of them have disconnected.
 func (r *registers) serve(l net.Listener) {
 	var workers sync.WaitGroup
 	defer workers.Wait()
@@ -44,12 +45,13 @@ func (r *registers) serve(l net.Listener) {
 	}
 }
 
-// run is a run of a function that writes.
+// A run is one run of a function that writes.
 type run struct {
 	began   time.Time
 	attempt int
 }
 
+// do handles "begin VALUE ATTEMPT", "write NAME VALUE" and "read NAME".
 func (r *registers) do(words []string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -65,7 +67,7 @@ func (r *registers) do(words []string) string {
 	return ""
 }
 
-// registerClient is a worker's connection to the registers.
+// A registerClient is the connection of a worker to the registers.
 type registerClient struct {
 	mu    sync.Mutex
 	conn  net.Conn
@@ -79,7 +81,7 @@ func (c *registerClient) ask(words ...string) (string, error) {
 		return "", err
 	}
 	if !c.lines.Scan() {
-		return "", errors.Join(errors.New("the registers are gone"), c.lines.Err())
+		return "", errors.Join(errors.New("the connection to the registers is lost"), c.lines.Err())
 	}
 	return c.lines.Text(), nil
 }
@@ -97,13 +99,14 @@ type writeRegister struct {
 
 func (writeRegister) RoutingKey() string { return "register.write" }
 
-// replaceRegister is writeRegister for a function that is delivered again.
+// replaceRegister is writeRegister for a function that is redelivered.
 type replaceRegister writeRegister
 
 func (replaceRegister) RoutingKey() string { return "register.replace" }
 
-// RegisterFunctions returns the functions that a worker of RunHistory hosts, and
-// a function that frees them. socket is what History.Workers was given.
+// RegisterFunctions returns the functions that a worker of RunHistory must host.
+// socket is the argument of History.Workers. The caller must call done when it no
+// longer hosts them.
 func RegisterFunctions(socket string) (fns []contract.Function, done func() error, err error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -124,7 +127,7 @@ func RegisterFunctions(socket string) (fns []contract.Function, done func() erro
 	return fns, conn.Close, err
 }
 
-// write takes its time before it takes effect, now and then.
+// write sets a register. In one of ten cases it waits up to 3 ms first.
 func (c *registerClient) write(ctx context.Context, in writeRegister) error {
 	if _, err := c.ask("begin", in.Value, strconv.Itoa(contract.MetaOf(ctx).Attempt)); err != nil {
 		return err

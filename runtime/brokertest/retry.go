@@ -11,17 +11,18 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// quick is a retry policy whose waits a test can afford.
+// quick is a retry policy with short waits.
 var quick = contract.Retry{Max: 3, First: 100 * time.Millisecond, Factor: 1}
 
-// attempt is one run that a function saw.
+// An attempt is one run of the function "try".
 type attempt struct {
 	id string
 	n  int
 	at time.Time
 }
 
-// trying makes an event function that records each run and then does as fn says.
+// trying returns the event function "try", which sends each run to ch and then
+// returns the error of fn.
 func trying(ch chan<- attempt, fn func(e contract.Event) error, options ...faas.Option) contract.Function {
 	return onEvent("try", func(_ context.Context, e contract.Event) error {
 		ch <- attempt{e.ID, e.Attempt, time.Now()}
@@ -29,8 +30,8 @@ func trying(ch chan<- attempt, fn func(e contract.Event) error, options ...faas.
 	}, append(options, faas.Keys("x"))...)
 }
 
-// untilLast publishes an event that comes well after every retry that is due
-// by then, and returns the runs up to it.
+// untilLast publishes an event that is due after every retry, and returns the runs
+// before it.
 func (s *system) untilLast(b Broker, got <-chan attempt) (runs []attempt) {
 	s.Helper()
 	s.publish(b, contract.Event{Key: "x", ID: "last", NotBefore: time.Now().Add(time.Second)})
@@ -81,7 +82,7 @@ func retryAfter(s *system) {
 	s.publish(s.broker(), contract.Event{Key: "x", ID: "1"})
 	first, second := receive(s.T, got, "the first attempt"), receive(s.T, got, "the second attempt")
 	if waited := second.at.Sub(first.at); waited < 500*time.Millisecond {
-		s.Errorf("it came back after %v, want at least 500ms", waited)
+		s.Errorf("it was delivered again after %v, want at least 500ms", waited)
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// again calls fn every 50 ms until done is closed: what is best effort may
-// have to be said twice.
-func again(done <-chan struct{}, fn func()) {
+// repeat calls fn every 50 ms until done is closed. Broadcasts and tails are best
+// effort: the first ones may be missed.
+func repeat(done <-chan struct{}, fn func()) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -27,16 +27,16 @@ func again(done <-chan struct{}, fn func()) {
 
 func broadcast(s *system) {
 	one, two := s.broker(), s.broker()
-	heard := make(chan string, 1000)
-	defer one.Listen("news", func(body []byte) { heard <- "one " + string(body) })()
-	defer two.Listen("news", func(body []byte) { heard <- "two " + string(body) })()
-	defer two.Listen("other", func(body []byte) { heard <- "other " + string(body) })()
+	received := make(chan string, 1000)
+	defer one.Listen("topic", func(body []byte) { received <- "one " + string(body) })()
+	defer two.Listen("topic", func(body []byte) { received <- "two " + string(body) })()
+	defer two.Listen("other", func(body []byte) { received <- "other " + string(body) })()
 	done, ended := make(chan struct{}), make(chan struct{})
 	ctx := s.within()
 	go func() {
 		defer close(ended)
-		again(done, func() {
-			if err := one.Broadcast(ctx, "news", []byte("x")); err != nil {
+		repeat(done, func() {
+			if err := one.Broadcast(ctx, "topic", []byte("x")); err != nil {
 				s.Errorf("broadcast: %v", err)
 			}
 		})
@@ -44,7 +44,7 @@ func broadcast(s *system) {
 	defer func() { close(done); <-ended }()
 	missing := map[string]bool{"one x": true, "two x": true}
 	for len(missing) > 0 {
-		h := receive(s.T, heard, "a broadcast")
+		h := receive(s.T, received, "a broadcast")
 		if h == "other x" {
 			s.Fatal("a broadcast reached a listener of another topic")
 		}
@@ -64,7 +64,7 @@ func tail(s *system) {
 	done, published := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(published)
-		again(done, func() {
+		repeat(done, func() {
 			for _, key := range []string{"order.placed", "profile.updated"} {
 				if err := b.Publish(ctx, contract.Event{Key: key, Body: []byte(`{"id":"1"}`)}); err != nil {
 					s.Errorf("publish: %v", err)
@@ -83,7 +83,7 @@ func tail(s *system) {
 	close(seen)
 	for e := range seen {
 		if e.Key != "profile.updated" {
-			s.Errorf("got a copy of %s, which does not fit the pattern", e.Key)
+			s.Errorf("got a copy of %s, which does not match the pattern", e.Key)
 		}
 	}
 }
@@ -116,7 +116,7 @@ func closedAtOnce(s *system) {
 	for range 8 {
 		wg.Go(func() {
 			for s.Context().Err() == nil {
-				err := b.Publish(s.within(), contract.Event{Key: "nobody"})
+				err := b.Publish(s.within(), contract.Event{Key: "unroutable"})
 				if errors.Is(err, contract.ErrUnavailable) {
 					return
 				}

@@ -11,7 +11,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// gauge counts what runs at once.
+// A gauge counts the runs at the same time, and keeps the maximum.
 type gauge struct {
 	now, most atomic.Int32
 }
@@ -22,12 +22,12 @@ func (g *gauge) enter() {
 	}
 }
 
-func (g *gauge) leave() { g.now.Add(-1) }
+func (g *gauge) exit() { g.now.Add(-1) }
 
 const bound, total = 3, 30
 
-// bounded runs total runs through a function that may have bound at once, and
-// lets one go only when the bound is reached.
+// bounded waits for total runs of a function with the concurrency bound. It ends
+// one run at a time, and only while bound functions run.
 func (s *system) bounded(started <-chan struct{}, release chan<- struct{}, g *gauge) {
 	s.Helper()
 	for range bound {
@@ -50,7 +50,7 @@ func concurrencyOfEvents(s *system) {
 	started, release := make(chan struct{}, total), make(chan struct{}, total)
 	s.serve(onEvent("bounded", func(context.Context, contract.Event) error {
 		g.enter()
-		defer g.leave()
+		defer g.exit()
 		started <- struct{}{}
 		<-release
 		return nil
@@ -65,12 +65,12 @@ func concurrencyOfEvents(s *system) {
 func concurrencyOfCalls(s *system) {
 	var g gauge
 	started, release := make(chan struct{}, total), make(chan struct{}, total)
-	s.serve(onAsk("bounded", func(_ context.Context, in ask) (told, error) {
+	s.serve(onAsk("bounded", func(_ context.Context, in ask) (answer, error) {
 		g.enter()
-		defer g.leave()
+		defer g.exit()
 		started <- struct{}{}
 		<-release
-		return told{ID: in.ID}, nil
+		return answer{ID: in.ID}, nil
 	}, faas.Concurrency(bound)))
 	b := s.broker()
 	var wg sync.WaitGroup
@@ -109,13 +109,13 @@ func drain(s *system) {
 		}
 	}
 	receive(s.T, started, "the start at the old worker")
-	old.leave()
+	old.startStop()
 	s.serve(f("new"))
 	var all []string
 	for range n - 1 {
 		all = append(all, receive(s.T, got, "an event that the old worker had not started"))
 	}
-	close(release) // the old worker's run is still allowed to finish
+	close(release) // the run of the old worker may still finish
 	old.stop()
 	all = append(all, receive(s.T, got, "the event that ran at the old worker"))
 	s.publish(b, contract.Event{Key: "x", ID: "last"})
@@ -166,23 +166,23 @@ func callsSurviveReplacement(s *system) {
 
 func directory(s *system) {
 	b := s.broker()
-	f := onAsk("listed", func(_ context.Context, in ask) (told, error) { return told{ID: in.ID}, nil },
+	f := onAsk("listed", func(_ context.Context, in ask) (answer, error) { return answer{ID: in.ID}, nil },
 		faas.HTTP("GET /things/{id}"), faas.Concurrency(7))
-	first := s.serve(f) // serve waits until b has seen it
+	first := s.serve(f) // waits until the directory of b has it
 	live, known := b.Directory().Find("thing.ask")
 	if !known || live.Name != "listed" || len(live.Workers) != 1 || live.Concurrency != 7 || live.Route == nil || live.Route.Path != "/things/{id}" {
 		s.Errorf("with one worker: got %+v", live)
 	}
 	second := s.serve(f)
-	late := s.broker() // learns of what was there before it
-	s.settle([]contract.Function{f})
+	late := s.broker() // must find the workers that started before it
+	s.awaitDirectories([]contract.Function{f})
 	if live, _ := late.Directory().Find("listed"); len(live.Workers) != 2 {
-		s.Errorf("a newcomer sees the workers %q, want 2", live.Workers)
+		s.Errorf("the directory of a later process has the workers %q, want 2", live.Workers)
 	}
 	first.stop()
-	s.settle([]contract.Function{f})
+	s.awaitDirectories([]contract.Function{f})
 	second.stop()
-	s.settle([]contract.Function{f})
+	s.awaitDirectories([]contract.Function{f})
 	if live, known := b.Directory().Find("listed"); !known || len(live.Workers) != 0 {
 		s.Errorf("after the last worker: got known %v with %q, want it known without workers", known, live.Workers)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/memory/internal/memorytest"
 )
 
 func open(t *testing.T, cfg Config) *Broker {
@@ -23,7 +24,7 @@ func open(t *testing.T, cfg Config) *Broker {
 func TestFullQueueRefuses(t *testing.T) {
 	b := open(t, Config{QueueLimit: 2})
 	started, release := make(chan contract.Event, 10), make(chan struct{})
-	serving(t, b, 1, reacting(t, func(_ context.Context, e contract.Event) error {
+	memorytest.Serve(t, b, 1, memorytest.Event(t, func(_ context.Context, e contract.Event) error {
 		started <- e
 		<-release
 		return nil
@@ -32,7 +33,7 @@ func TestFullQueueRefuses(t *testing.T) {
 	if err := publish(); err != nil {
 		t.Fatal(err)
 	}
-	receive(t, started) // it runs, and no longer waits
+	memorytest.Receive(t, started) // it runs, and no longer waits
 	if err := errors.Join(publish(), publish()); err != nil {
 		t.Fatalf("two that may wait: %v", err)
 	}
@@ -40,24 +41,24 @@ func TestFullQueueRefuses(t *testing.T) {
 		t.Errorf("one more: got %v, want contract.ErrRefused", err)
 	}
 	close(release)
-	receive(t, started)
-	receive(t, started)
+	memorytest.Receive(t, started)
+	memorytest.Receive(t, started)
 	if err := publish(); err != nil {
 		t.Errorf("once there is room: %v", err)
 	}
 }
 
 func TestDeadLettersAreBounded(t *testing.T) {
-	outcomes := make(chan contract.Invocation, 2*maxDead)
+	outcomes := make(chan contract.Invocation, 2*maxDeadLetters)
 	b := open(t, Config{Observe: func(i contract.Invocation) { outcomes <- i }})
-	serving(t, b, 1, reacting(t, func(context.Context, contract.Event) error { return faas.Permanent("bad") }, faas.Ordered()))
-	for i := range maxDead + 1 {
+	memorytest.Serve(t, b, 1, memorytest.Event(t, func(context.Context, contract.Event) error { return faas.Permanent("bad") }, faas.Ordered()))
+	for i := range maxDeadLetters + 1 {
 		if err := b.Publish(t.Context(), contract.Event{Key: "x", ID: fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range maxDead + 1 {
-		receive(t, outcomes)
+	for range maxDeadLetters + 1 {
+		memorytest.Receive(t, outcomes)
 	}
 	var ids []string
 	if err := b.VisitDeadLetters(t.Context(), "react", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
@@ -66,15 +67,15 @@ func TestDeadLettersAreBounded(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if len(ids) != maxDead || ids[0] != "1" {
-		t.Errorf("got %d letters from %s on, want %d from 1 on", len(ids), ids[0], maxDead)
+	if len(ids) != maxDeadLetters || ids[0] != "1" {
+		t.Errorf("got %d letters from %s on, want %d from 1 on", len(ids), ids[0], maxDeadLetters)
 	}
 }
 
 func TestGraceEnds(t *testing.T) {
 	b := open(t, Config{Grace: 50 * time.Millisecond})
 	started := make(chan contract.Event, 1)
-	stop := serving(t, b, 1, reacting(t, func(ctx context.Context, e contract.Event) error {
+	stop := memorytest.Serve(t, b, 1, memorytest.Event(t, func(ctx context.Context, e contract.Event) error {
 		started <- e
 		<-ctx.Done()
 		return ctx.Err()
@@ -82,24 +83,24 @@ func TestGraceEnds(t *testing.T) {
 	if err := b.Publish(t.Context(), contract.Event{Key: "x", ID: "1"}); err != nil {
 		t.Fatal(err)
 	}
-	receive(t, started)
+	memorytest.Receive(t, started)
 	if err := stop(); err == nil {
 		t.Error("Serve: got nil, want an error that says what was cut short")
 	}
 	again := make(chan contract.Event, 1)
-	serving(t, b, 1, reacting(t, func(_ context.Context, e contract.Event) error {
+	memorytest.Serve(t, b, 1, memorytest.Event(t, func(_ context.Context, e contract.Event) error {
 		again <- e
 		return nil
 	}))
-	if e := receive(t, again); e.ID != "1" || e.Attempt != 1 || !e.Redelivered {
+	if e := memorytest.Receive(t, again); e.ID != "1" || e.Attempt != 1 || !e.Redelivered {
 		t.Errorf("got %s on attempt %d, redelivered %v; want 1 on attempt 1, redelivered", e.ID, e.Attempt, e.Redelivered)
 	}
 }
 
-func TestStubbornFunctionIsLeftBehind(t *testing.T) {
+func TestDrainEndsWithoutFunctionThatIgnoresItsContext(t *testing.T) {
 	b := open(t, Config{Grace: time.Millisecond})
 	started, release := make(chan struct{}), make(chan struct{})
-	stop := serving(t, b, 1, answering(t, func(context.Context) error {
+	stop := memorytest.Serve(t, b, 1, memorytest.Request(t, func(context.Context) error {
 		close(started)
 		<-release
 		return nil
@@ -109,20 +110,20 @@ func TestStubbornFunctionIsLeftBehind(t *testing.T) {
 		_, err := b.Call(t.Context(), contract.Call{Key: "ask"})
 		failed <- err
 	}()
-	receive(t, started)
+	memorytest.Receive(t, started)
 	if err := stop(); err == nil {
 		t.Error("Serve: got nil, want an error that says what was cut short")
 	}
-	wantLost(t, receive(t, failed))
+	memorytest.WantLost(t, memorytest.Receive(t, failed))
 	close(release)
 }
 
-// Calls that wait while the only worker leaves are answered at once, and so
-// are those that come later.
-func TestLastWorkerLeaves(t *testing.T) {
+// Calls that wait when the only worker stops its deliveries fail at once, and so do
+// later calls.
+func TestLastWorkerStops(t *testing.T) {
 	b := open(t, Config{})
 	started, release := make(chan struct{}, 1), make(chan struct{})
-	stop := serving(t, b, 1, answering(t, func(context.Context) error {
+	stop := memorytest.Serve(t, b, 1, memorytest.Request(t, func(context.Context) error {
 		started <- struct{}{}
 		<-release
 		return nil
@@ -136,7 +137,7 @@ func TestLastWorkerLeaves(t *testing.T) {
 		return done
 	}
 	running := call()
-	receive(t, started)
+	memorytest.Receive(t, started)
 	waiting := call()
 	for n := 0; n == 0; runtime.Gosched() { // until the second call is queued
 		b.mu.Lock()
@@ -151,61 +152,61 @@ func TestLastWorkerLeaves(t *testing.T) {
 			t.Errorf("%s: got %v, want unroutable with executed no", what, err)
 		}
 	}
-	unroutable("the call that waited", receive(t, waiting))
-	unroutable("a call while the worker drains", receive(t, call()))
+	unroutable("the call that waited", memorytest.Receive(t, waiting))
+	unroutable("a call while the worker drains", memorytest.Receive(t, call()))
 	close(release)
-	if err := receive(t, running); err != nil {
+	if err := memorytest.Receive(t, running); err != nil {
 		t.Errorf("the call that ran: %v", err)
 	}
-	if err := receive(t, stopped); err != nil {
+	if err := memorytest.Receive(t, stopped); err != nil {
 		t.Errorf("Serve: %v", err)
 	}
-	unroutable("a call after the last worker", receive(t, call()))
+	unroutable("a call after the last worker", memorytest.Receive(t, call()))
 }
 
 func TestForget(t *testing.T) {
 	started := make(chan string, 10)
-	react := reacting(t, func(_ context.Context, e contract.Event) error {
+	react := memorytest.Event(t, func(_ context.Context, e contract.Event) error {
 		started <- e.ID
 		return faas.Permanent("bad")
 	}, faas.Concurrency(1))
-	answer := answering(t, func(context.Context) error { return nil })
+	answer := memorytest.Request(t, func(context.Context) error { return nil })
 	b := open(t, Config{})
-	stop := serving(t, b, 1, slices.Concat(answer, react))
+	stop := memorytest.Serve(t, b, 1, slices.Concat(answer, react))
 	b.Forget("answer", "react")
 	if _, err := b.Call(t.Context(), contract.Call{Key: "ask"}); err != nil {
-		t.Errorf("a call of what is hosted: %v", err)
+		t.Errorf("a call of a hosted function: %v", err)
 	}
 	publish := func(id string) error { return b.Publish(t.Context(), contract.Event{Key: "x", ID: id}) }
 	if err := publish("dead"); err != nil {
-		t.Errorf("an event for what is hosted: %v", err)
+		t.Errorf("an event for a hosted function: %v", err)
 	}
-	receive(t, started)
+	memorytest.Receive(t, started)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	if err := publish("waits"); err != nil {
-		t.Errorf("an event for what may come back: %v", err)
+		t.Errorf("an event for a function that may be hosted again: %v", err)
 	}
 
 	b.Forget("answer", "react")
 	if list := b.Directory().Functions(); len(list) > 0 {
-		t.Errorf("got %v, want nothing known", list)
+		t.Errorf("got %v, want none", list)
 	}
 	if err := publish("late"); !errors.Is(err, contract.ErrUnroutable) {
-		t.Errorf("an event for what is gone: got %v, want contract.ErrUnroutable", err)
+		t.Errorf("an event for a forgotten function: got %v, want contract.ErrUnroutable", err)
 	}
 	replay := func() error {
 		return b.VisitDeadLetters(t.Context(), "react", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionReplay, nil })
 	}
 	if err := replay(); !errors.Is(err, contract.ErrUnroutable) {
-		t.Errorf("replay for what is gone: got %v, want contract.ErrUnroutable", err)
+		t.Errorf("replay for a forgotten function: got %v, want contract.ErrUnroutable", err)
 	}
-	serving(t, b, 1, react)
+	memorytest.Serve(t, b, 1, react)
 	if err := replay(); err != nil {
-		t.Errorf("replay for what is back: %v", err)
+		t.Errorf("replay for a function that is hosted again: %v", err)
 	}
-	if id := receive(t, started); id != "dead" {
+	if id := memorytest.Receive(t, started); id != "dead" {
 		t.Errorf("got the event %q, want the one that was replayed", id)
 	}
 }
@@ -216,36 +217,36 @@ func TestVersionsWithDifferentKeys(t *testing.T) {
 	b := open(t, Config{})
 	got := make(chan string, 100)
 	version := func(name string, keys ...string) []contract.Function {
-		var set faas.Set[empty]
-		faas.OnEvent(&set, "react", func(_ context.Context, _ *empty, e contract.Event) error {
+		var set faas.Set[memorytest.None]
+		faas.OnEvent(&set, "react", func(_ context.Context, _ *memorytest.None, e contract.Event) error {
 			got <- name + " " + e.Key
 			return nil
 		}, faas.Keys(keys...))
-		return all(t, &set)
+		return memorytest.Functions(t, &set)
 	}
-	serving(t, b, 1, version("old", "a"))
-	serving(t, b, 2, version("new", "b"))
+	memorytest.Serve(t, b, 1, version("old", "a"))
+	memorytest.Serve(t, b, 2, version("new", "b"))
 	for range 10 {
 		if err := b.Publish(t.Context(), contract.Event{Key: "b"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 10 {
-		if g := receive(t, got); g != "new b" {
+		if g := memorytest.Receive(t, got); g != "new b" {
 			t.Errorf("got %q, want \"new b\"", g)
 		}
 	}
 }
 
-// Goexit is what t.FailNow does in a function that a test made.
+// A function that a test has written may call t.FailNow, which is a Goexit.
 func TestGoexit(t *testing.T) {
 	b := open(t, Config{})
-	fns := answering(t, nil)
+	fns := memorytest.Request(t, nil)
 	fns[0].Handle = func(context.Context, *contract.Event) ([]byte, error) {
 		runtime.Goexit()
 		return nil, nil
 	}
-	stop := serving(t, b, 1, fns)
+	stop := memorytest.Serve(t, b, 1, fns)
 	_, err := b.Call(t.Context(), contract.Call{Key: "ask"})
 	if e := contract.AsError(err); e == nil || e.Code != contract.CodePanic {
 		t.Errorf("got %v, want panic", err)
@@ -255,8 +256,8 @@ func TestGoexit(t *testing.T) {
 	}
 }
 
-func TestServeRefusesTwins(t *testing.T) {
-	f := answering(t, nil)[0]
+func TestServeRefusesDuplicateName(t *testing.T) {
+	f := memorytest.Request(t, nil)[0]
 	if err := open(t, Config{}).Serve(t.Context(), []contract.Function{f, f}); err == nil {
 		t.Error("two functions with one name: got nil")
 	}
@@ -265,9 +266,11 @@ func TestServeRefusesTwins(t *testing.T) {
 func BenchmarkCall(b *testing.B) {
 	broker := New(Config{})
 	defer func() { _ = broker.Close() }()
-	var set faas.Set[empty]
-	faas.OnRequest(&set, "answer", func(context.Context, *empty, ask) (empty, error) { return empty{}, nil })
-	fns, err := set.With(&empty{})
+	var set faas.Set[memorytest.None]
+	faas.OnRequest(&set, "answer", func(context.Context, *memorytest.None, memorytest.Ask) (memorytest.None, error) {
+		return memorytest.None{}, nil
+	})
+	fns, err := set.With(&memorytest.None{})
 	if err != nil {
 		b.Fatal(err)
 	}

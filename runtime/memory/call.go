@@ -4,47 +4,21 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/memory/internal/deadline"
 )
 
-// call is what a request message has beyond an event.
-type call struct {
-	deadline  time.Time
-	redeliver bool        // it runs again if its worker is lost
-	run       *delivery   // while it runs
-	answer    chan answer // holds one
-	answered  bool
-}
-
-type answer struct {
-	reply contract.Reply
-	err   error
-}
-
-// reply answers the caller; only the first answer counts. The broker's mutex is held.
-func (c *call) reply(r contract.Reply, err *contract.Error) {
-	if c.answered {
-		return
-	}
-	c.answered = true
-	a := answer{reply: r}
-	if err != nil {
-		a.err = err
-	}
-	c.answer <- a
-}
-
-// Call runs the request function that answers r's key and returns its reply.
-// Every error is an *Error. A call that no worker can take now fails at once
-// with ErrUnroutable; it never waits for one to come.
-func (b *Broker) Call(ctx context.Context, r contract.Call) (contract.Reply, error) {
-	ctx, cancel := untilDeadline(ctx, r)
-	defer cancel()
-	m, err := b.submit(ctx, r)
+// Call runs the request function for the key of c and returns its reply. A call
+// without a deadline has contract.DefaultTimeout. Every error is an
+// *contract.Error. Call fails at once with ErrUnroutable if no worker hosts the
+// function, and with ErrRefused if its queue is full.
+func (b *Broker) Call(ctx context.Context, c contract.Call) (contract.Reply, error) {
+	ctx, stop := deadline.Context(ctx, c)
+	defer stop()
+	m, err := b.enqueueCall(ctx, c)
 	if err != nil {
 		return contract.Reply{}, err
 	}
@@ -56,45 +30,33 @@ func (b *Broker) Call(ctx context.Context, r contract.Call) (contract.Reply, err
 	}
 }
 
-// untilDeadline bounds ctx by r's deadline, or by DefaultTimeout if neither has one.
-func untilDeadline(ctx context.Context, r contract.Call) (context.Context, context.CancelFunc) {
-	deadline := r.Deadline
-	if _, has := ctx.Deadline(); deadline.IsZero() && has {
-		return ctx, func() {}
-	}
-	if deadline.IsZero() {
-		deadline = time.Now().Add(contract.DefaultTimeout)
-	}
-	return context.WithDeadline(ctx, deadline)
-}
-
-// submit queues the call, or says why that is impossible.
-func (b *Broker) submit(ctx context.Context, r contract.Call) (*message, error) {
+// enqueueCall queues c, whose deadline is that of ctx.
+func (b *Broker) enqueueCall(ctx context.Context, c contract.Call) (*message, error) {
 	if ctx.Err() != nil {
-		return nil, gaveUp(ctx, contract.ExecutedNo)
+		return nil, deadline.Error(ctx, contract.ExecutedNo)
 	}
-	if r.Key != "" || r.Function == "" {
-		if err := checkKey(r.Key); err != nil {
+	if c.Key != "" || c.Function == "" {
+		if err := validateKey(c.Key); err != nil {
 			return nil, err
 		}
 	}
 	now := time.Now()
-	deadline, _ := ctx.Deadline()
+	until, _ := ctx.Deadline()
 	e := contract.Event{
-		ID: cmp.Or(r.ID, contract.NewID()), ContentType: cmp.Or(r.ContentType, "application/json"),
-		Time: now, Body: bytes.Clone(r.Body),
-		Correlation: r.Correlation, Causation: r.Causation, Trace: r.Trace, Session: bytes.Clone(r.Session),
+		ID: cmp.Or(c.ID, contract.NewID()), ContentType: cmp.Or(c.ContentType, "application/json"),
+		Time: now, Body: bytes.Clone(c.Body),
+		Correlation: c.Correlation, Causation: c.Causation, Trace: c.Trace, Session: bytes.Clone(c.Session),
 		Attempt: 1,
 	}
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.stopped {
+	if b.closed {
 		return nil, errClosed()
 	}
-	q := b.answering(r)
+	q := b.routeCall(c)
 	if q == nil {
-		return nil, unroutable(r)
+		return nil, unroutable(c)
 	}
 	if q.full() {
 		return nil, &contract.Error{
@@ -104,35 +66,37 @@ func (b *Broker) submit(ctx context.Context, r contract.Call) (*message, error) 
 	}
 	e.Key = q.function.Keys[0]
 	m := b.newMessage(q, e, now)
-	m.call = &call{deadline: deadline, redeliver: q.function.Redeliver, answer: make(chan answer, 1)}
+	m.call = &call{deadline: until, redeliver: q.function.Redeliver, answer: make(chan answer, 1)}
 	q.push(m)
 	return m, nil
 }
 
-// answering finds the hosted function that r is for. While a function is being
-// renamed, two answer one key: the youngest is preferred.
-func (b *Broker) answering(r contract.Call) *queue {
+// routeCall returns the queue of the function that c calls, or nil if no worker
+// hosts it. While a function is being renamed, two functions have the same key:
+// then it returns the one whose newest worker started last. The caller holds b.mu.
+func (b *Broker) routeCall(c contract.Call) *queue {
 	var found *queue
 	var started time.Time
 	for _, q := range b.requests {
 		if len(q.consumers) == 0 {
 			continue
 		}
-		if r.Key == "" {
-			if q.function.Name == r.Function {
+		if c.Key == "" {
+			if q.function.Name == c.Function {
 				return q
 			}
 			continue
 		}
-		youngest := q.consumers[len(q.consumers)-1].worker.announcement.Started
-		if q.function.Keys[0] == r.Key && (found == nil || youngest.After(started)) {
-			found, started = q, youngest
+		newest := q.consumers[len(q.consumers)-1].worker.announcement.Started
+		if q.function.Keys[0] == c.Key && (found == nil || newest.After(started)) {
+			found, started = q, newest
 		}
 	}
 	return found
 }
 
-// abandon gives up on m because ctx is done, cancelling its run if there is one.
+// abandon ends the wait for m, because ctx is done. It cancels the run of m if
+// there is one.
 func (b *Broker) abandon(ctx context.Context, m *message) (contract.Reply, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -147,21 +111,41 @@ func (b *Broker) abandon(ctx context.Context, m *message) (contract.Reply, error
 	case m.call.run != nil:
 		m.call.run.cancel()
 	}
-	return contract.Reply{}, gaveUp(ctx, m.executed())
+	return contract.Reply{}, deadline.Error(ctx, m.executed())
 }
 
-// gaveUp is the error of a caller whose ctx is done.
-func gaveUp(ctx context.Context, executed contract.Executed) *contract.Error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return contract.Expired(executed)
-	}
-	return &contract.Error{Code: contract.CodeCanceled, Detail: "the caller went away", Cause: ctx.Err(), Executed: executed}
-}
-
-func unroutable(r contract.Call) *contract.Error {
-	detail := fmt.Sprintf("no worker answers the routing key %q at present", r.Key)
-	if r.Key == "" {
-		detail = fmt.Sprintf("no worker hosts the function %q at present", r.Function)
+func unroutable(c contract.Call) *contract.Error {
+	detail := fmt.Sprintf("no worker answers the routing key %q at present", c.Key)
+	if c.Key == "" {
+		detail = fmt.Sprintf("no worker hosts the function %q at present", c.Function)
 	}
 	return &contract.Error{Code: contract.CodeUnroutable, Detail: detail, Executed: contract.ExecutedNo}
+}
+
+// A call is what the message of a call has in addition to an event. The mutex of
+// the Broker protects it.
+type call struct {
+	deadline  time.Time
+	redeliver bool        // it may run again if its worker is lost
+	run       *delivery   // nil unless it runs
+	answer    chan answer // has a buffer of one
+	answered  bool
+}
+
+type answer struct {
+	reply contract.Reply
+	err   error
+}
+
+// succeed answers the caller with r, and fail with err. Only the first answer
+// counts.
+func (c *call) succeed(r contract.Reply) { c.finish(answer{reply: r}) }
+
+func (c *call) fail(err *contract.Error) { c.finish(answer{err: err}) }
+
+func (c *call) finish(a answer) {
+	if !c.answered {
+		c.answered = true
+		c.answer <- a
+	}
 }

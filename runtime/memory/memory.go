@@ -1,9 +1,9 @@
-// Package memory is the contract inside one process: a broker without a
-// server, the embedded default. Other processes on the same machine can use it
-// over a unix socket (Share, Dial), as long as the process that holds it lives.
+// Package memory is a broker inside one process, which needs no server. Other
+// processes on the same machine can use it through package remote while this
+// process lives.
 //
-// It means the same as package rabbit, but for durability: what is queued is
-// lost with the process. It knows nothing of HTTP, caches or any function.
+// It behaves like package rabbit, except that it is not durable: what is queued
+// is lost with the process. It knows nothing of HTTP, caches or any function.
 package memory
 
 import (
@@ -13,17 +13,20 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"go.uber.org/zap"
+
+	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/memory/internal/feed"
+	"github.com/rabbet-fn/rabbet/runtime/memory/internal/share"
 )
 
-// Config says how a broker behaves. The zero Config works.
+// Config says how a Broker behaves. The zero Config is valid.
 type Config struct {
-	Process    string            // unique id of this process, and of its worker; contract.NewID() by default
-	Grace      time.Duration     // how long Serve lets running functions finish; 25 s by default
-	Observe    contract.Observer // told of every run; nil: nobody watches
-	Log        *zap.Logger       // nil: zap.NewNop()
-	QueueLimit int               // messages that may wait per function; 10,000 by default
+	Process    string            // unique id of this process and of its worker; default: contract.NewID()
+	Grace      time.Duration     // how long Serve lets running functions finish; default: 25 s
+	Observe    contract.Observer // called after every run; nil: runs are not observed
+	Log        *zap.Logger       // default: zap.NewNop()
+	QueueLimit int               // number of messages that may wait per function; default: 10,000
 }
 
 func (c Config) withDefaults() Config {
@@ -39,76 +42,76 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Broker carries events and calls between the functions of one process, and of
-// those that share it. Make it with New; any number of goroutines may use it.
+// A Broker carries events and calls between functions. It has one queue per
+// function. Create it with New. Its methods are safe for concurrent use.
 type Broker struct {
 	cfg       Config
 	directory contract.Directory
-	listeners listeners
-	closed    chan struct{}
+	listeners feed.Listeners
+	closing   chan struct{} // closed by Close
 
-	mu       sync.Mutex // guards everything below, and all queues, messages and workers
-	stopped  bool
-	requests map[string]*queue // by function
-	events   map[string]*queue // by function
-	workers  map[string]*worker
-	dead     map[string][]letter              // by function, in order
-	tails    map[*feed[contract.Event]]string // with their patterns
-	links    map[*peer]struct{}
-	last     uint64 // number of the youngest message or dead letter
+	mu          sync.Mutex // protects the fields below, and every queue, message, worker and delivery
+	closed      bool
+	requests    map[string]*queue  // by function
+	events      map[string]*queue  // by function
+	workers     map[string]*worker // by id
+	dead        map[string][]letter
+	tails       map[*feed.Feed[contract.Event]]string // with their patterns
+	subscribers map[share.Subscriber]struct{}
+	last        uint64 // number of the newest message or dead letter
 }
 
-// New returns a broker that is ready at once.
+// New returns a Broker that is ready to use. Close it.
 func New(cfg Config) *Broker {
 	return &Broker{
-		cfg:      cfg.withDefaults(),
-		closed:   make(chan struct{}),
-		requests: map[string]*queue{},
-		events:   map[string]*queue{},
-		workers:  map[string]*worker{},
-		dead:     map[string][]letter{},
-		tails:    map[*feed[contract.Event]]string{},
-		links:    map[*peer]struct{}{},
+		cfg:         cfg.withDefaults(),
+		closing:     make(chan struct{}),
+		requests:    map[string]*queue{},
+		events:      map[string]*queue{},
+		workers:     map[string]*worker{},
+		dead:        map[string][]letter{},
+		tails:       map[*feed.Feed[contract.Event]]string{},
+		subscribers: map[share.Subscriber]struct{}{},
 	}
 }
 
-// Directory lists the functions that are, or were, served here.
+// Directory returns the functions that are, or were, hosted with Serve.
 func (b *Broker) Directory() *contract.Directory { return &b.directory }
 
-// Ready returns nil, or an error once the broker is closed: there is nothing
-// to wait for inside one process.
+// Ready returns the same as Health: a Broker is ready at once.
 func (b *Broker) Ready(context.Context) error { return b.Health() }
 
-// Health returns nil, or an error once the broker is closed.
+// Health returns nil, or an error with ErrUnavailable if the Broker is closed.
 func (b *Broker) Health() error {
 	select {
-	case <-b.closed:
+	case <-b.closing:
 		return errClosed()
 	default:
 		return nil
 	}
 }
 
-// Close refuses what comes from now on, ends the intake of every Serve and
-// fails the calls that have not started. Events that wait are lost with it.
+// Close ends every Serve, Tail, Listen and Share, and fails the calls that have
+// not started. The Broker accepts nothing any more. Events that wait are lost.
+// It does not wait for Serve and Share to return, and never fails.
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.stopped {
+	if b.closed {
 		return nil
 	}
-	b.stopped = true
-	close(b.closed)
+	b.closed = true
+	close(b.closing)
 	for _, q := range b.events {
-		q.drop()
+		q.clear()
 	}
 	for _, q := range b.requests {
-		q.fail(func() *contract.Error { return errClosed() })
+		q.failAll(errClosed)
 	}
 	for tail := range b.tails {
-		tail.stop()
+		tail.Stop()
 	}
-	b.listeners.stop()
+	b.listeners.Stop()
 	return nil
 }
 
@@ -116,16 +119,8 @@ func errClosed() *contract.Error {
 	return &contract.Error{Code: contract.CodeUnavailable, Detail: "the broker is closed", Executed: contract.ExecutedNo}
 }
 
-// hear passes an announcement on to the directory and to every process that
-// shares the broker. b.mu is held, so that all hear the same order.
-func (b *Broker) hear(a contract.Announcement) {
-	b.directory.Update(a, time.Now())
-	for p := range b.links {
-		p.send(&frame{Kind: announced, Announcement: &a})
-	}
-}
-
-func checkKey(key string) *contract.Error {
+// validateKey returns an error unless key is a routing key that AMQP 0-9-1 allows.
+func validateKey(key string) *contract.Error {
 	if key == "" || len(key) > 255 {
 		return &contract.Error{
 			Code: contract.CodeInvalid, Executed: contract.ExecutedNo,

@@ -9,7 +9,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	runAsWorker()
 	goleak.VerifyTestMain(m)
 }
 

@@ -9,17 +9,19 @@ import (
 	"time"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/memory/internal/feed"
 )
 
-// Publish queues a copy of e for every function that is bound to its key, or
-// for none of them. It fails with ErrUnroutable if there is no such function,
-// with ErrRefused if the queue of one is full, and with ErrUnavailable if the
-// broker is closed or ctx is done.
+// Publish queues a copy of e for each function that is bound to its key, or for
+// none of them if it fails. It fails with ErrUnroutable if there is no such
+// function, with ErrRefused if one of their queues is full, with ErrInvalid if
+// the key has not 1 to 255 bytes or e is due in more than contract.MaxDelay, and
+// with ErrUnavailable if the Broker is closed or ctx is done.
 func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
 	if err := ctx.Err(); err != nil {
 		return &contract.Error{Code: contract.CodeUnavailable, Detail: "nothing was published", Cause: err, Executed: contract.ExecutedNo}
 	}
-	if err := checkKey(e.Key); err != nil {
+	if err := validateKey(e.Key); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -36,34 +38,19 @@ func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.stopped {
+	if b.closed {
 		return errClosed()
 	}
-	var targets []*queue
-	for _, q := range b.events {
-		if q.function.Exchange != e.Exchange || !q.function.Has(e.Key) {
-			continue
-		}
-		if q.full() {
-			return &contract.Error{
-				Code: contract.CodeRefused, Executed: contract.ExecutedNo,
-				Detail: fmt.Sprintf("%d messages wait for the function %q: publish more slowly, or start more workers", b.cfg.QueueLimit, q.function.Name),
-			}
-		}
-		targets = append(targets, q)
-	}
-	if len(targets) == 0 {
-		return &contract.Error{
-			Code: contract.CodeUnroutable, Executed: contract.ExecutedNo,
-			Detail: fmt.Sprintf("no function reacts to the routing key %q", e.Key),
-		}
+	queues, err := b.route(e)
+	if err != nil {
+		return err
 	}
 	for tail, pattern := range b.tails {
 		if e.Exchange == "" && contract.Match(pattern, e.Key) {
-			tail.offer(e)
+			tail.Offer(e)
 		}
 	}
-	for _, q := range targets {
+	for _, q := range queues {
 		m := b.newMessage(q, e, now)
 		if e.NotBefore.After(now) {
 			q.pushAt(m, e.NotBefore)
@@ -74,18 +61,45 @@ func (b *Broker) Publish(ctx context.Context, e contract.Event) error {
 	return nil
 }
 
-func (b *Broker) newMessage(q *queue, e contract.Event, now time.Time) *message {
-	b.last++
-	return &message{queue: q, event: e, sequence: b.last, first: now}
+// route returns the queues that are bound to the key of e, of which there is at
+// least one, and none is full. The caller holds b.mu.
+func (b *Broker) route(e contract.Event) ([]*queue, error) {
+	var queues []*queue
+	for _, q := range b.events {
+		if q.function.Exchange != e.Exchange || !q.function.Has(e.Key) {
+			continue
+		}
+		if q.full() {
+			return nil, &contract.Error{
+				Code: contract.CodeRefused, Executed: contract.ExecutedNo,
+				Detail: fmt.Sprintf("%d messages wait for the function %q: publish more slowly, or start more workers", b.cfg.QueueLimit, q.function.Name),
+			}
+		}
+		queues = append(queues, q)
+	}
+	if len(queues) == 0 {
+		return nil, &contract.Error{
+			Code: contract.CodeUnroutable, Executed: contract.ExecutedNo,
+			Detail: fmt.Sprintf("no function reacts to the routing key %q", e.Key),
+		}
+	}
+	return queues, nil
 }
 
-// Tail calls fn with a copy of every event of the namespace's own exchange
-// that is published under pattern, until ctx is done. It misses events while
-// fn is slow.
+// newMessage returns a message that is not queued yet. The caller holds b.mu.
+func (b *Broker) newMessage(q *queue, e contract.Event, now time.Time) *message {
+	b.last++
+	return &message{queue: q, event: e, number: b.last, published: now}
+}
+
+// Tail calls fn with a copy of every event that is published with a key that
+// matches pattern (see contract.Match) to the exchange of the namespace, until
+// ctx is done or the Broker is closed. It misses events if fn is slow: at most
+// 256 wait. It returns nil, or ErrUnavailable if the Broker is closed.
 func (b *Broker) Tail(ctx context.Context, pattern string, fn func(contract.Event)) error {
-	tail := newFeed[contract.Event]()
+	tail := feed.New[contract.Event]()
 	b.mu.Lock()
-	if b.stopped {
+	if b.closed {
 		b.mu.Unlock()
 		return errClosed()
 	}
@@ -96,6 +110,6 @@ func (b *Broker) Tail(ctx context.Context, pattern string, fn func(contract.Even
 		defer b.mu.Unlock()
 		delete(b.tails, tail)
 	}()
-	tail.each(ctx, fn)
+	tail.Each(ctx, fn)
 	return b.Health()
 }

@@ -7,52 +7,54 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// queue holds what waits for one function, however many workers host it, and
-// hands it to those that have a run to spare. The broker's mutex guards it.
+// A queue has the messages that wait for one function, and delivers them to the
+// workers that host it. The mutex of the Broker protects it: the caller of a
+// method holds it.
 type queue struct {
 	broker    *Broker
-	function  contract.Descriptor // as the youngest worker announced it
-	consumers []*consumer
-	next      int // consumer that is asked first, so that they take turns
+	function  contract.Descriptor // as the newest worker announced it
+	consumers []*consumer         // in the order of their attach
+	next      int                 // index of the consumer to try first, so that they take turns
 	running   int
 
-	head, tail *message // ready to start, in order
-	ready      int
+	head, tail *message // messages that are ready, in order
+	ready      int      // their number
 	delayed    map[*message]*time.Timer
-	held       bool // of an ordered function: an event waits for its retry, and all others behind it
+	paused     bool // the function is ordered, and an event waits for its retry
 }
 
-// message is one event on its way to one function, or one call.
+// A message is one event for one function, or one call.
 type message struct {
-	queue      *queue
-	event      contract.Event // Attempt counts the runs that failed, and the coming one
-	call       *call          // nil for an event
-	sequence   uint64
-	first      time.Time // when it was taken in
-	readySince time.Time
-	started    bool // it was handed to a worker at least once
-	losses     int  // workers that died under it
+	queue     *queue
+	event     contract.Event // Attempt is the number of the next run
+	call      *call          // nil for an event
+	number    uint64
+	published time.Time
+	delivered bool // at least once
+	losses    int  // number of workers that died while they ran it
 
 	prev, next *message
-	queued     bool
+	queued     bool // it is ready, between prev and next
 }
 
-// consumer is one worker's hosting of one function.
-type consumer struct {
-	worker   *worker
-	function contract.Descriptor
-	running  int
+// executed says whether the function may have run for m, which waits.
+func (m *message) executed() contract.Executed {
+	if m.delivered {
+		return contract.ExecutedUnknown
+	}
+	return contract.ExecutedNo
 }
 
-// full reports whether the queue takes no more. A retry is always taken back:
-// it only ever refills the place that it left.
+// full reports whether the queue accepts no new message. A message that is
+// delivered again is always accepted: it was counted before.
 func (q *queue) full() bool { return q.waiting() >= q.broker.cfg.QueueLimit }
 
+// waiting returns the number of messages that wait.
 func (q *queue) waiting() int { return q.ready + len(q.delayed) }
 
-// push appends m to what is ready and starts what can be started.
+// push adds m at the end and delivers what can be delivered.
 func (q *queue) push(m *message) {
-	m.readySince, m.queued = time.Now(), true
+	m.queued = true
 	m.prev = q.tail
 	if q.tail == nil {
 		q.head = m
@@ -64,9 +66,9 @@ func (q *queue) push(m *message) {
 	q.dispatch()
 }
 
-// pushFront puts m back where it came from; the caller dispatches.
+// pushFront adds m at the front. It delivers nothing.
 func (q *queue) pushFront(m *message) {
-	m.readySince, m.queued = time.Now(), true
+	m.queued = true
 	m.next = q.head
 	if q.head == nil {
 		q.tail = m
@@ -77,6 +79,7 @@ func (q *queue) pushFront(m *message) {
 	q.ready++
 }
 
+// remove removes m, which must be ready.
 func (q *queue) remove(m *message) {
 	if m.prev == nil {
 		q.head = m.next
@@ -92,19 +95,9 @@ func (q *queue) remove(m *message) {
 	q.ready--
 }
 
-// pushAt makes m ready at t. A timer holds it meanwhile: it takes no worker
-// and delays nothing else.
+// pushAt pushes m at t. Until then m delays no other message.
 func (q *queue) pushAt(m *message, t time.Time) {
-	if q.broker.stopped {
-		return
-	}
-	q.delayed[m] = time.AfterFunc(time.Until(t), func() {
-		q.broker.mu.Lock()
-		defer q.broker.mu.Unlock()
-		if _, waiting := q.delayed[m]; !waiting {
-			return
-		}
-		delete(q.delayed, m)
+	q.delay(m, time.Until(t), func() {
 		if time.Now().Before(t) { // the wall clock was set back
 			q.pushAt(m, t)
 			return
@@ -113,54 +106,66 @@ func (q *queue) pushAt(m *message, t time.Time) {
 	})
 }
 
-// hold makes m ready again after the wait, and lets nothing overtake it.
-func (q *queue) hold(m *message, wait time.Duration) {
-	if q.broker.stopped {
-		return
-	}
-	q.held = true
-	q.delayed[m] = time.AfterFunc(wait, func() {
-		q.broker.mu.Lock()
-		defer q.broker.mu.Unlock()
-		if _, waiting := q.delayed[m]; !waiting {
-			return
-		}
-		delete(q.delayed, m)
-		q.held = false
+// pauseFor pauses the queue for the given time, and then delivers m before all
+// others.
+func (q *queue) pauseFor(m *message, wait time.Duration) {
+	q.paused = true
+	q.delay(m, wait, func() {
+		q.paused = false
 		q.pushFront(m)
 		q.dispatch()
 	})
 }
 
-// dispatch starts what can be started, first come, first served.
+// delay calls fn with the mutex of the Broker held after the given time, unless
+// the queue is cleared before. m counts as waiting until then.
+func (q *queue) delay(m *message, wait time.Duration, fn func()) {
+	if q.broker.closed {
+		return
+	}
+	q.delayed[m] = time.AfterFunc(wait, func() {
+		q.broker.mu.Lock()
+		defer q.broker.mu.Unlock()
+		if _, ok := q.delayed[m]; ok {
+			delete(q.delayed, m)
+			fn()
+		}
+	})
+}
+
+// dispatch delivers ready messages in order, until no consumer is free. It fails
+// calls that have expired.
 func (q *queue) dispatch() {
 	for q.head != nil {
 		m := q.head
 		if m.call != nil && !time.Now().Before(m.call.deadline) {
 			q.remove(m)
-			m.call.reply(contract.Reply{}, contract.Expired(m.executed()))
+			m.call.fail(contract.Expired(m.executed()))
 			continue
 		}
-		c := q.free(m.event.Key)
+		c := q.freeConsumer(m.event.Key)
 		if c == nil {
 			return
 		}
 		q.remove(m)
-		c.worker.start(q, c, m)
+		c.deliver(m)
 	}
 }
 
-// free returns a consumer with a run to spare for key, or nil. While versions
-// of a function that react to different keys overlap, each gets its own.
-func (q *queue) free(key string) *consumer {
-	if q.function.Ordered && (q.running > 0 || q.held) {
+// freeConsumer returns a consumer that can run one more message with this key, or
+// nil. While versions of a function that react to different keys overlap, each
+// version gets its own messages; a key that no version reacts to any more goes to
+// any of them.
+func (q *queue) freeConsumer(key string) *consumer {
+	if q.function.Ordered && (q.running > 0 || q.paused) {
 		return nil
 	}
-	knows := func(c *consumer) bool { return c.function.Has(key) }
-	anybody := len(q.consumers) > 0 && !knows(q.consumers[0]) && !slices.ContainsFunc(q.consumers, knows)
+	reacts := func(c *consumer) bool { return c.function.Has(key) }
+	// The first consumer is checked first: nearly always it reacts.
+	anyone := len(q.consumers) > 0 && !reacts(q.consumers[0]) && !slices.ContainsFunc(q.consumers, reacts)
 	for i := range q.consumers {
 		at := (q.next + i) % len(q.consumers)
-		if c := q.consumers[at]; c.running < c.function.Concurrency && (anybody || knows(c)) {
+		if c := q.consumers[at]; c.running < c.function.Concurrency && (anyone || reacts(c)) {
 			q.next = at + 1
 			return c
 		}
@@ -168,8 +173,8 @@ func (q *queue) free(key string) *consumer {
 	return nil
 }
 
-// drop forgets everything that waits.
-func (q *queue) drop() {
+// clear drops every message that waits.
+func (q *queue) clear() {
 	for m, timer := range q.delayed {
 		timer.Stop()
 		delete(q.delayed, m)
@@ -179,21 +184,13 @@ func (q *queue) drop() {
 	}
 }
 
-// fail answers every call that waits.
-func (q *queue) fail(why func() *contract.Error) {
+// failAll fails every call that waits with an error of its own from newError.
+func (q *queue) failAll(newError func() *contract.Error) {
 	for q.head != nil {
 		m := q.head
 		q.remove(m)
-		err := why()
+		err := newError()
 		err.Executed = m.executed()
-		m.call.reply(contract.Reply{}, err)
+		m.call.fail(err)
 	}
-}
-
-// executed says whether a function may have run for m, which waits.
-func (m *message) executed() contract.Executed {
-	if m.started {
-		return contract.ExecutedUnknown
-	}
-	return contract.ExecutedNo
 }

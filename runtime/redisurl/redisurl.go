@@ -1,6 +1,6 @@
-// Package redisurl reads the URLs that name a Redis: one server, the one that
-// sentinels name, or a cluster. It knows neither what is kept there nor how
-// patient a caller is.
+// Package redisurl parses URLs of Redis: of a server, of a server behind sentinels,
+// or of a cluster. Everything that stores something in Redis accepts the same URLs.
+// The package does not connect, and sets no timeouts.
 package redisurl
 
 import (
@@ -14,21 +14,25 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Schemes are what such a URL begins with.
+// Schemes has the schemes that Parse accepts.
 var Schemes = []string{"redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
 
-// Parse returns what a client for the Redis at rawURL is made with:
+// Parse returns the options of a client for the Redis at rawURL:
 //
-//	redis://user:password@host:6379/0          rediss:// with TLS
+//	redis://user:password@host:6379/0
 //	redis+sentinel://a:26379,b,c?master_name=m
 //	redis+cluster://a:6379,b,c
 //
-// The client heeds the deadlines of a ctx; timeouts are left to the caller.
-// Errors never show the password.
+// With rediss instead of redis, connections use TLS. user:password is for the
+// server, or for the sentinels. These query parameters have an effect: pool_size,
+// skip_verify (of the certificate), and with sentinels master_name, db, username
+// and password (for the server). The client applies the deadline of a ctx to its
+// commands; other timeouts are left to the caller. Errors do not contain the
+// password.
 func Parse(rawURL string) (*redis.UniversalOptions, error) {
 	scheme, rest, ok := strings.Cut(rawURL, "://")
 	if !ok || !slices.Contains(Schemes, scheme) {
-		return nil, fmt.Errorf("a Redis URL begins with one of %s://", strings.Join(Schemes, "://, "))
+		return nil, fmt.Errorf("a Redis URL must begin with one of %s://", strings.Join(Schemes, "://, "))
 	}
 	base, mode, _ := strings.Cut(scheme, "+")
 	plain, err := withAddresses(base, rest, mode)
@@ -36,7 +40,7 @@ func Parse(rawURL string) (*redis.UniversalOptions, error) {
 		return nil, err
 	}
 	o := &redis.UniversalOptions{
-		// The client heeds a ctx's deadline only when told to; its own limits hold for the rest.
+		// Without it, go-redis applies only its own timeouts, not the deadline of a ctx.
 		ContextTimeoutEnabled:    true,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
@@ -55,7 +59,7 @@ func Parse(rawURL string) (*redis.UniversalOptions, error) {
 			return nil, fmt.Errorf("%s URL: %w", scheme, err)
 		}
 		if s.MasterName == "" {
-			return nil, fmt.Errorf("%s URL: add ?master_name=, the name that the sentinels know the master by", scheme)
+			return nil, fmt.Errorf("%s URL: add ?master_name=, the name of the master in the configuration of the sentinels", scheme)
 		}
 		o.Addrs, o.MasterName, o.DB, o.Username, o.Password = s.SentinelAddrs, s.MasterName, s.DB, s.Username, s.Password
 		o.SentinelUsername, o.SentinelPassword, o.TLSConfig, o.PoolSize = s.SentinelUsername, s.SentinelPassword, s.TLSConfig, s.PoolSize
@@ -69,8 +73,8 @@ func Parse(rawURL string) (*redis.UniversalOptions, error) {
 	return o, nil
 }
 
-// withAddresses writes "user:password@a:1,b:2/0?x=y" the way the client reads
-// it: the first address in its place, the others as parameters.
+// withAddresses returns "user:password@a:1,b:2/0?x=y" as a URL that go-redis
+// parses: with the first address as host, and the others as addr parameters.
 func withAddresses(scheme, rest, mode string) (string, error) {
 	end := strings.IndexAny(rest, "/?")
 	if end < 0 {
@@ -83,8 +87,8 @@ func withAddresses(scheme, rest, mode string) (string, error) {
 		return "", errors.New("redis:// takes one address: write redis+cluster:// or redis+sentinel:// for several")
 	}
 	u, err := url.Parse(scheme + "://" + authority[:at] + addresses[0] + tail)
-	if err != nil { // the error quotes the URL, and the URL may hold the password
-		return "", errors.New("the Redis URL cannot be read: write redis://user:password@host:6379/0, with %XX for special characters in the password")
+	if err != nil { // err may contain the password
+		return "", errors.New("the Redis URL is not valid: write redis://user:password@host:6379/0, with %XX for special characters in the password")
 	}
 	query := u.Query()
 	for _, a := range addresses[1:] {

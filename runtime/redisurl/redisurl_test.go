@@ -31,13 +31,13 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseErrors(t *testing.T) {
 	for url, want := range map[string]string{
-		"":                                   "begins with",
-		"host:6379":                          "begins with",
-		"memcached://me:secret@h":            "begins with",
+		"":                                   "must begin with",
+		"host:6379":                          "must begin with",
+		"memcached://me:secret@h":            "must begin with",
 		"redis://me:secret@a:1,b:2":          "redis+cluster://",
-		"redis://me:se%zzcret@h":             "cannot be read",
+		"redis://me:se%zzcret@h":             "is not valid",
 		"redis+sentinel://me:secret@a:1,b:2": "master_name",
 		"redis+cluster://me:secret@a?x=y":    "x",
 		"redis://me:secret@h:1/no-database":  "database",

@@ -11,7 +11,7 @@ import (
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
-	"github.com/rabbet-fn/rabbet/runtime/logline"
+	"github.com/rabbet-fn/rabbet/runtime/invocationlog"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
 
@@ -78,7 +78,5 @@ func productionLog() (*zap.Logger, contract.Observer) {
 	encoding := zap.NewProductionEncoderConfig()
 	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(encoding), sink, zapcore.InfoLevel))
-	return log, func(i contract.Invocation) {
-		log.Info("invocation", zap.Inline((*logline.Invocation)(&i)))
-	}
+	return log, invocationlog.Observer(log)
 }

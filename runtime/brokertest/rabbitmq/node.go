@@ -1,7 +1,6 @@
-// Package rabbitmq runs private RabbitMQ nodes that a test, or a load, may
-// kill, restart and cluster as it likes. Which RabbitMQ that is, and where it is
-// installed, it leaves to the command that starts one
-// (scripts/stack.d/rabbitmq-node); what is done with a node, to its caller.
+// Package rabbitmq runs RabbitMQ nodes for tests, which may kill, restart and
+// cluster them. It does not know which version of RabbitMQ is installed, nor where:
+// a command starts it (scripts/stack.d/rabbitmq-node).
 package rabbitmq
 
 import (
@@ -19,25 +18,25 @@ import (
 	"time"
 )
 
-// Config says which node to start. Dir is required.
+// Config says which node to start. Dir is required, except for New and NewCluster.
 type Config struct {
-	Command  string // what starts a node: scripts/stack.d/rabbitmq-node; $RABBET_TEST_RABBITMQ
-	Dir      string // of its data; its last part is the node's name, and no other node of a cluster has it
-	Settings string // lines of rabbitmq.conf on top of those of infra/rabbitmq
-	Peer     *Node  // a running member of the cluster to join; nil: it stands alone
+	Command  string // path of scripts/stack.d/rabbitmq-node; default: $RABBET_TEST_RABBITMQ
+	Dir      string // folder for its data; the last element is the name of the node, which must be unique in a cluster
+	Settings string // lines of rabbitmq.conf, in addition to those of infra/rabbitmq
+	Peer     *Node  // a running node of the cluster to join; nil: the node starts a cluster of its own
 }
 
-// Node is a RabbitMQ server of the caller's own. Its methods are for one
-// goroutine at a time.
+// A Node is a RabbitMQ server. Create it with Start, New or NewCluster. Its methods
+// are not safe for concurrent use.
 type Node struct {
 	cfg    Config
 	ports  [4]int // AMQP, management, distribution, epmd
 	server *process
-	epmd   *process // nil when a peer has it
+	epmd   *process // name server; nil if a peer has it
 }
 
-// Start starts a node and waits until clients can use it, which takes about
-// five seconds of CPU time. Close it.
+// Start starts a node and waits until clients can use it, which takes about 5 s of
+// CPU time. Close the node.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	cfg.Command = cmp.Or(cfg.Command, os.Getenv("RABBET_TEST_RABBITMQ"))
 	if cfg.Command == "" {
@@ -54,7 +53,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// prepare writes the folder, chooses the ports and starts the name server.
+// prepare writes the configuration, chooses the ports and starts the name server.
 func (n *Node) prepare() error {
 	if err := os.MkdirAll(filepath.Join(n.cfg.Dir, "conf.d"), 0o755); err != nil {
 		return err
@@ -76,27 +75,27 @@ func (n *Node) prepare() error {
 	n.ports[3] = n.cfg.Peer.ports[3]
 	cookie, err := os.ReadFile(filepath.Join(n.cfg.Peer.cfg.Dir, ".erlang.cookie"))
 	if err != nil {
-		return fmt.Errorf("the cookie of the peer: %w", err)
+		return fmt.Errorf("read the cookie of the peer: %w", err)
 	}
 	return os.WriteFile(filepath.Join(n.cfg.Dir, ".erlang.cookie"), cookie, 0o400)
 }
 
-// Name is what the node is called in its cluster.
+// Name returns the name of the node in its cluster.
 func (n *Node) Name() string { return filepath.Base(n.cfg.Dir) + "@localhost" }
 
-// URL is where AMQP clients reach the node; its user may do anything.
+// URL returns the AMQP URL of the node. Its user is an administrator.
 func (n *Node) URL() string { return fmt.Sprintf("amqp://rabbet:rabbet@127.0.0.1:%d/", n.ports[0]) }
 
-// Management is the base URL of the node's management API, with user and password.
+// Management returns the base URL of the management API, with user and password.
 func (n *Node) Management() string {
 	return fmt.Sprintf("http://rabbet:rabbet@127.0.0.1:%d", n.ports[1])
 }
 
-// Restart starts the node on the data that it had when it was killed or
-// stopped, and waits until clients can use it.
+// Restart starts a node that was killed or stopped, with the data that it had, and
+// waits until clients can use it.
 func (n *Node) Restart(ctx context.Context) error {
-	if n.server.lives() {
-		return fmt.Errorf("RabbitMQ node %s runs already: kill or stop it first", n.Name())
+	if n.server.running() {
+		return fmt.Errorf("RabbitMQ node %s is already running: kill or stop it first", n.Name())
 	}
 	arguments := []string{"start", n.cfg.Dir}
 	for _, port := range n.ports {
@@ -109,7 +108,7 @@ func (n *Node) Restart(ctx context.Context) error {
 	return n.await(ctx)
 }
 
-// await waits until the node serves clients.
+// await waits until clients can use the node.
 func (n *Node) await(ctx context.Context) error {
 	for {
 		err := n.ready(ctx)
@@ -117,7 +116,7 @@ func (n *Node) await(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-n.server.over:
+		case <-n.server.ended:
 			return fmt.Errorf("RabbitMQ node %s ended before it was ready: its log ends with\n%s", n.Name(), n.LogTail())
 		case <-ctx.Done():
 			return fmt.Errorf("RabbitMQ node %s is not ready (%w): its log ends with\n%s", n.Name(), err, n.LogTail())
@@ -126,7 +125,7 @@ func (n *Node) await(ctx context.Context) error {
 	}
 }
 
-// ready asks for the virtual hosts: they are the last to come up.
+// ready checks the virtual hosts, which start last, and the AMQP port.
 func (n *Node) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -146,23 +145,23 @@ func (n *Node) ready(ctx context.Context) error {
 	return dial(n.ports[0])
 }
 
-// Kill ends the node as kill -9 does, or the loss of its machine.
+// Kill ends the node like kill -9, and waits until it has ended.
 func (n *Node) Kill() { n.server.kill() }
 
-// Stop asks the node to stop and waits for it.
+// Stop stops the node cleanly, and waits until it has ended.
 func (n *Node) Stop(ctx context.Context) error {
 	if err := n.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
 	select {
-	case <-n.server.over:
+	case <-n.server.ended:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("RabbitMQ node %s does not stop: %w", n.Name(), ctx.Err())
+		return fmt.Errorf("RabbitMQ node %s did not stop: %w", n.Name(), ctx.Err())
 	}
 }
 
-// Signal sends s to the server; SIGSTOP makes it mute and SIGCONT ends that.
+// Signal sends s to the node: with SIGSTOP it does not answer until SIGCONT.
 func (n *Node) Signal(s syscall.Signal) error {
 	if err := syscall.Kill(n.server.pid, s); err != nil {
 		return fmt.Errorf("signal %v to RabbitMQ node %s: %w", s, n.Name(), err)
@@ -170,7 +169,8 @@ func (n *Node) Signal(s syscall.Signal) error {
 	return nil
 }
 
-// Ctl runs rabbitmqctl on the node and returns what it prints.
+// Ctl runs rabbitmqctl for the node and returns its output. The error includes the
+// output.
 func (n *Node) Ctl(ctx context.Context, arguments ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, n.cfg.Command, append([]string{"ctl", n.cfg.Dir}, arguments...)...).CombinedOutput()
 	if err != nil {
@@ -179,22 +179,23 @@ func (n *Node) Ctl(ctx context.Context, arguments ...string) (string, error) {
 	return string(out), nil
 }
 
-// Remember makes the node write down which queues it has. For quorum queues it
-// does so half a second after the last was declared; one that it has not written
-// down when it is killed (3.10.8) is empty afterwards, and has no leader.
+// Remember makes the node write its table of queues to disk. By itself it does so
+// half a second after the last quorum queue was declared. A quorum queue that is
+// not in the table when the node is killed has no leader and no messages after the
+// restart (seen with 3.10.8).
 func (n *Node) Remember(ctx context.Context) error {
 	_, err := n.Ctl(ctx, "eval", "catch mnesia:sync_log(), catch dets:sync(ra_directory_reverse), catch dets:sync(ra_log_meta).")
 	return err
 }
 
-// Close kills the node, and the name server that came with it: close peers
-// before the node that they joined. The folder stays.
+// Close kills the node and its name server. Close the nodes that have joined it
+// first. The folder stays.
 func (n *Node) Close() {
 	n.server.kill()
 	n.epmd.kill()
 }
 
-// LogTail is the end of the node's log.
+// LogTail returns the last 3,000 bytes of the log, or why it cannot be read.
 func (n *Node) LogTail() string {
 	log, err := os.ReadFile(n.log())
 	if err != nil {

@@ -13,7 +13,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func TestKilledNodeComesBackWithWhatItConfirmed(t *testing.T) {
+func TestKilledNodeKeepsConfirmedMessages(t *testing.T) {
 	node := New(t, Config{Settings: "channel_max = 33"})
 	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
@@ -33,14 +33,14 @@ func TestKilledNodeComesBackWithWhatItConfirmed(t *testing.T) {
 		t.Fatalf("the publish was not confirmed: %v", err)
 	}
 
-	// RabbitMQ confirms the message before the queue itself is written down.
+	// RabbitMQ confirms the message before it has written its table of queues.
 	if err := node.Remember(ctx); err != nil {
 		t.Fatal(err)
 	}
 	node.Kill()
 	if conn, err := amqp.Dial(node.URL()); err == nil {
 		_ = conn.Close()
-		t.Error("the node still serves after it was killed")
+		t.Error("the node accepts connections after it was killed")
 	}
 	if err := node.Restart(ctx); err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestKilledNodeComesBackWithWhatItConfirmed(t *testing.T) {
 	}
 }
 
-// channel opens a channel that ends with the test.
+// channel opens a channel and closes its connection when the test ends.
 func channel(t *testing.T, n *Node) *amqp.Channel {
 	t.Helper()
 	conn, err := amqp.Dial(n.URL())
@@ -71,7 +71,7 @@ func channel(t *testing.T, n *Node) *amqp.Channel {
 	return ch
 }
 
-func TestStartSaysWhyThereIsNoNode(t *testing.T) {
+func TestStartErrors(t *testing.T) {
 	t.Setenv("RABBET_TEST_RABBITMQ", "")
 	if _, err := Start(t.Context(), Config{Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "RABBET_TEST_RABBITMQ") {
 		t.Errorf("got %v without a command, want an error that names RABBET_TEST_RABBITMQ", err)

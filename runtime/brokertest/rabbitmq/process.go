@@ -11,13 +11,13 @@ import (
 	"syscall"
 )
 
-// process is one that ends with this one at the latest. A nil process has ended.
+// A process ends when this process ends, or earlier. A nil process has ended.
 type process struct {
-	pid  int
-	over chan struct{} // closed when it has ended
+	pid   int
+	ended chan struct{} // closed when it has ended
 }
 
-// start runs command with its output appended to log.
+// start starts a command, and appends its output to a log.
 func start(log, command string, arguments ...string) (*process, error) {
 	file, err := os.OpenFile(log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -27,16 +27,16 @@ func start(log, command string, arguments ...string) (*process, error) {
 	cmd := exec.Command(command, arguments...)
 	cmd.Stdout, cmd.Stderr = file, file
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p := &process{over: make(chan struct{})}
+	p := &process{ended: make(chan struct{})}
 	started := make(chan error)
 	go func() { // ends with the process
-		runtime.LockOSThread() // Pdeathsig comes when the thread that started it ends
+		runtime.LockOSThread() // Pdeathsig is sent when the thread that started the command ends
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
 			_ = cmd.Wait()
-			close(p.over)
+			close(p.ended)
 		}
 	}()
 	if err := <-started; err != nil {
@@ -46,27 +46,28 @@ func start(log, command string, arguments ...string) (*process, error) {
 	return p, nil
 }
 
-func (p *process) lives() bool {
+func (p *process) running() bool {
 	if p == nil {
 		return false
 	}
 	select {
-	case <-p.over:
+	case <-p.ended:
 		return false
 	default:
 		return true
 	}
 }
 
+// kill kills p and waits until it has ended.
 func (p *process) kill() {
-	if p.lives() {
+	if p.running() {
 		_ = syscall.Kill(p.pid, syscall.SIGKILL)
-		<-p.over
+		<-p.ended
 	}
 }
 
-// freePorts returns ports on which nothing listens. They are below those that
-// the system hands out by itself, so that nothing takes one while its node is
+// freePorts returns ports on which nothing listens. They are below the range from
+// which Linux assigns ports, so that no other process gets one while the node is
 // down.
 func freePorts() (ports [4]int, err error) {
 	for i := range ports {
@@ -79,7 +80,7 @@ func freePorts() (ports [4]int, err error) {
 		if err != nil {
 			return ports, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close() // after all of them: no port is found twice
+		defer l.Close() // at the end, so that no port is found twice
 		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	return ports, nil
@@ -87,6 +88,7 @@ func freePorts() (ports [4]int, err error) {
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
+// dial checks that a server listens on port.
 func dial(port int) error {
 	conn, err := net.Dial("tcp", address(port))
 	if err == nil {

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// startLimit is how long a node may take to start on a busy machine.
+// startLimit is how long a node may take to start.
 const startLimit = 3 * time.Minute
 
-// New starts a node for t, in a folder of t's unless cfg names one, and closes
-// it when t ends. It skips t with -short, and fails it when there is no
-// RabbitMQ to start.
+// New starts a node and closes it when t ends. cfg.Dir is a temporary folder by
+// default. New skips t with -short, and fails t if the node does not start within 3
+// minutes. If t fails, the end of the node's log is logged.
 func New(t testing.TB, cfg Config) *Node {
 	t.Helper()
 	if testing.Short() {
@@ -33,14 +33,13 @@ func New(t testing.TB, cfg Config) *Node {
 	return n
 }
 
-// NewCluster starts nodes that form one cluster, as New does: the first alone,
-// then the others at once.
+// NewCluster is New for several nodes that form a cluster.
 func NewCluster(t testing.TB, size int, cfg Config) []*Node {
 	t.Helper()
 	dir := cmp.Or(cfg.Dir, t.TempDir())
 	cfg.Dir = filepath.Join(dir, "node-1")
 	nodes := make([]*Node, size)
-	nodes[0] = New(t, cfg)
+	nodes[0] = New(t, cfg) // before the others, which join it
 	cfg.Peer = nodes[0]
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
@@ -61,7 +60,7 @@ func NewCluster(t testing.TB, size int, cfg Config) []*Node {
 	return nodes
 }
 
-// closeAfter closes n when t ends, and shows its log if t has failed.
+// closeAfter closes n when t ends, and logs the end of its log if t has failed.
 func closeAfter(t testing.TB, n *Node) {
 	if n == nil {
 		return

@@ -14,7 +14,7 @@ import (
 
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/config"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
-	"github.com/rabbet-fn/rabbet/runtime/logline"
+	"github.com/rabbet-fn/rabbet/runtime/invocationlog"
 )
 
 // New returns the logger that c asks for; format is "json" or "console", for a c
@@ -59,22 +59,10 @@ const (
 // Runs of the functions of 'rabbet dev' itself are logged at debug.
 func Invocations(log *zap.Logger) contract.Observer {
 	return func(i contract.Invocation) {
-		level := zapcore.InfoLevel
-		if i.Outcome == contract.OutcomeDead || i.Outcome == contract.OutcomeFailed && !contract.AsError(i.Err).Permanent() {
-			level = zapcore.ErrorLevel
-		} else if i.Outcome == contract.OutcomeRetry {
-			level = zapcore.WarnLevel
-		} else if strings.HasPrefix(i.Key, config.DevKeys) {
+		level := invocationlog.Level(i)
+		if level == zapcore.InfoLevel && strings.HasPrefix(i.Key, config.DevKeys) {
 			level = zapcore.DebugLevel
 		}
-		entry := log.Check(level, "invocation")
-		if entry == nil {
-			return
-		}
-		if e := contract.AsError(i.Err); e != nil && len(e.Stack) > 0 {
-			entry.Stack = string(e.Stack) // which is readable on a console
-		}
-		line := logline.Invocation(i) // allocated only for a line that is written
-		entry.Write(zap.Inline(&line))
+		invocationlog.Write(log, level, i)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/config"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/logs"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
-	"github.com/rabbet-fn/rabbet/runtime/memory"
+	"github.com/rabbet-fn/rabbet/runtime/memory/remote"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
 
@@ -71,9 +71,7 @@ func Rabbit(c *config.Config, log *zap.Logger) rabbit.Config {
 
 // dialDev opens the broker inside the 'rabbet dev' that runs in this folder.
 func dialDev(c *config.Config, log *zap.Logger) (Broker, error) {
-	b, err := memory.Dial(c.Socket(), memory.Config{
-		Process: c.Process, Grace: c.Grace, Observe: logs.Invocations(log), Log: log,
-	})
+	b, err := remote.Dial(c.Socket(), remote.Config{Process: c.Process, Grace: c.Grace, Observe: logs.Invocations(log)})
 	if err != nil {
 		return nil, config.Unusable(config.Prefix+"BROKER_URL", c.BrokerURL, "no 'rabbet dev' runs in this folder (%v): start scripts/dev, or set it to amqp://user:password@host:5672/", errors.Unwrap(err))
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/faas"
 )
 
-// letters looks at the dead letters of the function "try", which are kept.
+// letters returns the dead letters of the function "try", and keeps them.
 func (s *system) letters(b Broker) (list []contract.DeadLetter) {
 	s.Helper()
 	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
@@ -22,6 +22,7 @@ func (s *system) letters(b Broker) (list []contract.DeadLetter) {
 	return list
 }
 
+// visit visits the dead letters of the function "try".
 func (s *system) visit(b Broker, fn func(l *contract.DeadLetter) (contract.DeadLetterAction, error)) {
 	s.Helper()
 	if err := b.VisitDeadLetters(s.within(), "try", fn); err != nil {
@@ -44,14 +45,14 @@ func (s *system) untilDead(b Broker, n int) {
 	}
 }
 
-// bury makes dead letters with the ids 0 to n-1 and the bodies {"n":id}. What
-// is replayed afterwards succeeds.
-func (s *system) bury(n int, options ...faas.Option) (b Broker, runs <-chan contract.Event) {
+// makeLetters makes dead letters with the ids 0 to n-1 and the bodies {"n":id}, in
+// this order. Those that are replayed succeed, and are sent to runs.
+func (s *system) makeLetters(n int, options ...faas.Option) (b Broker, runs <-chan contract.Event) {
 	s.Helper()
-	var well atomic.Bool
+	var succeed atomic.Bool
 	got := make(chan contract.Event, 2*n)
 	fail := func(e contract.Event) error {
-		if well.Load() {
+		if succeed.Load() {
 			got <- e
 			return nil
 		}
@@ -63,7 +64,7 @@ func (s *system) bury(n int, options ...faas.Option) (b Broker, runs <-chan cont
 		s.publish(b, contract.Event{Key: "x", ID: fmt.Sprint(i), Body: fmt.Appendf(nil, `{"n":%d}`, i), Headers: map[string]any{"color": "red"}, Type: "t"})
 	}
 	s.untilDead(b, n)
-	well.Store(true)
+	succeed.Store(true)
 	return b, got
 }
 
@@ -94,7 +95,7 @@ func deadLetter(s *system) {
 		{"key", l.Event.Key, "x"}, {"id", l.Event.ID, "1"}, {"content type", l.Event.ContentType, "text/odd"},
 		{"type", l.Event.Type, "t"}, {"body", string(l.Event.Body), body}, {"correlation", l.Event.Correlation, "c"},
 		{"headers", fmt.Sprint(l.Event.Headers), "map[color:red]"}, {"trace", l.Event.Trace.Parent[:2], "00"},
-		{"error", strings.Contains(l.Error, "no good"), true}, {"stack", strings.Contains(l.Stack, "dead.go"), true},
+		{"error", strings.Contains(l.Error, "no good"), true}, {"stack", strings.Contains(l.Stack, "deadletter.go"), true},
 		{"worker", l.Worker == "", false}, {"first", l.First.After(before), true},
 		{"last, which is two retries after the first", l.Last.After(l.First), true},
 	} {
@@ -106,7 +107,7 @@ func deadLetter(s *system) {
 
 func deadKeptInOrder(s *system) {
 	const n = 250
-	b, _ := s.bury(n)
+	b, _ := s.makeLetters(n)
 	for range 3 {
 		letters := s.letters(b)
 		for i, l := range letters {
@@ -121,7 +122,7 @@ func deadKeptInOrder(s *system) {
 }
 
 func deadReplay(s *system) {
-	b, runs := s.bury(5)
+	b, runs := s.makeLetters(5)
 	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if l.Event.ID == "1" || l.Event.ID == "3" {
 			return contract.ActionReplay, nil
@@ -135,24 +136,24 @@ func deadReplay(s *system) {
 		}
 	}
 	if got := ids(s.letters(b)); !slices.Equal(got, []string{"0", "2", "4"}) {
-		s.Errorf("left behind: got %v, want 0, 2 and 4", got)
+		s.Errorf("remaining letters: got %v, want 0, 2 and 4", got)
 	}
 }
 
 func deadReplace(s *system) {
-	b, runs := s.bury(3)
+	b, runs := s.makeLetters(3)
 	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if l.Event.ID != "1" {
 			return contract.ActionKeep, nil
 		}
-		l.Event.Body = []byte("mended")
+		l.Event.Body = []byte("corrected")
 		return contract.ActionReplace, nil
 	})
 	letters := s.letters(b)
 	if got := ids(letters); !slices.Equal(got, []string{"0", "2", "1"}) {
 		s.Fatalf("got %v, want the replaced letter at the end", got)
 	}
-	if l := letters[2]; string(l.Event.Body) != "mended" || l.Code != contract.CodePermanent || l.Error != "permanent: never 1" || l.Event.Attempt != 1 {
+	if l := letters[2]; string(l.Event.Body) != "corrected" || l.Code != contract.CodePermanent || l.Error != "permanent: never 1" || l.Event.Attempt != 1 {
 		s.Errorf("got %+v, want the letter with another body", l)
 	}
 	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
@@ -161,7 +162,7 @@ func deadReplace(s *system) {
 		}
 		return contract.ActionReplay, nil
 	})
-	for _, want := range []string{"0 changed and replayed", `2 {"n":2}`, "1 mended"} {
+	for _, want := range []string{"0 changed and replayed", `2 {"n":2}`, "1 corrected"} {
 		if e := receive(s.T, runs, "a run"); e.ID+" "+string(e.Body) != want {
 			s.Errorf("got %s %s, want %s", e.ID, e.Body, want)
 		}
@@ -169,7 +170,7 @@ func deadReplace(s *system) {
 }
 
 func deadDiscard(s *system) {
-	b, runs := s.bury(4)
+	b, runs := s.makeLetters(4)
 	seen := 0
 	s.visit(b, func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
 		if seen++; seen == 3 {
@@ -178,7 +179,7 @@ func deadDiscard(s *system) {
 		return contract.ActionDiscard, nil
 	})
 	if got := ids(s.letters(b)); !slices.Equal(got, []string{"2", "3"}) || seen != 3 {
-		s.Errorf("left behind after %d were seen: got %v, want 2 and 3, after 3", seen, got)
+		s.Errorf("remaining letters after %d visits: got %v, want 2 and 3, after 3", seen, got)
 	}
 	s.visit(b, func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionDiscard, nil })
 	s.untilDead(b, 0)
@@ -188,11 +189,11 @@ func deadDiscard(s *system) {
 }
 
 func deadStopsAtAnError(s *system) {
-	b, _ := s.bury(3)
+	b, _ := s.makeLetters(3)
 	stop := errors.New("stop")
-	var gone []string
+	var removed []string
 	err := b.VisitDeadLetters(s.within(), "try", func(l *contract.DeadLetter) (contract.DeadLetterAction, error) {
-		l.OnRemoved = func() { gone = append(gone, l.Event.ID) }
+		l.OnRemoved = func() { removed = append(removed, l.Event.ID) }
 		if l.Event.ID == "1" {
 			return contract.ActionDiscard, stop
 		}
@@ -201,16 +202,16 @@ func deadStopsAtAnError(s *system) {
 	if !errors.Is(err, stop) {
 		s.Errorf("got %v, want the error of the visit", err)
 	}
-	if !slices.Equal(gone, []string{"0"}) {
-		s.Errorf("told gone: got %v, want 0", gone)
+	if !slices.Equal(removed, []string{"0"}) {
+		s.Errorf("OnRemoved: got %v, want 0", removed)
 	}
 	if got := ids(s.letters(b)); !slices.Equal(got, []string{"1", "2"}) {
-		s.Errorf("left behind: got %v, want 1 and 2", got)
+		s.Errorf("remaining letters: got %v, want 1 and 2", got)
 	}
 }
 
-// deadWithoutWorkers looks from a process that comes when the function's last
-// worker has gone for good.
+// deadWithoutWorkers visits the letters from a process that starts after the last
+// worker of the function has stopped.
 func deadWithoutWorkers(s *system) {
 	v := s.serve(trying(make(chan attempt, 10), func(contract.Event) error { return faas.Permanent("never") }))
 	s.publish(s.broker(), contract.Event{Key: "x", ID: "1"})
@@ -224,18 +225,18 @@ func deadWithoutWorkers(s *system) {
 	s.visit(late, func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionReplay, nil })
 	got := make(chan attempt, 10)
 	s.serve(trying(got, func(contract.Event) error { return nil }))
-	if a := receive(s.T, got, "the run of a letter that was replayed while nobody was there"); a.id != "1" || a.n != 1 {
+	if a := receive(s.T, got, "the run of a letter that was replayed while it had no worker"); a.id != "1" || a.n != 1 {
 		s.Errorf("got %s on attempt %d, want 1 on attempt 1", a.id, a.n)
 	}
 }
 
 func deadUnknownFunction(s *system) {
 	b := s.broker()
-	err := b.VisitDeadLetters(s.within(), "nobody", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionKeep, nil })
+	err := b.VisitDeadLetters(s.within(), "unknown", func(*contract.DeadLetter) (contract.DeadLetterAction, error) { return contract.ActionKeep, nil })
 	if !errors.Is(err, contract.ErrNotFound) {
-		s.Errorf("VisitDeadLetters of a function that never was: got %v, want contract.ErrNotFound", err)
+		s.Errorf("VisitDeadLetters of a function that was never hosted: got %v, want contract.ErrNotFound", err)
 	}
-	if list, err := b.DeadLetterCounts(s.within(), "nobody"); err != nil || len(list) > 0 {
+	if list, err := b.DeadLetterCounts(s.within(), "unknown"); err != nil || len(list) > 0 {
 		s.Errorf("DeadLetterCounts: got %v, %v; want none", list, err)
 	}
 }

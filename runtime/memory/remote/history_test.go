@@ -1,4 +1,4 @@
-package memory
+package remote
 
 import (
 	"context"
@@ -16,13 +16,13 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/brokertest"
 )
 
-// workerEnv makes this test binary a worker of a history: it holds the path of
-// the shared broker and that of the registers.
+// workerEnv makes this test binary a worker of a history. Its value has the path of
+// the shared broker and the path of the registers.
 const workerEnv = "RABBET_TEST_WORKER"
 
-// serveHistory hosts the functions of a history over a connection of its own,
-// until ctx is done or the connection is lost.
-func serveHistory(ctx context.Context, r *Remote, registers string) error {
+// serveHistory hosts the functions of a history until ctx is done or the connection
+// is lost.
+func serveHistory(ctx context.Context, r *Broker, registers string) error {
 	fns, done, err := brokertest.RegisterFunctions(registers)
 	if err != nil {
 		return err
@@ -30,13 +30,13 @@ func serveHistory(ctx context.Context, r *Remote, registers string) error {
 	return errors.Join(r.Serve(ctx, fns), done())
 }
 
-// runAsWorker does not return if this process is to be a worker.
+// runAsWorker does not return if workerEnv says that this process is a worker.
 func runAsWorker() {
 	var broker, registers string
 	if n, _ := fmt.Sscan(os.Getenv(workerEnv), &broker, &registers); n != 2 {
 		return
 	}
-	go func() { // ends with the process, as the process does with the one that started it
+	go func() { // ends the process when the process that started it has ended
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}()
@@ -70,7 +70,7 @@ func TestHistoryOfCalls(t *testing.T) {
 	})
 }
 
-// pause waits for half of d to one and a half of it; it returns false once ctx is done.
+// pause waits for 0.5 d to 1.5 d, and reports whether ctx is not done yet.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -80,8 +80,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// disturbProcess runs a worker process until ctx is done; it pauses it, and kills
-// it and starts another.
+// disturbProcess runs a worker process until ctx is done. It pauses the process, or
+// kills it and starts another.
 func disturbProcess(ctx context.Context, t *testing.T, broker, registers string) {
 	start := func() *exec.Cmd {
 		cmd := exec.Command(os.Args[0])
@@ -112,7 +112,8 @@ func disturbProcess(ctx context.Context, t *testing.T, broker, registers string)
 	}
 }
 
-// disturbConnection serves over a connection that is closed again and again.
+// disturbConnection hosts the functions over a connection, which it closes and
+// replaces until ctx is done.
 func disturbConnection(ctx context.Context, t *testing.T, broker, registers string) {
 	for ctx.Err() == nil {
 		r, err := Dial(broker, Config{})
@@ -123,10 +124,10 @@ func disturbConnection(ctx context.Context, t *testing.T, broker, registers stri
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
-			_ = serveHistory(ctx, r, registers) // its connection is closed
+			_ = serveHistory(ctx, r, registers) // fails: the connection is closed
 		}()
 		pause(ctx, 2*time.Second)
-		_ = r.conn.Close()
+		r.conn.Close()
 		<-served
 		_ = r.Close()
 	}
