@@ -18,7 +18,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/services"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
-	"github.com/rabbet-fn/rabbet/runtime/inbox"
+	"github.com/rabbet-fn/rabbet/runtime/inbox/store"
 )
 
 // workerCommand hosts functions over the broker until it is told to stop.
@@ -68,11 +68,11 @@ func (cmd workerCommand) Run(ctx context.Context, c *config.Config, p *program) 
 		return err
 	}
 	defer hosted.close() //nolint:errcheck // the functions have finished
-	var fallback inbox.Store
+	var fallback store.Store
 	if c.Embedded() {
 		fallback = devstate.RemoteInbox(bus)
 	}
-	functions, closeInbox, err := services.GuardOnce(ctx, c, fallback, hosted.functions, log)
+	functions, closeInbox, err := services.WrapOnce(ctx, c, fallback, hosted.functions, log)
 	if err != nil {
 		return err
 	}

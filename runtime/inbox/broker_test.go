@@ -17,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/inbox/redis"
 	"github.com/rabbet-fn/rabbet/runtime/memory"
 	"github.com/rabbet-fn/rabbet/runtime/rabbit"
 )
@@ -58,10 +61,10 @@ func TestManyCopiesOneEffect(t *testing.T) {
 			settled := make(chan contract.Invocation, 10_000)
 			b := memory.New(memory.Config{Observe: func(i contract.Invocation) { settled <- i }})
 			t.Cleanup(func() { b.Close() })
-			store, namespace := open(t), "test-"+contract.NewID()
+			shared, namespace := open(t), "test-"+contract.NewID()
 			var effects, failures [events]atomic.Int32
 			for range 2 { // inboxes of two workers
-				serve(t, b, once(New(store, Config{Namespace: namespace, Lease: 3 * time.Second}), func(_ context.Context, e contract.Event) error {
+				serve(t, b, once(New(shared, Config{Namespace: namespace, Lease: 3 * time.Second}), func(_ context.Context, e contract.Event) error {
 					n, err := strconv.Atoi(e.ID)
 					if err != nil {
 						return faas.Permanent("%w", err)
@@ -112,7 +115,7 @@ const (
 
 // hang is a worker that never finishes.
 func hang() {
-	store, err := OpenRedis(os.Getenv(crashRedis))
+	keys, err := redis.Open(os.Getenv(crashRedis))
 	if err != nil {
 		panic(err)
 	}
@@ -121,7 +124,7 @@ func hang() {
 	if err != nil {
 		panic(err)
 	}
-	_ = b.Serve(context.Background(), []contract.Function{once(New(store, Config{Namespace: namespace, Lease: crashLease}), func(context.Context, contract.Event) error {
+	_ = b.Serve(context.Background(), []contract.Function{once(New(keys, Config{Namespace: namespace, Lease: crashLease}), func(context.Context, contract.Event) error {
 		fmt.Println("started")
 		select {}
 	})})
@@ -236,13 +239,19 @@ func (s *redisServer) start() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatalf("start Redis (scripts/test installs it): %v", err)
 	}
-	client := openRedis(s.t, s.url())
-	for ctx := within(s.t); client.client.Ping(ctx).Err() != nil; {
+	client := s.client()
+	for ctx := within(s.t); client.Ping(ctx).Err() != nil; {
 		if ctx.Err() != nil {
 			s.t.Fatal("Redis did not start")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+func (s *redisServer) client() *goredis.Client {
+	client := goredis.NewClient(&goredis.Options{Addr: "127.0.0.1:" + s.port})
+	s.t.Cleanup(func() { client.Close() })
+	return client
 }
 
 func (s *redisServer) kill() {
@@ -260,7 +269,7 @@ func TestRedisRestart(t *testing.T) {
 	outcomes, ran := make(chan contract.Invocation, 1000), make(chan string, 10)
 	b := memory.New(memory.Config{Observe: func(i contract.Invocation) { outcomes <- i }})
 	t.Cleanup(func() { b.Close() })
-	inbox := New(openRedis(t, server.url()), Config{Patience: 100 * time.Millisecond, Pause: 100 * time.Millisecond})
+	inbox := New(openRedis(t, server.url()), Config{Timeout: 100 * time.Millisecond, Delay: 100 * time.Millisecond})
 	serve(t, b, once(inbox, func(_ context.Context, e contract.Event) error {
 		ran <- e.ID
 		return nil
@@ -299,8 +308,8 @@ func TestRedisRestart(t *testing.T) {
 // is the only one.
 func TestRedisLosesItsData(t *testing.T) {
 	server := startRedis(t, "--appendonly", "no")
-	store := openRedis(t, server.url())
-	inbox := New(store, Config{Lease: 3 * time.Second})
+	keys, client := openRedis(t, server.url()), server.client()
+	inbox := New(keys, Config{Lease: 3 * time.Second})
 	started, release := make(chan struct{}, 2), make(chan struct{})
 	f := once(inbox, func(context.Context, contract.Event) error {
 		started <- struct{}{}
@@ -313,7 +322,7 @@ func TestRedisLosesItsData(t *testing.T) {
 	server.kill()
 	server.start()
 	key := inbox.keyOf("act", `["act.now","","one"]`)
-	for ctx := within(t); store.client.Exists(ctx, key).Val() == 0; {
+	for ctx := within(t); client.Exists(ctx, key).Val() == 0; {
 		if ctx.Err() != nil {
 			t.Fatal("the run did not take its key back")
 		}
@@ -327,7 +336,7 @@ func TestRedisLosesItsData(t *testing.T) {
 	if err := deliver(&f, "one"); err != nil || len(started) > 0 {
 		t.Errorf("after it: got %v, and %d more runs", err, len(started))
 	}
-	if why := store.Forgetful(within(t)); why == "" {
+	if why := keys.DataLossRisk(within(t)); why == "" {
 		t.Error("nothing is said about a Redis that forgets")
 	}
 }

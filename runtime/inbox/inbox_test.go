@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -11,9 +12,11 @@ import (
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
+	"github.com/rabbet-fn/rabbet/runtime/inbox/memory"
+	"github.com/rabbet-fn/rabbet/runtime/inbox/store"
 )
 
-// once makes a guarded function of fn.
+// once makes a wrapped function of fn.
 func once(i *Inbox, fn func(context.Context, contract.Event) error, options ...faas.Option) contract.Function {
 	var set faas.Set[struct{}]
 	faas.OnEvent(&set, "act", func(ctx context.Context, _ *struct{}, e contract.Event) error { return fn(ctx, e) },
@@ -22,7 +25,7 @@ func once(i *Inbox, fn func(context.Context, contract.Event) error, options ...f
 	if err != nil {
 		panic(err) // With fails on names only, and none is given
 	}
-	return i.Guard(fns)[0]
+	return i.Wrap(fns)[0]
 }
 
 func deliver(f *contract.Function, id string) error {
@@ -75,10 +78,10 @@ func TestAFailureSuppressesNothing(t *testing.T) {
 }
 
 func TestFunctionsAndNamespacesAreKeptApart(t *testing.T) {
-	store := &Memory{}
+	shared := &memory.Store{}
 	var ran atomic.Int32
 	count := func(context.Context, contract.Event) error { ran.Add(1); return nil }
-	one, other := New(store, Config{Namespace: "one"}), New(store, Config{Namespace: "other"})
+	one, other := New(shared, Config{Namespace: "one"}), New(shared, Config{Namespace: "other"})
 	f := once(one, count)
 	var set faas.Set[struct{}]
 	faas.OnEvent(&set, "react", func(context.Context, *struct{}, contract.Event) error { ran.Add(1); return nil }, faas.Keys("act.#"), faas.Once(""))
@@ -87,7 +90,7 @@ func TestFunctionsAndNamespacesAreKeptApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fns = append(one.Guard(fns), f, once(other, count))
+	fns = append(one.Wrap(fns), f, once(other, count))
 	for range 2 {
 		for n := range fns {
 			if err := deliver(&fns[n], "one"); err != nil {
@@ -101,7 +104,7 @@ func TestFunctionsAndNamespacesAreKeptApart(t *testing.T) {
 }
 
 func TestAnEventWithoutItsFieldIsDead(t *testing.T) {
-	f := once(New(&Memory{}, Config{}), func(context.Context, contract.Event) error {
+	f := once(New(&memory.Store{}, Config{}), func(context.Context, contract.Event) error {
 		t.Error("it ran")
 		return nil
 	}, faas.Once("order:{id}"))
@@ -113,7 +116,7 @@ func TestAnEventWithoutItsFieldIsDead(t *testing.T) {
 // A run of many leases is renewed, and whatever comes meanwhile waits.
 func TestALongRunKeepsItsKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inbox := New(&Memory{}, Config{Lease: time.Second})
+		inbox := New(&memory.Store{}, Config{Lease: time.Second})
 		var runs atomic.Int32
 		f := once(inbox, func(context.Context, contract.Event) error {
 			runs.Add(1)
@@ -138,11 +141,12 @@ func TestALongRunKeepsItsKey(t *testing.T) {
 // A run that has lost its key to another one is cancelled.
 func TestALostKeyCancelsTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &Memory{}
-		inbox := New(store, Config{Lease: time.Second})
+		var forgetful forgetful
+		forgetful.forget()
+		inbox := New(&forgetful, Config{Lease: time.Second})
 		f := once(inbox, func(ctx context.Context, _ contract.Event) error {
-			clear(store.keys) // as a Redis that lost its data
-			if claim, err := store.Claim(ctx, inbox.keyOf("act", `["act.now","","one"]`), "other", time.Minute); err != nil || claim.State != Mine {
+			forgetful.forget()
+			if claim, err := forgetful.Claim(ctx, inbox.keyOf("act", `["act.now","","one"]`), "other", time.Minute); err != nil || claim.State != store.Mine {
 				t.Errorf("claim: got %+v, %v", claim, err)
 			}
 			<-ctx.Done()
@@ -156,17 +160,35 @@ func TestALostKeyCancelsTheRun(t *testing.T) {
 	})
 }
 
-// flaky is a Store that fails when it is told to.
+// forgetful is a store that can lose its keys, like a Redis that does not persist.
+type forgetful struct {
+	mu sync.Mutex
+	store.Store
+}
+
+func (s *forgetful) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Store = &memory.Store{}
+}
+
+func (s *forgetful) Claim(ctx context.Context, key, token string, lease time.Duration) (store.Claim, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Store.Claim(ctx, key, token, lease)
+}
+
+// flaky is a store that fails when it is told to.
 type flaky struct {
-	Store
+	store.Store
 	claim, complete atomic.Bool
 }
 
 var errDown = errors.New("down")
 
-func (s *flaky) Claim(ctx context.Context, key, token string, lease time.Duration) (Claim, error) {
+func (s *flaky) Claim(ctx context.Context, key, token string, lease time.Duration) (store.Claim, error) {
 	if s.claim.Load() {
-		return Claim{}, errDown
+		return store.Claim{}, errDown
 	}
 	return s.Store.Claim(ctx, key, token, lease)
 }
@@ -181,17 +203,17 @@ func (s *flaky) Complete(ctx context.Context, key string, keep time.Duration) er
 // Without its inbox a function does not run; nor is the event lost or counted.
 func TestWithoutItsStoreNothingRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &flaky{Store: &Memory{}}
+		flaky := &flaky{Store: &memory.Store{}}
 		runs := 0
-		f := once(New(store, Config{}), func(context.Context, contract.Event) error { runs++; return nil })
-		store.claim.Store(true)
+		f := once(New(flaky, Config{}), func(context.Context, contract.Event) error { runs++; return nil })
+		flaky.claim.Store(true)
 		for range 20 {
 			wantPostponed(t, deliver(&f, "one"))
 		}
 		if runs != 0 {
 			t.Errorf("it ran %d times without its inbox", runs)
 		}
-		time.AfterFunc(time.Second, func() { store.claim.Store(false) })
+		time.AfterFunc(time.Second, func() { flaky.claim.Store(false) })
 		if err := deliver(&f, "one"); err != nil || runs != 1 {
 			t.Errorf("a store that is back within the patience: got %v and %d runs", err, runs)
 		}
@@ -202,14 +224,14 @@ func TestWithoutItsStoreNothingRuns(t *testing.T) {
 // happened, that is not written down, and another copy runs once more.
 func TestSuccessThatIsNotWrittenDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &flaky{Store: &Memory{}}
+		flaky := &flaky{Store: &memory.Store{}}
 		runs := 0
-		f := once(New(store, Config{}), func(context.Context, contract.Event) error { runs++; return nil })
-		store.complete.Store(true)
+		f := once(New(flaky, Config{}), func(context.Context, contract.Event) error { runs++; return nil })
+		flaky.complete.Store(true)
 		if err := deliver(&f, "one"); err != nil {
 			t.Errorf("got %v, want the event acknowledged: its effect has happened", err)
 		}
-		store.complete.Store(false)
+		flaky.complete.Store(false)
 		if err := deliver(&f, "one"); err != nil || runs != 2 {
 			t.Errorf("a copy: got %v after %d runs, want a second run", err, runs)
 		}
@@ -219,14 +241,14 @@ func TestSuccessThatIsNotWrittenDown(t *testing.T) {
 	})
 }
 
-func ExampleInbox_Guard() {
+func ExampleInbox_Wrap() {
 	var set faas.Set[struct{}]
 	faas.OnEvent(&set, "charge", func(_ context.Context, _ *struct{}, e contract.Event) error {
 		fmt.Println("charged:", string(e.Body))
 		return nil
 	}, faas.Keys("order.placed"), faas.Once("order:{id}"))
 	fns, _ := set.With(&struct{}{})
-	fns = New(&Memory{}, Config{}).Guard(fns)
+	fns = New(&memory.Store{}, Config{}).Wrap(fns)
 	for range 3 {
 		fns[0].Run(context.Background(), &contract.Event{Key: "order.placed", Body: []byte(`{"id":"42"}`)}, time.Time{})
 	}

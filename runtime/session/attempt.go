@@ -9,14 +9,15 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/session/store"
 )
 
-// errOvertaken says that somebody else changed the session between the reading
-// and the writing of an attempt: the next one starts from what is there then.
-var errOvertaken = errors.New("the session changed meanwhile")
+// errConflict says that the session was changed after an attempt has read it. The next
+// attempt starts from the new state.
+var errConflict = errors.New("the session changed meanwhile")
 
-// attempt is one look at a session, or one try to change it: scs over a store
-// that remembers what was read, so that nothing else is overwritten.
+// attempt reads a session, or tries to change it once. It uses scs with a store that
+// remembers what was read, so that nothing else is overwritten.
 type attempt struct {
 	scs   scs.SessionManager
 	store *attemptStore
@@ -24,18 +25,18 @@ type attempt struct {
 }
 
 func (s *Sessions) attempt() *attempt {
-	a := &attempt{scs: s.scs, store: &attemptStore{records: s.records}, log: s.log}
+	a := &attempt{scs: s.scs, store: &attemptStore{store: s.store, prefix: s.prefix, idle: s.scs.IdleTimeout}, log: s.log}
 	a.scs.Store = a.store
 	return a
 }
 
-// load returns ctx with the session of token for scs in it, and whether there
-// is one; a fresh one otherwise.
+// load returns ctx with the session of token for scs, and whether it exists. If not,
+// the session is a new one.
 func (a *attempt) load(ctx context.Context, token string) (session context.Context, found bool, err error) {
 	session, err = a.scs.Load(ctx, token)
 	switch {
-	case errors.Is(err, errUnreadable): // to fail would lock its client out until the record is gone
-		a.log.Error("a session cannot be read: its client begins another one", zap.Error(err))
+	case errors.Is(err, errInvalidRecord): // an error would lock out the client until the record expires
+		a.log.Error("cannot decode a session: its client starts a new one", zap.Error(err))
 	case err != nil:
 		return nil, false, err
 	case a.scs.Token(session) != "" && time.Now().Before(a.scs.Deadline(session)):
@@ -45,7 +46,7 @@ func (a *attempt) load(ctx context.Context, token string) (session context.Conte
 	return session, false, err
 }
 
-// merge makes the change, or returns errOvertaken. See Sessions.Save.
+// merge applies the change, or returns errConflict; see Sessions.Save.
 func (a *attempt) merge(ctx context.Context, token string, change contract.SessionChange) (next string, until time.Time, err error) {
 	session, found, err := a.load(ctx, token)
 	if err != nil {
@@ -54,7 +55,7 @@ func (a *attempt) merge(ctx context.Context, token string, change contract.Sessi
 	renewed := change.Renew && found && !change.Destroy
 	switch {
 	case renewed:
-		// Not by scs.RenewToken: it ends the old session before there is a new one.
+		// scs.RenewToken would delete the old session before the new one is stored.
 		if session, err = a.copy(ctx, session); err != nil {
 			return "", time.Time{}, err
 		}
@@ -63,7 +64,7 @@ func (a *attempt) merge(ctx context.Context, token string, change contract.Sessi
 			return "", time.Time{}, err
 		}
 	case !found && token != "" && !change.Renew && !change.Destroy:
-		a.log.Info("a session ended while a function changed it: the change is dropped")
+		a.log.Info("dropped a change: the session ended while the function ran")
 		return token, time.Time{}, nil
 	}
 	for name, value := range change.Set {
@@ -73,7 +74,7 @@ func (a *attempt) merge(ctx context.Context, token string, change contract.Sessi
 		a.scs.Remove(session, name)
 	}
 	if len(a.scs.Keys(session)) == 0 && (!found || change.Destroy) {
-		return "", time.Time{}, nil // there is nothing to begin one for
+		return "", time.Time{}, nil // there are no values to store
 	}
 	if next, _, err = a.scs.Commit(session); err != nil {
 		return "", time.Time{}, err
@@ -96,54 +97,54 @@ func (a *attempt) copy(ctx, from context.Context) (context.Context, error) {
 	return to, nil
 }
 
-// attemptStore is the store that scs sees during one attempt. Keys are hashes
-// of tokens.
+// attemptStore is the store of scs during one attempt. Its keys are hashes of tokens.
 type attemptStore struct {
-	scs.Store // nil: scs prefers the methods with a ctx, below
-	records   records
+	scs.Store // nil: scs uses the methods with a ctx
+	store     store.Store
+	prefix    string        // of keys
+	idle      time.Duration // a record that is read expires after this
 
 	readKey, writtenKey string
-	read                []byte // nil: there was nothing
+	read                []byte // nil: there was no record
 }
 
 var _ scs.CtxStore = (*attemptStore)(nil)
 
 // FindCtx reads a record and remembers it.
 func (s *attemptStore) FindCtx(ctx context.Context, key string) ([]byte, bool, error) {
-	b, err := s.records.find(ctx, key)
+	b, err := s.store.Find(ctx, s.prefix+key, s.idle)
 	s.readKey, s.read = key, b
 	return b, b != nil, err
 }
 
-// CommitCtx writes a record if it still is as it was read.
+// CommitCtx writes a record if it has not changed since it was read.
 func (s *attemptStore) CommitCtx(ctx context.Context, key string, b []byte, expiry time.Time) error {
 	var old []byte
 	if key == s.readKey {
 		old = s.read
 	}
-	swapped, err := s.records.swap(ctx, key, old, b, time.Until(expiry))
+	swapped, err := s.store.Swap(ctx, s.prefix+key, old, b, time.Until(expiry))
 	if err == nil && !swapped {
-		err = errOvertaken
+		err = errConflict
 	}
 	s.writtenKey = key
 	return err
 }
 
-// DeleteCtx removes a record, whatever it is now.
+// DeleteCtx deletes a record, even if it was changed.
 func (s *attemptStore) DeleteCtx(ctx context.Context, key string) error {
-	return s.records.remove(ctx, key)
+	return s.store.Delete(ctx, s.prefix+key)
 }
 
-// replaceRead removes the record that was read, if it still is what it was:
-// the one that was written takes its place. If it is not, the one that was
-// written goes again.
+// replaceRead deletes the record that was read, because the one that was written
+// replaces it. If the former was changed meanwhile, the latter is deleted instead.
 func (s *attemptStore) replaceRead(ctx context.Context) error {
-	replaced, err := s.records.removeIf(ctx, s.readKey, s.read)
-	if err != nil || replaced {
+	deleted, err := s.store.DeleteIf(ctx, s.prefix+s.readKey, s.read)
+	if err != nil || deleted {
 		return err
 	}
-	if err := s.records.remove(ctx, s.writtenKey); err != nil {
+	if err := s.store.Delete(ctx, s.prefix+s.writtenKey); err != nil {
 		return err
 	}
-	return errOvertaken
+	return errConflict
 }

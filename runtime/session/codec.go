@@ -9,8 +9,8 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 )
 
-// errUnreadable says that a record is not what codec writes.
-var errUnreadable = errors.New("the record is not a session")
+// errInvalidRecord says that a record was not written by codec.
+var errInvalidRecord = errors.New("the record is not a session")
 
 // record is a session as it is stored, in JSON.
 type record struct {
@@ -18,8 +18,8 @@ type record struct {
 	Values   map[string]json.RawMessage `json:"values"`
 }
 
-// codec is scs' Codec: JSON, so that anybody may look at a record. A value is
-// always a json.RawMessage.
+// codec is the Codec of scs. Records are JSON, so that they can be inspected. A value
+// is always a json.RawMessage.
 type codec struct{}
 
 // Encode fails with an *contract.Error if the values are larger than a session may be.
@@ -34,11 +34,11 @@ func (codec) Encode(deadline time.Time, values map[string]any) ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// Decode fails with errUnreadable.
+// Decode fails with errInvalidRecord.
 func (codec) Decode(b []byte) (time.Time, map[string]any, error) {
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
-		return time.Time{}, nil, fmt.Errorf("%w: %w", errUnreadable, err)
+		return time.Time{}, nil, fmt.Errorf("%w: %w", errInvalidRecord, err)
 	}
 	values := make(map[string]any, len(r.Values))
 	for name, value := range r.Values {

@@ -241,7 +241,7 @@ func TestTwoIngressesServeOneClient(t *testing.T) {
 
 func TestRedisIsGone(t *testing.T) {
 	p := newProxy(t, redisAddress(t), false)
-	c := newClient(t, open(t, p.url(), "test-"+rand.Text()))
+	c := newClient(t, newSessions(t, openRedis(t, p.url()), "test-"+rand.Text()))
 	c.must("POST", "/login/ada")
 	token := c.token()
 	p.cut()

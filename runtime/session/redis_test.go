@@ -7,28 +7,39 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/rabbet-fn/rabbet/runtime/redisurl"
 )
 
-// onRedis is a session on Redis, and the only key of its namespace.
-func onRedis(t *testing.T, configure ...func(*Config)) (s *Sessions, r *redisRecords, token, key string) {
+// onRedis returns a session on Redis, a client of this Redis, and the only key of the
+// session's namespace.
+func onRedis(t *testing.T, configure ...func(*Config)) (s *Sessions, client redis.UniversalClient, token, key string) {
 	t.Helper()
-	s = open(t, redisURL(t), "test-"+rand.Text(), configure...)
-	token = save(t, s, "", setting("user", `"ada"`))
-	keys := keysOf(t, s)
-	if len(keys) != 1 {
-		t.Fatalf("the keys are %v, want one", keys)
+	options, err := redisurl.Parse(redisURL(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return s, s.records.(*redisRecords), token, keys[0]
+	client = redis.NewUniversalClient(options)
+	t.Cleanup(func() { client.Close() })
+	namespace := "test-" + rand.Text()
+	s = newSessions(t, openRedis(t, redisURL(t)), namespace, configure...)
+	token = save(t, s, "", setting("user", `"ada"`))
+	keys, err := client.Keys(t.Context(), namespace+":*").Result()
+	if err != nil || len(keys) != 1 || !strings.HasPrefix(keys[0], namespace+":session:") {
+		t.Fatalf("the keys are %v, %v; want one below %s:session:", keys, err, namespace)
+	}
+	return s, client, token, keys[0]
 }
 
 func TestTheStoreDoesNotKnowTheToken(t *testing.T) {
-	_, r, token, key := onRedis(t)
+	_, client, token, key := onRedis(t)
 	if len(token) < 43 { // 256 bits in base64
 		t.Errorf("the token %q is short", token)
 	}
-	value, err := r.client.Get(t.Context(), key).Result()
+	value, err := client.Get(t.Context(), key).Result()
 	if err != nil || strings.Contains(key, token) || strings.Contains(value, token) {
 		t.Errorf("stored under %s: %s, %v; want the token in neither", key, value, err)
 	}
@@ -36,17 +47,17 @@ func TestTheStoreDoesNotKnowTheToken(t *testing.T) {
 
 func TestRedisForgetsWhatIsNotUsed(t *testing.T) {
 	const idle, lifetime = 30 * time.Minute, 40 * time.Minute
-	s, r, token, key := onRedis(t, func(c *Config) { c.Idle, c.Lifetime = idle, lifetime })
+	s, client, token, key := onRedis(t, func(c *Config) { c.Idle, c.Lifetime = idle, lifetime })
 	wantTTL := func(what string, want time.Duration) {
 		t.Helper()
-		got, err := r.client.PTTL(t.Context(), key).Result()
+		got, err := client.PTTL(t.Context(), key).Result()
 		if err != nil || got > want || got < want-time.Minute {
 			t.Errorf("%s: Redis keeps it for %v, %v; want %v", what, got, err, want)
 		}
 	}
 	shorten := func() {
 		t.Helper()
-		if err := r.client.PExpire(t.Context(), key, time.Minute).Err(); err != nil {
+		if err := client.PExpire(t.Context(), key, time.Minute).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -61,7 +72,7 @@ func TestRedisForgetsWhatIsNotUsed(t *testing.T) {
 	rewrite := func(deadline time.Time) {
 		t.Helper()
 		value := fmt.Sprintf(`{"deadline":%q,"values":{"user":"ada"}}`, deadline.UTC().Format(time.RFC3339Nano))
-		if err := r.client.Set(t.Context(), key, value, idle).Err(); err != nil {
+		if err := client.Set(t.Context(), key, value, idle).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -78,8 +89,8 @@ func TestRedisForgetsWhatIsNotUsed(t *testing.T) {
 
 func TestRecordThatIsNoSession(t *testing.T) {
 	core, lines := observer.New(zap.ErrorLevel)
-	s, r, token, key := onRedis(t, func(c *Config) { c.Log = zap.New(core) })
-	if err := r.client.Set(t.Context(), key, "\x00rubbish", time.Minute).Err(); err != nil {
+	s, client, token, key := onRedis(t, func(c *Config) { c.Log = zap.New(core) })
+	if err := client.Set(t.Context(), key, "\x00rubbish", time.Minute).Err(); err != nil {
 		t.Fatal(err)
 	}
 	wantValues(t, s, token, "")
@@ -97,7 +108,7 @@ func redisAddress(t *testing.T) string {
 
 func TestRedisGoesAndComesBack(t *testing.T) {
 	p := newProxy(t, redisAddress(t), false)
-	s := open(t, p.url(), "test-"+rand.Text())
+	s := newSessions(t, openRedis(t, p.url()), "test-"+rand.Text())
 	token := save(t, s, "", setting("user", `"ada"`))
 	p.cut()
 	for range 3 {
@@ -117,7 +128,7 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 
 func TestRedisThatDoesNotAnswer(t *testing.T) {
 	p := newProxy(t, redisAddress(t), true)
-	s := open(t, p.url(), "test", func(c *Config) { c.Timeout = 100 * time.Millisecond })
+	s := newSessions(t, openRedis(t, p.url()), "test", func(c *Config) { c.Timeout = 100 * time.Millisecond })
 	began := time.Now()
 	if _, _, err := s.Load(t.Context(), "token"); err == nil {
 		t.Error("got no error")

@@ -4,9 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"maps"
 	"os"
-	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,20 +13,23 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rabbet-fn/rabbet/runtime/contract"
+	"github.com/rabbet-fn/rabbet/runtime/session/memory"
+	"github.com/rabbet-fn/rabbet/runtime/session/redis"
+	"github.com/rabbet-fn/rabbet/runtime/session/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// stores runs test on every make of store, each in a namespace of its own. The
-// two Sessions are those of two processes.
+// stores runs test with each store, each in a namespace of its own. The two Sessions
+// are those of two processes.
 func stores(t *testing.T, test func(t *testing.T, s, other *Sessions)) {
 	t.Run("memory", func(t *testing.T) {
-		s := open(t, "memory://", "test")
-		test(t, s, s)
+		m := &memory.Store{}
+		test(t, newSessions(t, m, "test"), newSessions(t, m, "test"))
 	})
 	t.Run("redis", func(t *testing.T) {
 		url, namespace := redisURL(t), "test-"+rand.Text()
-		test(t, open(t, url, namespace), open(t, url, namespace))
+		test(t, newSessions(t, openRedis(t, url), namespace), newSessions(t, openRedis(t, url), namespace))
 	})
 }
 
@@ -43,14 +45,25 @@ func redisURL(t *testing.T) string {
 	return url
 }
 
-func open(t *testing.T, url, namespace string, configure ...func(*Config)) *Sessions {
+// testTimeout is long because the machine may be busy.
+const testTimeout = 20 * time.Second
+
+func openRedis(t *testing.T, url string) store.Store {
 	t.Helper()
-	// Two busy cores may be slower than a store should be.
-	cfg := Config{Namespace: namespace, Timeout: 20 * time.Second, Log: zap.NewNop()}
+	s, err := redis.Open(url, store.Options{Timeout: testTimeout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newSessions(t *testing.T, in store.Store, namespace string, configure ...func(*Config)) *Sessions {
+	t.Helper()
+	cfg := Config{Namespace: namespace, Timeout: testTimeout, Log: zap.NewNop()}
 	for _, c := range configure {
 		c(&cfg)
 	}
-	s, err := Open(url, cfg)
+	s, err := New(in, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,19 +115,52 @@ func wantValues(t *testing.T, s *Sessions, token, want string) {
 	}
 }
 
-// keysOf are the keys of all records of s.
-func keysOf(t *testing.T, s *Sessions) []string {
-	t.Helper()
-	switch r := s.records.(type) {
-	case *memoryRecords:
-		return slices.Collect(maps.Keys(r.items))
-	case *redisRecords:
-		keys, err := r.client.Keys(t.Context(), r.prefix+"*").Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return keys
+// recorder is a store that knows the keys of its records.
+type recorder struct {
+	store.Store
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+// recordKeys makes the Sessions use a store that knows the keys of its records.
+func recordKeys(sessions ...*Sessions) *recorder {
+	r := &recorder{Store: sessions[0].store, keys: map[string]bool{}}
+	for _, s := range sessions {
+		s.store = r
 	}
-	t.Fatalf("keys of a %T", s.records)
-	return nil
+	return r
+}
+
+func (r *recorder) set(key string, exists bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if exists {
+		r.keys[key] = true
+	} else {
+		delete(r.keys, key)
+	}
+}
+
+func (r *recorder) Swap(ctx context.Context, key string, old, value []byte, ttl time.Duration) (bool, error) {
+	swapped, err := r.Store.Swap(ctx, key, old, value, ttl)
+	if swapped {
+		r.set(key, true)
+	}
+	return swapped, err
+}
+
+func (r *recorder) DeleteIf(ctx context.Context, key string, old []byte) (bool, error) {
+	deleted, err := r.Store.DeleteIf(ctx, key, old)
+	if deleted {
+		r.set(key, false)
+	}
+	return deleted, err
+}
+
+func (r *recorder) Delete(ctx context.Context, key string) error {
+	err := r.Store.Delete(ctx, key)
+	if err == nil {
+		r.set(key, false)
+	}
+	return err
 }

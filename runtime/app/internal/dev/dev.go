@@ -20,7 +20,7 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/serve"
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/services"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
-	"github.com/rabbet-fn/rabbet/runtime/inbox"
+	"github.com/rabbet-fn/rabbet/runtime/inbox/memory"
 )
 
 // Command is 'rabbet dev'. Embedded parts take the place of every service that the
@@ -76,7 +76,7 @@ func (cmd Command) Run(ctx context.Context, c *config.Config, try Try) error {
 		state.Results = results
 	}
 	if c.Embedded() {
-		state.Inbox = &inbox.Memory{}
+		state.Inbox = &memory.Store{}
 	}
 	catcher := &mailcatcher.Catcher{}
 	mailListener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,14 +11,14 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/cache"
 	"github.com/rabbet-fn/rabbet/runtime/contract"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
-	"github.com/rabbet-fn/rabbet/runtime/inbox"
+	"github.com/rabbet-fn/rabbet/runtime/inbox/store"
 )
 
 // State is what the process of 'rabbet dev' keeps.
 type State struct {
 	Results   Results
 	Directory *contract.Directory
-	Inbox     inbox.Store // nil when the broker is not the embedded one
+	Inbox     store.Store // nil when the broker is not the embedded one
 }
 
 // Functions returns the functions by which other processes reach s.
@@ -39,7 +39,7 @@ func Functions(s *State) []contract.Function {
 		return stored, nil
 	}, faas.ReadOnly())
 	if s.Inbox != nil {
-		faas.OnRequest(&set, "dev-inbox", func(ctx context.Context, s *State, in inboxStep) (inbox.Claim, error) {
+		faas.OnRequest(&set, "dev-inbox", func(ctx context.Context, s *State, in inboxStep) (store.Claim, error) {
 			return in.do(ctx, s.Inbox)
 		}, faas.Idempotent())
 	}

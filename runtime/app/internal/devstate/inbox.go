@@ -7,16 +7,21 @@ import (
 
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/config"
 	"github.com/rabbet-fn/rabbet/runtime/faas"
-	"github.com/rabbet-fn/rabbet/runtime/inbox"
+	"github.com/rabbet-fn/rabbet/runtime/inbox/store"
 )
 
 // RemoteInbox is the inbox of the 'rabbet dev' that bus reaches: events that were
 // handled before the functions were reloaded are known there.
-func RemoteInbox(bus faas.Bus) inbox.Store { return remoteInbox{bus} }
+func RemoteInbox(bus faas.Bus) store.Store { return remoteInbox{bus} }
 
 type remoteInbox struct{ bus faas.Bus }
 
-func (r remoteInbox) Claim(ctx context.Context, key, token string, lease time.Duration) (inbox.Claim, error) {
+// DataLossRisk is unknown: 'rabbet dev' is for development.
+func (remoteInbox) DataLossRisk(context.Context) string { return "" }
+
+func (remoteInbox) Close() error { return nil }
+
+func (r remoteInbox) Claim(ctx context.Context, key, token string, lease time.Duration) (store.Claim, error) {
 	return r.do(ctx, inboxStep{stepClaim, key, token, lease})
 }
 
@@ -30,8 +35,8 @@ func (r remoteInbox) Release(ctx context.Context, key, token string) error {
 	return err
 }
 
-func (r remoteInbox) do(ctx context.Context, step inboxStep) (inbox.Claim, error) {
-	claim, err := faas.Call[inbox.Claim](ctx, r.bus, step)
+func (r remoteInbox) do(ctx context.Context, step inboxStep) (store.Claim, error) {
+	claim, err := faas.Call[store.Claim](ctx, r.bus, step)
 	if err != nil {
 		return claim, fmt.Errorf("%s at 'rabbet dev': %w", step.Step, err)
 	}
@@ -56,14 +61,14 @@ const (
 )
 
 // do carries out in on store.
-func (in inboxStep) do(ctx context.Context, store inbox.Store) (inbox.Claim, error) {
+func (in inboxStep) do(ctx context.Context, keys store.Store) (store.Claim, error) {
 	switch in.Step {
 	case stepClaim:
-		return store.Claim(ctx, in.Key, in.Token, in.For)
+		return keys.Claim(ctx, in.Key, in.Token, in.For)
 	case stepComplete:
-		return inbox.Claim{}, store.Complete(ctx, in.Key, in.For)
+		return store.Claim{}, keys.Complete(ctx, in.Key, in.For)
 	case stepRelease:
-		return inbox.Claim{}, store.Release(ctx, in.Key, in.Token)
+		return store.Claim{}, keys.Release(ctx, in.Key, in.Token)
 	}
-	return inbox.Claim{}, faas.Invalid("there is no step %q", in.Step)
+	return store.Claim{}, faas.Invalid("there is no step %q", in.Step)
 }

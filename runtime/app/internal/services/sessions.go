@@ -8,11 +8,14 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/app/internal/config"
 	"github.com/rabbet-fn/rabbet/runtime/redisurl"
 	"github.com/rabbet-fn/rabbet/runtime/session"
+	"github.com/rabbet-fn/rabbet/runtime/session/memory"
+	"github.com/rabbet-fn/rabbet/runtime/session/redis"
+	"github.com/rabbet-fn/rabbet/runtime/session/store"
 )
 
 // sessionStores are the stores of sessions that there are.
-var sessionStores = table[func(url string, cfg session.Config) (*session.Sessions, error)]{
-	{session.Open, redisurl.Schemes},
+var sessionStores = table[func(url string, o store.Options) (store.Store, error)]{
+	{redis.Open, redisurl.Schemes},
 }
 
 // OpenSessions opens the store of sessions that c names; nil if it names none.
@@ -25,8 +28,13 @@ func OpenSessions(c *config.Config, log *zap.Logger) (*session.Sessions, error) 
 	if err != nil {
 		return nil, err
 	}
-	sessions, err := open(url, sessionConfig(c, log))
+	s, err := open(url, store.Options{})
 	if err != nil {
+		return nil, config.Unusable(config.Prefix+"SESSION_URL", url, "%v", err)
+	}
+	sessions, err := session.New(s, sessionConfig(c, log))
+	if err != nil {
+		s.Close()
 		return nil, config.Unusable(config.Prefix+"SESSION_URL", url, "%v", err)
 	}
 	return sessions, nil
@@ -39,7 +47,7 @@ func OpenDevSessions(c *config.Config, log *zap.Logger) (*session.Sessions, erro
 	if sessions != nil || err != nil {
 		return sessions, err
 	}
-	return session.Open("memory://", sessionConfig(c, log))
+	return session.New(&memory.Store{}, sessionConfig(c, log))
 }
 
 func sessionConfig(c *config.Config, log *zap.Logger) session.Config {

@@ -1,4 +1,5 @@
-package inbox
+// Package redis is a store of the inbox on Redis, for any number of processes.
+package redis
 
 import (
 	"context"
@@ -9,31 +10,28 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
+	"github.com/rabbet-fn/rabbet/runtime/inbox/store"
 	"github.com/rabbet-fn/rabbet/runtime/redisurl"
 )
 
-// redisTimeout bounds each exchange with Redis, whatever the caller's ctx allows.
-const redisTimeout = 500 * time.Millisecond
+// timeout is how long one operation may take, even if its ctx allows more.
+const timeout = 500 * time.Millisecond
 
-// Redis is a Store on Redis. It remembers as long as Redis does: let it keep
-// its data over a restart (appendonly yes) and evict nothing (noeviction).
-type Redis struct{ client redis.UniversalClient }
+// redisStore loses keys when Redis does. Redis should persist them (appendonly yes)
+// and evict none (noeviction): see DataLossRisk.
+type redisStore struct{ client redis.UniversalClient }
 
-// OpenRedis returns a Store on the Redis at url; see redisurl.Parse. It does
-// not connect: while Redis is out of reach, events wait.
-func OpenRedis(url string) (*Redis, error) {
-	logging.Disable() // the client would write to stderr; the inbox says what matters, once
+// Open opens a store on the Redis at url; see redisurl.Parse. It does not connect.
+func Open(url string) (store.Store, error) {
+	logging.Disable() // the client would write to stderr; the inbox logs an outage once
 	o, err := redisurl.Parse(url)
 	if err != nil {
 		return nil, err
 	}
-	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = redisTimeout, redisTimeout, redisTimeout, redisTimeout
-	o.MaxRetries, o.DialerRetries = -1, 1 // whoever asks insists
-	return &Redis{redis.NewUniversalClient(o)}, nil
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+	o.MaxRetries, o.DialerRetries = -1, 1 // the inbox repeats operations
+	return &redisStore{redis.NewUniversalClient(o)}, nil
 }
-
-// Close frees the connections.
-func (r *Redis) Close() error { return r.client.Close() }
 
 // A value is "done", or "running " and the token of the run.
 const (
@@ -58,35 +56,31 @@ var (
 		return 0`)
 )
 
-// Claim is Store's.
-func (r *Redis) Claim(ctx context.Context, key, token string, lease time.Duration) (Claim, error) {
+func (r *redisStore) Claim(ctx context.Context, key, token string, lease time.Duration) (store.Claim, error) {
 	reply, err := claimScript.Run(ctx, r.client, []string{key}, valueRunning+token, lease.Milliseconds()).Slice()
 	if err != nil {
-		return Claim{}, err
+		return store.Claim{}, err
 	}
 	if len(reply) == 2 {
 		state, isText := reply[0].(string)
 		left, isNumber := reply[1].(int64)
 		if isText && isNumber {
-			return Claim{State: State(state), Left: time.Duration(left) * time.Millisecond}, nil
+			return store.Claim{State: store.State(state), Left: time.Duration(left) * time.Millisecond}, nil
 		}
 	}
-	return Claim{}, fmt.Errorf("redis answered %.100v to a claim", reply)
+	return store.Claim{}, fmt.Errorf("redis answered %.100v to a claim", reply)
 }
 
-// Complete is Store's.
-func (r *Redis) Complete(ctx context.Context, key string, keep time.Duration) error {
+func (r *redisStore) Complete(ctx context.Context, key string, keep time.Duration) error {
 	return r.client.Set(ctx, key, valueDone, keep).Err()
 }
 
-// Release is Store's.
-func (r *Redis) Release(ctx context.Context, key, token string) error {
+func (r *redisStore) Release(ctx context.Context, key, token string) error {
 	return releaseScript.Run(ctx, r.client, []string{key}, valueRunning+token).Err()
 }
 
-// Forgetful says why this Redis may forget too early; "" if it does not, or
-// does not tell.
-func (r *Redis) Forgetful(ctx context.Context) string {
+// DataLossRisk checks the settings of Redis.
+func (r *redisStore) DataLossRisk(ctx context.Context) string {
 	info, err := r.client.Info(ctx, "memory", "persistence").Result()
 	if err != nil {
 		return ""
@@ -105,3 +99,5 @@ func (r *Redis) Forgetful(ctx context.Context) string {
 	}
 	return strings.Join(why, "; ")
 }
+
+func (r *redisStore) Close() error { return r.client.Close() }
