@@ -93,16 +93,18 @@ func testDelete(t *testing.T, s store.Store) {
 func testExpiry(t *testing.T, s store.Store) {
 	const short = 100 * time.Millisecond
 	ctx, one := within(t), []byte("one")
-	stored, found, ended := newKey(), newKey(), newKey()
+	stored, found, changed, ended := newKey(), newKey(), newKey(), newKey()
 	swap(t, s, stored, nil, one, short, true)
 	swap(t, s, found, nil, one, time.Hour, true)
 	if _, err := s.Find(ctx, found, short); err != nil {
 		t.Fatal(err)
 	}
+	swap(t, s, changed, nil, one, time.Hour, true)
+	swap(t, s, changed, one, []byte("two"), short, true)
 	swap(t, s, ended, nil, one, -time.Second, true) // it has expired already
-	for _, key := range []string{stored, found, ended} {
+	for _, key := range []string{stored, found, changed, ended} {
 		for {
-			swapped, err := s.Swap(ctx, key, nil, []byte("two"), time.Hour)
+			swapped, err := s.Swap(ctx, key, nil, []byte("three"), time.Hour)
 			if err != nil {
 				t.Fatal(err)
 			}
