@@ -454,7 +454,7 @@ func TestDev(t *testing.T) {
 		}
 	}
 	suppressed := func(d *dev) int {
-		return strings.Count(d.log.String(), `it was done before, and is not run again	{"function": "send-email", "id": "one"}`)
+		return strings.Count(d.log.String(), `skipped an event: its key is done	{"function": "send-email", "id": "one"}`)
 	}
 
 	t.Run("an event that is published twice is mailed once", func(t *testing.T) {

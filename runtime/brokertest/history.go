@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,7 +70,7 @@ func RunHistory(t *testing.T, h History) {
 	awaitRegisters(t, callers[:])
 
 	began := time.Now()
-	history := recordHistory(t.Context(), callers, h.Operations)
+	history := recordHistory(t.Context(), callers, historyLength(t))
 	took := time.Since(began)
 	stop()
 	<-stopped
@@ -90,6 +92,21 @@ func RunHistory(t *testing.T, h History) {
 }
 
 // awaitRegisters waits until the callers have all functions in their directory.
+// historyLength is the number of operations of a history: 30,000, or the value of
+// RABBET_TEST_HISTORY.
+func historyLength(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("RABBET_TEST_HISTORY")
+	if text == "" {
+		return 30_000
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("RABBET_TEST_HISTORY=%q: write a number of operations", text)
+	}
+	return n
+}
+
 func awaitRegisters(t *testing.T, callers []Broker) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

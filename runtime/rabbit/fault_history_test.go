@@ -3,8 +3,6 @@ package rabbit
 import (
 	"context"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -13,28 +11,12 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/brokertest"
 )
 
-// historyLength is how many operations a history has, 100,000 unless
-// RABBET_TEST_HISTORY says otherwise.
-func historyLength(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("RABBET_TEST_HISTORY")
-	if text == "" {
-		return 100_000
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("RABBET_TEST_HISTORY=%q: write a number of operations", text)
-	}
-	return n
-}
-
 // Workers are killed, paused and cut off while clients write and read.
 func TestHistoryOfCalls(t *testing.T) {
 	cfg := requestConfig(t, false)
 	removeAfter(t, cfg.Namespace)
 	brokertest.RunHistory(t, brokertest.History{
-		Operations: historyLength(t),
-		Broker:     func(t *testing.T) brokertest.Broker { return startCaller(t, cfg) },
+		Broker: func(t *testing.T) brokertest.Broker { return startCaller(t, cfg) },
 		Workers: func(ctx context.Context, socket string) {
 			var workers sync.WaitGroup
 			for i := range 3 {

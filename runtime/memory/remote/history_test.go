@@ -57,8 +57,7 @@ func TestHistoryOfCalls(t *testing.T) {
 	}
 	b, path := shared(t)
 	brokertest.RunHistory(t, brokertest.History{
-		Operations: operations,
-		Broker:     func(*testing.T) brokertest.Broker { return b },
+		Broker: func(*testing.T) brokertest.Broker { return b },
 		Workers: func(ctx context.Context, registers string) {
 			var workers sync.WaitGroup
 			for range 2 {
