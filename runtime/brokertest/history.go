@@ -23,8 +23,6 @@ import (
 
 // A History says how RunHistory uses a broker. All fields are required.
 type History struct {
-	Operations int // number of reads and writes
-
 	// Broker returns a broker for a caller, and closes it in t.Cleanup. It is
 	// called twice.
 	Broker func(t *testing.T) Broker
@@ -92,12 +90,15 @@ func RunHistory(t *testing.T, h History) {
 }
 
 // awaitRegisters waits until the callers have all functions in their directory.
-// historyLength is the number of operations of a history: 30,000, or the value of
-// RABBET_TEST_HISTORY.
+// historyLength is the number of operations of a history: 30,000, or 10,000 with
+// -short, or the value of RABBET_TEST_HISTORY.
 func historyLength(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("RABBET_TEST_HISTORY")
-	if text == "" {
+	switch {
+	case text == "" && testing.Short():
+		return 10_000
+	case text == "":
 		return 30_000
 	}
 	n, err := strconv.Atoi(text)

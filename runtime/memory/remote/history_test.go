@@ -51,10 +51,6 @@ func runAsWorker() {
 // Worker processes are killed and paused, and connections closed, while clients
 // write and read.
 func TestHistoryOfCalls(t *testing.T) {
-	operations := 100_000
-	if testing.Short() {
-		operations = 10_000
-	}
 	b, path := shared(t)
 	brokertest.RunHistory(t, brokertest.History{
 		Broker: func(*testing.T) brokertest.Broker { return b },
