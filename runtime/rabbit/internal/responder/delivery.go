@@ -27,6 +27,7 @@ type delivery struct {
 	acked   bool
 	confirm *amqp.DeferredConfirmation // of the message after the acknowledgement before the run; nil without one
 	lost    bool                       // the broker delivers it again: no call may start
+	running int                        // calls that have not ended yet
 	left    int                        // calls whose reply was not sent yet
 }
 
@@ -103,6 +104,14 @@ func (d *delivery) start(worker string) {
 	}
 	confirm, err := d.session.ch.PublishWithDeferredConfirm("", queue, false, false, wire.TakenMessage(d.firstTag, worker, d.acked))
 	d.confirm, d.lost = confirm, err != nil
+}
+
+// ended notes that a call of d has ended, and reports whether it is the last one.
+func (d *delivery) ended() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running--
+	return d.running <= 0
 }
 
 // answer prepares d for a reply to one of its calls. It returns false if no reply

@@ -16,7 +16,8 @@ import (
 
 // replyQueue holds replies to be sent.
 type replyQueue struct {
-	wake chan struct{} // has capacity one; receives when pending is not empty
+	wake  chan struct{} // has capacity one; receives when pending is to be sent
+	timer *time.Timer   // flushes
 
 	mu      sync.Mutex
 	pending []pendingReply
@@ -56,11 +57,30 @@ func (r *Responder) reply(d *delivery, c *wire.Call, done contract.Reply, failed
 	} else if r.sendImmediately(d, &reply) {
 		return
 	}
-	r.replies.mu.Lock()
-	r.replies.pending = append(r.replies.pending, pendingReply{d, c.Deadline, reply})
-	r.replies.mu.Unlock()
+	r.replies.add(pendingReply{d, c.Deadline, reply})
+}
+
+// replyWait is how long a reply may wait for those to other calls of its message.
+const replyWait = 500 * time.Microsecond
+
+// add adds a reply. It is sent together with the others after the last call of its
+// message has ended, or after replyWait.
+func (q *replyQueue) add(p pendingReply) {
+	last := p.d.ended()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending = append(q.pending, p)
+	if last {
+		q.flush()
+	} else if len(q.pending) == 1 {
+		q.timer.Reset(replyWait)
+	}
+}
+
+// flush makes sendReplies send what is pending.
+func (q *replyQueue) flush() {
 	select {
-	case r.replies.wake <- struct{}{}:
+	case q.wake <- struct{}{}:
 	default:
 	}
 }

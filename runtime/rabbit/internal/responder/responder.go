@@ -83,6 +83,8 @@ func New(cfg Config, fn contract.Function, onConsuming func()) *Responder {
 	r := &Responder{cfg: cfg, fn: fn, onConsuming: onConsuming, changed: make(chan struct{}), allAnswered: make(chan struct{})}
 	r.pool = newPool(fn.Concurrency, r.run, r.answerExpired)
 	r.replies.wake = make(chan struct{}, 1)
+	r.replies.timer = time.AfterFunc(time.Hour, r.replies.flush)
+	r.replies.timer.Stop()
 	return r
 }
 
@@ -314,7 +316,7 @@ func (r *Responder) accept(s *session, m *amqp.Delivery) {
 	}
 	d.firstTag = calls[0].Tag
 	d.settle = r.ackTimeOf(m.Redelivered, len(calls))
-	d.left = len(calls)
+	d.left, d.running = len(calls), len(calls)
 
 	r.mu.Lock()
 	if r.draining && d.settle != beforeRun || r.closed {

@@ -117,7 +117,7 @@ func (r *Responder) onConnectionLost(s *session) {
 	r.unanswered += len(lost)
 	r.mu.Unlock()
 	for _, sent := range lost {
-		d := &delivery{session: s, replyTo: sent.replyTo, frames: sent.frames, settle: beforeRun, acked: true, left: 1}
+		d := &delivery{session: s, replyTo: sent.replyTo, frames: sent.frames, settle: beforeRun, acked: true, left: 1, running: 1}
 		r.reply(d, &wire.Call{Tag: sent.tag}, contract.Reply{}, errReplyLost, 0)
 	}
 }
