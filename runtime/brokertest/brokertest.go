@@ -94,6 +94,7 @@ func Run(t *testing.T, open func(t *testing.T) Broker, prefixes ...string) {
 		{"Retry/Panic", panicIsRetried},
 		{"Retry/Permanent", permanentIsNot},
 		{"Retry/Exhausted", exhausted},
+		{"Retry/Next", nextDecides},
 		{"Retry/DelaysNoOther", delaysNoOther},
 		{"Retry/OrderedHoldsOrder", orderedHoldsOrder},
 		{"Retry/Postponed", postponed},

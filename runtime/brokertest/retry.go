@@ -137,6 +137,30 @@ func exhausted(s *system) {
 	}
 }
 
+// nextDecides checks that Retry.Next is called, where the function runs.
+func nextDecides(s *system) {
+	hopeless := errors.New("hopeless")
+	policy := quick
+	policy.Next = func(_ int, err error) (time.Duration, bool) { return time.Millisecond, !errors.Is(err, hopeless) }
+	got := make(chan attempt, 100)
+	s.serve(trying(got, func(e contract.Event) error {
+		switch {
+		case e.ID == "last":
+			return nil
+		case e.Attempt < 2:
+			return errors.New("not yet")
+		}
+		return hopeless
+	}, policy))
+	b := s.broker()
+	s.publish(b, contract.Event{Key: "x", ID: "1"})
+	runs := []attempt{receive(s.T, got, "the first attempt"), receive(s.T, got, "the second attempt")}
+	runs = append(runs, s.untilLast(b, got)...)
+	if !slices.Equal(numbers(runs), []int{1, 2}) {
+		s.Errorf("got attempts %v, want 1, 2: the policy gives up", numbers(runs))
+	}
+}
+
 func delaysNoOther(s *system) {
 	got := make(chan attempt, 100)
 	s.serve(trying(got, func(e contract.Event) error {

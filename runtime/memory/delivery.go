@@ -82,7 +82,7 @@ func withoutInternals(err error) *contract.Error {
 
 func (d *delivery) settleEvent(r host.Result) contract.Decision {
 	m := d.message
-	decision := d.consumer.function.Retry.Decide(r.Err, d.event.Attempt)
+	decision := r.Decision
 	switch decision.Outcome {
 	case contract.OutcomeRetry:
 		m.event.Attempt = decision.Attempt
@@ -110,7 +110,7 @@ func (d *delivery) requeue(detail string) {
 	m, b := d.message, d.worker().broker
 	lost := &contract.Error{Code: contract.CodeLost, Detail: detail, Executed: contract.ExecutedUnknown}
 	switch {
-	case m.call != nil && (m.call.answered || !m.call.redeliver || len(m.queue.consumers) == 0 || m.losses >= maxLosses):
+	case m.call != nil && (b.closed || m.call.answered || !m.call.redeliver || len(m.queue.consumers) == 0 || m.losses >= maxLosses):
 		m.call.fail(lost)
 	case m.call == nil && m.losses >= maxLosses:
 		b.deadLetter(d, lost)

@@ -47,11 +47,14 @@ func (c *cluster) node(ctx context.Context, key string) (*node, error) {
 		return nil, err
 	}
 	address := client.Options().Addr
-	n, ok := c.nodes.Load(address)
-	if !ok {
-		n, _ = c.nodes.LoadOrStore(address, c.newNode(address, client))
+	if known, ok := c.nodes.Load(address); ok && known.(*node).client == client {
+		return known.(*node), nil
 	}
-	return n.(*node), nil
+	// The server is new, or it was out of the cluster meanwhile: then the client has
+	// closed its connections, and has others.
+	n := c.newNode(address, client)
+	c.nodes.Store(address, n)
+	return n, nil
 }
 
 func (c *cluster) newNode(address string, client *redis.Client) *node {

@@ -74,9 +74,9 @@ func (n *node) deleteOnReplicas(ctx context.Context, key string) error {
 	if err := deleted.Err(); err != nil {
 		return err
 	}
-	replicas := countReplicas(role)
-	if replicas == 0 {
-		return nil
+	replicas, err := countReplicas(role)
+	if err != nil || replicas == 0 {
+		return err
 	}
 	timeout := n.timeout / 2
 	reached, err := conn.Wait(ctx, replicas, timeout).Result()
@@ -86,13 +86,16 @@ func (n *node) deleteOnReplicas(ctx context.Context, key string) error {
 	return err
 }
 
-// countReplicas counts the replicas in the answer to ROLE. A server that does
-// not answer is taken to have none.
-func countReplicas(role *redis.Cmd) int {
+// countReplicas counts the replicas in the answer to ROLE. A server that refuses the
+// command is assumed to have none.
+func countReplicas(role *redis.Cmd) (int, error) {
 	answer, err := role.Slice()
-	if err != nil || len(answer) < 3 {
-		return 0
+	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused {
+		return 0, err // the connection is lost: a replica may have taken over
+	}
+	if len(answer) < 3 {
+		return 0, nil
 	}
 	replicas, _ := answer[2].([]any)
-	return len(replicas)
+	return len(replicas), nil
 }

@@ -72,8 +72,15 @@ func (w *worker) settle(run uint64, r host.Result) contract.Decision {
 	delete(w.cancels, run)
 	b.settled[run] = settled
 	b.mu.Unlock()
+	var failure *wire.Failure
+	if r.Decision.Err != nil {
+		failure = wire.NewFailure(r.Decision.Err)
+	}
 	b.conn.Send(&wire.Frame{Kind: wire.Settle, Run: run, Result: &wire.Result{
 		Body: r.Reply.Body, Session: r.Reply.Session, Failure: wire.NewFailure(r.Err), Run: r.Run, Returned: r.Interrupted,
+		Decision: wire.Decision{
+			Outcome: r.Decision.Outcome, After: r.Decision.After, Attempt: r.Decision.Attempt, Failure: failure,
+		},
 	}})
 	select {
 	case f := <-settled:

@@ -49,6 +49,10 @@ type Result struct {
 	Err         error
 	Run         time.Duration // how long the function ran
 	Interrupted bool          // it failed because the grace period had passed
+
+	// Decision is what becomes of an event; zero for a call. It is made where the
+	// function runs, because a retry policy may have code.
+	Decision contract.Decision
 }
 
 // New returns a Host of fns. The ctx of every run has the values of ctx, but is
@@ -95,14 +99,17 @@ func (h *Host) Start(r *Run) (cancel func()) {
 }
 
 func (h *Host) run(ctx context.Context, r *Run, arrived time.Time) {
-	f, start := h.functions[r.Function], time.Now()
+	f, start, attempt := h.functions[r.Function], time.Now(), r.Event.Attempt
 	result := Result{Err: &contract.Error{Code: contract.CodePanic, Detail: "the function failed", Cause: errors.New("it ended its goroutine")}}
 	defer func() { // deferred because the function may call runtime.Goexit
 		result.Run = time.Since(start)
+		if f.Kind == contract.KindEvent {
+			result.Decision = f.Retry.Decide(result.Err, attempt)
+		}
 		decision := r.Settle(result)
 		h.cfg.Observe(contract.Invocation{
 			Function: f.Name, Kind: f.Kind, Key: r.Event.Key, ID: r.Event.ID, Trace: r.Event.Trace,
-			Attempt: r.Event.Attempt, Wait: start.Sub(arrived), Run: result.Run,
+			Attempt: attempt, Wait: start.Sub(arrived), Run: result.Run,
 			Outcome: decision.Outcome, After: decision.After, Err: result.Err,
 		})
 	}()

@@ -162,6 +162,10 @@ func (c *client) settle(f *wire.Frame) {
 		decision = d.run.Settle(host.Result{
 			Reply: contract.Reply{Body: f.Result.Body, Session: f.Result.Session}, Err: f.Result.Failure.Err(),
 			Run: f.Result.Run, Interrupted: f.Result.Returned,
+			Decision: contract.Decision{
+				Outcome: f.Result.Decision.Outcome, After: f.Result.Decision.After, Attempt: f.Result.Decision.Attempt,
+				Err: contract.AsError(f.Result.Decision.Failure.Err()),
+			},
 		})
 	}
 	c.Send(&wire.Frame{Kind: wire.Settled, Run: f.Run, Verdict: &wire.Decision{Outcome: decision.Outcome, After: decision.After}})

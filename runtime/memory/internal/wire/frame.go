@@ -67,12 +67,15 @@ type Result struct {
 	Failure  *Failure
 	Run      time.Duration // how long the function ran
 	Returned bool          // it was interrupted: the delivery is returned to its queue
+	Decision Decision      // of an event
 }
 
-// A Decision is what a result caused.
+// A Decision is what becomes of an event, or what became of a run.
 type Decision struct {
 	Outcome contract.Outcome
 	After   time.Duration
+	Attempt int
+	Failure *Failure
 }
 
 // DeadLetters is one request for dead letters, or the reply to it.
