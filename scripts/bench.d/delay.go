@@ -52,6 +52,9 @@ func measureDelays(ctx context.Context, s settings, name string, _ *table) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
+	if err := awaitFunctions(ctx, m.broker, []contract.Function{{Descriptor: contract.Descriptor{Name: "bench-later"}}}); err != nil {
+		return err
+	}
 
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "delay\tlate p50\tp99\tCPU µs")

@@ -231,21 +231,28 @@ func serveSink(ctx context.Context, url string, ran func(), more ...func(*faas.S
 		cancel()
 		return errors.Join(<-served, worker.Close())
 	}
-	// The function is there when an event for it is no longer unroutable.
-	for {
-		err := worker.Publish(ctx, contract.Event{Key: eventKey, Body: eventBody})
-		if err == nil {
-			return stop, nil
-		}
-		if !errors.Is(err, contract.ErrUnroutable) && !errors.Is(err, contract.ErrUnavailable) {
-			return nil, errors.Join(err, stop())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, stop()
-		case <-time.After(20 * time.Millisecond):
+	if err := awaitFunctions(ctx, worker, fns); err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	return stop, nil
+}
+
+// awaitFunctions waits until b knows that the functions consume.
+func awaitFunctions(ctx context.Context, b *rabbit.Broker, fns []contract.Function) error {
+	for _, fn := range fns {
+		for {
+			changed := b.Directory().Changed()
+			if live, _ := b.Directory().Find(fn.Name); len(live.Workers) > 0 {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+			}
 		}
 	}
+	return nil
 }
 
 // declareFunction leaves the function's queue behind, without a worker.
