@@ -10,8 +10,12 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/inbox/store"
 )
 
-// timeout bounds each test.
+// timeout bounds each operation.
 const timeout = time.Minute
+
+// expiryDelay is how long after its time a key may still be taken. It is far longer
+// than a store needs, because the machine may be busy.
+const expiryDelay = 10 * time.Second
 
 // Run tests the stores that open returns. open is called once for each test, and
 // must arrange for the store to be closed.
@@ -69,20 +73,26 @@ func testStates(t *testing.T, s store.Store) {
 }
 
 func testExpiry(t *testing.T, s store.Store) {
+	const short = 50 * time.Millisecond
 	ctx, leased, done := within(t), newKey(), newKey()
-	if _, err := s.Claim(ctx, leased, "a", 50*time.Millisecond); err != nil {
+	if _, err := s.Claim(ctx, leased, "a", short); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Complete(ctx, done, 50*time.Millisecond); err != nil {
+	if err := s.Complete(ctx, done, short); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{leased, done} {
+	until := time.Now().Add(short + expiryDelay)
+	for name, key := range map[string]string{"leased": leased, "done": done} {
 		for {
 			claim, err := s.Claim(ctx, key, "b", time.Hour)
 			if err != nil {
 				t.Fatalf("claim: %v", err)
 			}
 			if claim.State == store.Mine {
+				break
+			}
+			if time.Now().After(until) {
+				t.Errorf("the key that was %s is still %s after %v", name, claim.State, short+expiryDelay)
 				break
 			}
 			time.Sleep(10 * time.Millisecond) // the test waits for time to pass

@@ -11,8 +11,12 @@ import (
 	"github.com/rabbet-fn/rabbet/runtime/session/store"
 )
 
-// timeout bounds each test.
+// timeout bounds each operation.
 const timeout = time.Minute
+
+// expiryDelay is how long after its time a record may still be there. It is far longer
+// than a store needs, because the machine may be busy.
+const expiryDelay = 10 * time.Second
 
 // Run tests the stores that open returns. open is called once for each test, and
 // must arrange for the store to be closed.
@@ -102,13 +106,18 @@ func testExpiry(t *testing.T, s store.Store) {
 	swap(t, s, changed, nil, one, time.Hour, true)
 	swap(t, s, changed, one, []byte("two"), short, true)
 	swap(t, s, ended, nil, one, -time.Second, true) // it has expired already
-	for _, key := range []string{stored, found, changed, ended} {
+	until := time.Now().Add(short + expiryDelay)
+	for name, key := range map[string]string{"stored": stored, "found": found, "changed": changed, "stored with a negative ttl": ended} {
 		for {
 			swapped, err := s.Swap(ctx, key, nil, []byte("three"), time.Hour)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if swapped {
+				break
+			}
+			if time.Now().After(until) {
+				t.Errorf("the record that was %s has not expired after %v", name, short+expiryDelay)
 				break
 			}
 			time.Sleep(10 * time.Millisecond) // the test waits for time to pass
